@@ -1,0 +1,1 @@
+"""The Hydra groups of SpectraMind NB, shipped as package data."""
