@@ -40,7 +40,7 @@ def parameters_of(
     "The parameters a notebook declares in its one cell tagged `parameters`."
     cells = [c for c in read_notebook(path).cells if c.cell_type == "code" and "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1:
-        raise ConfigError(f"{len(cells) or 'no'} cell is tagged 'parameters', exactly one is needed", path,
+        raise ConfigError(f"exactly one code cell must be tagged 'parameters', but {len(cells)} are", path,
                           "Tag the first code cell, or values given from outside would be ignored")
     found = {}
     try:
@@ -70,7 +70,7 @@ def plain(
         return plain(value.tolist())
     if isinstance(value, Iterable) and not isinstance(value, (bytes, str)):
         return [plain(v) for v in value]
-    raise TypeError(f"a {type(value).__name__} cannot be written into a notebook")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be written into a notebook")
 
 # %% ../../nbs/apps/51_notebooks.ipynb #parse-parameters
 def parse_parameters(
