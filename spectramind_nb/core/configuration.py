@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -92,8 +92,8 @@ class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-Duration = Annotated[str | float | int, Field(union_mode="left_to_right")]
-Batches = Annotated[int | float, Field(ge=0)]
+Duration = str | float | int
+Batches = int | float
 Precision = Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"]
 
 
@@ -189,11 +189,11 @@ class TrainerConfig(_Closed):
     max_steps: int
     min_steps: int | None
     max_time: None  # Lightning's timer overruns its limit and breaks resume: trainer.wall keeps the time
-    limit_train_batches: Batches
-    limit_val_batches: Batches
-    limit_test_batches: Batches
-    limit_predict_batches: Batches
-    overfit_batches: Batches
+    limit_train_batches: Batches = Field(ge=0)
+    limit_val_batches: Batches = Field(ge=0)
+    limit_test_batches: Batches = Field(ge=0)
+    limit_predict_batches: Batches = Field(ge=0)
+    overfit_batches: Batches = Field(ge=0)
     fast_dev_run: bool | int
     accumulate_grad_batches: int = Field(ge=1)
     gradient_clip_val: float | None
@@ -306,7 +306,7 @@ def validate(
     try:
         RunConfig.model_validate(plain)
     except ValidationError as error:
-        problems += [_sentence(item) for item in error.errors()]
+        problems += list({_path(item): _sentence(item) for item in error.errors()}.values())
     choices = (plain.get("launch") or {}).get("choices", {})
     for name in SCIENCE_GROUPS:
         node = plain.get(name)
@@ -321,8 +321,13 @@ def validate(
         raise ConfigError(f"the configuration has {count}: " + "; ".join(problems))
 
 
+def _path(item: Mapping) -> str:
+    # pydantic adds the branch of a union ("int", "list[int]") to the place of an error
+    return ".".join(str(part) for part in item["loc"] if not re.search(r"[\[(]|^(int|str|float|bool)$", str(part)))
+
+
 def _sentence(item: Mapping) -> str:
-    path = [str(part) for part in item["loc"]]
+    path = _path(item).split(".")
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         model = RunConfig
@@ -334,8 +339,7 @@ def _sentence(item: Mapping) -> str:
         message = "must stay null, use trainer.wall.budget"
     else:
         message = f"{message[0].lower()}{message[1:]}"
-    known = [part for part in path if not re.search(r"[\[\(]|^(int|str|float|bool)$", part)]  # without union branches
-    return f"{'.'.join(known)}: {message}" if known else message
+    return f"{'.'.join(path)}: {message}"
 
 
 def _wrong_types(node: Mapping, shipped: Mapping, path: str) -> Iterator[str]:
@@ -442,6 +446,7 @@ def _alias(word: str) -> str:
 
 def _check_words(words: Sequence[str]) -> None:
     parser = OverridesParser.create()
+    elsewhere = any(word.startswith("hydra.searchpath=") for word in words)  # options may lie outside the package
     for word in words:
         try:
             override = parser.parse_override(word)
@@ -449,23 +454,27 @@ def _check_words(words: Sequence[str]) -> None:
             raise ConfigError(f"'{word}' is not an override", None, "Write it like trainer.max_epochs=3") from None
         if override.is_sweep_override():
             raise ConfigError(f"'{word}' asks for several runs at once", None, "Give one value; start one run a value")
-        if override.key_or_group in groups() and isinstance(override.value(), str):
-            _check_option(override.key_or_group, override.value())
+        if override.key_or_group in groups() and not override.is_delete() and not elsewhere:
+            _check_option(override.key_or_group, str(override.value()))
 
 
 def _check_option(name: str, option: str) -> None:
     if name not in groups():
         raise ConfigError(f"there is no configuration group '{name}'", None, did_you_mean(name, groups()) or None)
     if option not in options(name):
-        kind = "trainer profile" if name == "trainer" else f"option '{name}='"
+        kind = "trainer profile" if name == "trainer" else f"{name} option"
         known = f"There are: {', '.join(options(name))}"
-        raise ConfigError(
-            f"there is no {kind} '{option}'", None, f"{did_you_mean(option, options(name))} {known}".strip()
-        )
+        hint = did_you_mean(option, options(name))
+        raise ConfigError(f"there is no {kind} '{option}'", f"{name}={option}", f"{hint} {known}".strip())
 
 
 def _explained(words: Sequence[str], error: Exception) -> SpectraMindError:
-    known = hydra_compose("train", overrides=[word for word in words if word.split("=")[0] in groups()])
+    message = f"the overrides do not compose: {str(error).splitlines()[0]}"
+    unexplained = ConfigError(message, None, str(error.__cause__ or "").split("\n")[0] or None)
+    try:
+        known = hydra_compose("train", overrides=[word for word in words if word.split("=")[0] in groups()])
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return unexplained
     parser = OverridesParser.create()
     for word in words:
         override = parser.parse_override(word)
@@ -480,7 +489,7 @@ def _explained(words: Sequence[str], error: Exception) -> SpectraMindError:
                 place = ".".join(path[:depth]) or "the configuration"
                 return ConfigError(f"there is no key '{key}' in {place}", f"override '{word}'", hint)
             node = node._get_node(key)
-    return ConfigError(f"the overrides do not compose: {error}".splitlines()[0], None, str(error.__cause__ or "") or None)
+    return unexplained
 
 # %% ../../nbs/core/03_configuration.ipynb #profiles
 def profiles() -> dict[str, str]:
