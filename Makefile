@@ -1,0 +1,40 @@
+# Two commands matter: `make demo` shows the main job, `make test` proves everything.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+export MPLBACKEND := agg
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench notebooks readme clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The stamp is made anew when anything that decides the installation changed.
+$(VENV)/.installed: settings.ini setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## simulate planets, train on ci_fast through papermill, write submission.csv and pictures
+	$(BIN)/python -m spectramind_nb notebook kaggle/kernels/train/train.ipynb --out demo/train.ipynb \
+	  -y '{profile: ci_fast, overrides: ["+experiment=demo", "paths.root=$(CURDIR)/demo"], result_json: "$(CURDIR)/demo/result.json"}'
+	$(BIN)/python tests/show_demo.py demo/result.json
+
+test: $(VENV)/.installed  ## everything: exported code in sync, notebooks, pytest, papermill
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.installed  ## speed, printed as ratios against a peer measured in the same run
+	$(BIN)/python tests/benchmarks/run.py
+
+notebooks: $(VENV)/.installed  ## export the library from the notebooks and clean them
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+
+readme: $(VENV)/.installed  ## README.md from nbs/index.ipynb
+	$(BIN)/python tests/readme.py --write
+
+clean:  ## remove what was made here, the environment too
+	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .ruff_cache

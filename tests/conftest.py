@@ -1,0 +1,61 @@
+"""Fixtures shared by all floors, and the rule that a skipped test is never silent."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The checkout."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def sample_root() -> Path:
+    """The real sample: a competition root with one planet, 50 frames an instrument."""
+    root = Path(os.environ.get("SPECTRAMIND_TEST_DATA", REPO.parent / "shared" / "data")) / "challenge_sample"
+    if not root.is_dir():
+        pytest.skip(f"NOT TESTED ON REAL FRAMES: {root} is not there; set SPECTRAMIND_TEST_DATA to its parent folder")
+    return root
+
+
+@pytest.fixture(scope="session")
+def short_root(tmp_path_factory) -> Path:
+    """A small simulated data set in the competition's layout: 6 training planets, 2 test planets."""
+    from spectramind_nb import simulate
+
+    return simulate(tmp_path_factory.mktemp("short") / "root", train=6, test=2, seed=1, short=True)
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Path:
+    """An empty current folder with a store of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPECTRAMIND_CACHE", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def spectramind():
+    """Run the command line in a process of its own, as a user does; returns the finished process."""
+
+    def run(*words: str, cwd: Path | None = None, env: dict | None = None, timeout: float = 600):
+        return subprocess.run(
+            [sys.executable, "-m", "spectramind_nb", *map(str, words)], cwd=cwd, capture_output=True, text=True,
+            timeout=timeout, env={**os.environ, "PYTHONPATH": str(REPO), **(env or {})},
+        )
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say aloud what was not tested."""
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        terminalreporter.write_line(f"NOT RUN {report.nodeid}: {reason}", red=True)

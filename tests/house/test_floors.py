@@ -1,0 +1,84 @@
+"""The house stands: imports only go down, the package is light, nothing is committed that must not be."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FLOORS = ["core", "observations", "physics", "learning", "runs", "apps"]
+REPO = Path(__file__).resolve().parents[2]
+ROOMS = {path.parts[-2] + "." + path.stem.split("_", 1)[1]: path for path in sorted(REPO.glob("nbs/*/[0-9]*.ipynb"))
+         if path.parts[-2] in FLOORS}
+
+
+def imported_rooms(module: Path) -> set[str]:
+    """Rooms (floor.name) that a module imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {".".join(name.split(".")[1:3]) for name in names if name.startswith("spectramind_nb.")} & set(ROOMS)
+
+
+def test_every_floor_has_rooms_and_every_room_a_module():
+    assert {room.split(".")[0] for room in ROOMS} == set(FLOORS)
+    modules = {f"{path.parts[-2]}.{path.stem}" for path in REPO.glob("spectramind_nb/*/*.py") if path.stem != "__init__"}
+    assert modules == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_only_go_down(room):
+    floor, number = FLOORS.index(room.split(".")[0]), ROOMS[room].stem
+    assert number[0] == str(floor), f"the first digit of {number} is not its floor"
+    for other in imported_rooms(REPO / f"spectramind_nb/{room.replace('.', '/')}.py") - {room}:
+        above = FLOORS.index(other.split(".")[0])
+        assert (above, ROOMS[other].stem) < (floor, number), f"{room} imports {other}, which lies above it"
+
+
+def test_the_package_imports_without_torch():
+    heavy = "torch", "pytorch_lightning", "numba", "polars", "pandas", "matplotlib", "hydra", "pydantic"
+    code = f"import sys, spectramind_nb; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from spectramind_nb.apps import cli\n"
+        "print([m for m in ('torch','pytorch_lightning','numba','polars','pandas','matplotlib','hydra','numpy')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_users_import_is_there():
+    import spectramind_nb
+
+    for name in ("train", "evaluate", "predict", "simulate", "calibrate", "fit", "score", "compose", "launchpad", "replay"):
+        assert callable(getattr(spectramind_nb, name))
+    with pytest.raises(AttributeError):
+        spectramind_nb.nonsense  # noqa: B018
+
+
+def tracked_text() -> list[tuple[str, str]]:
+    names = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True).stdout.splitlines()
+    if not names:
+        pytest.skip("NOT RUN: this is not a git checkout")
+    return [(name, (REPO / name).read_text(errors="ignore")) for name in names if (REPO / name).is_file()]
+
+
+def test_nothing_names_a_registry_or_a_machine():
+    forbidden = re.compile(r"pypi\.o" r"rg|pythonhosted\.o" r"rg|files\.python|/wor" r"k/(main|shared)|/root/|bash_jo" r"bs")
+    guilty = [name for name, text in tracked_text() if forbidden.search(text)]
+    assert guilty == []
+
+
+def test_no_committed_file_is_large():
+    assert [(name, len(text)) for name, text in tracked_text() if len(text) > 1_000_000] == []

@@ -1,0 +1,101 @@
+"""The notebooks are the source: exported code is in sync, every notebook runs, README and metadata are current."""
+
+import configparser
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted(REPO.glob("nbs/**/[0-9i]*.ipynb"))
+KERNELS = sorted(REPO.glob("kaggle/kernels/*/*.ipynb"))
+
+
+def ids(paths):
+    return [path.relative_to(REPO).as_posix() for path in paths]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids(NOTEBOOKS))
+def test_notebook_runs(path, tmp_path, monkeypatch):
+    """Every example and assertion of a notebook holds, in a process of its own with an empty store."""
+    code = "import sys; from nbdev.test import test_nb; ok, seconds = test_nb(sys.argv[1], do_print=False); sys.exit(not ok)"
+    env = {**os.environ, "MPLBACKEND": "agg", "SPECTRAMIND_CACHE": str(tmp_path), "PYTHONPATH": str(REPO)}
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=REPO, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def export(folder: Path) -> Path:
+    for name in ("nbs", "configs", "settings.ini", "pyproject.toml"):
+        source = REPO / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    package = folder / "spectramind_nb"
+    package.mkdir()
+    shutil.copy(REPO / "spectramind_nb/__init__.py", package)
+    done = subprocess.run([shutil.which("nbdev_export", path=Path(sys.executable).parent)], cwd=folder, text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return package
+
+
+def modules(package: Path) -> dict[str, str]:
+    return {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
+
+
+def test_exported_code_is_in_sync(tmp_path):
+    fresh, here = modules(export(tmp_path)), modules(REPO / "spectramind_nb")
+    here.pop("__main__.py")  # three lines that no notebook needs to explain
+    assert sorted(fresh) == sorted(here)
+    assert [name for name in fresh if fresh[name] != here[name]] == [], "run `make notebooks`"
+
+
+def test_readme_is_current():
+    done = subprocess.run([sys.executable, REPO / "tests/readme.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_both_nbdev_generations_read_the_same_settings():
+    old = configparser.ConfigParser(delimiters=["="])
+    old.read(REPO / "settings.ini")
+    new = tomllib.loads((REPO / "pyproject.toml").read_text())
+    assert "project" not in new
+    for key, value in new["tool"]["nbdev"].items():
+        expected = value if isinstance(value, str) else " ".join(value) if isinstance(value, list) else str(value)
+        assert old["DEFAULT"][key] == expected, key
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS + KERNELS, ids=ids(NOTEBOOKS + KERNELS))
+def test_notebook_is_clean(path):
+    notebook = json.loads(path.read_text())
+    assert "widgets" not in notebook["metadata"]
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    for cell in notebook["cells"]:
+        assert not cell["id"].isdigit() and len(cell["id"]) > 3, "cells have readable names"
+        for output in cell.get("outputs", []):
+            assert output["output_type"] != "error"
+            assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+    assert path.stat().st_size < 600_000
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.parent.name in
+                                  ("core", "observations", "physics", "learning", "runs", "apps")], ids=lambda p: p.stem)
+def test_notebook_teaches(path):
+    """Title and promise first; prose before code; every notebook asserts something."""
+    cells = json.loads(path.read_text())["cells"]
+    first = "".join(cells[0]["source"])
+    assert first.startswith("# ") and "\n> " in first
+    assert any("assert" in "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    exported = [cell for cell in cells if "".join(cell["source"]).startswith("#| export")]
+    prose = [cell for cell in cells if cell["cell_type"] == "markdown"]
+    assert len(prose) >= len(exported) / 2, "there is more code than explanation"
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=ids(KERNELS))
+def test_kernel_has_one_parameters_cell(path):
+    cells = json.loads(path.read_text())["cells"]
+    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in cells) == 1
+    assert all(not cell.get("outputs") for cell in cells), "kernels are committed without outputs"
