@@ -1,0 +1,3 @@
+from spectramind_nb.apps.cli import main
+
+main()
