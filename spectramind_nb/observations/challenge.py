@@ -5,17 +5,16 @@
 # %% auto #0
 __all__ = ['INSTRUMENTS', 'SPLITS', 'FRAME_SHAPE', 'FULL_FRAMES', 'WINDOW_H', 'SCIENCE_COLUMNS', 'CHANNELS', 'LABEL_COLUMNS',
            'SIGMA_COLUMNS', 'STAR_COLUMNS', 'ADC_COLUMNS', 'AXIS_COLUMNS', 'LINEARITY_ORDERS', 'Visit',
-           'airs_wavelengths_um', 'wavelength_grid_um', 'frame_times_h', 'read_parquet', 'read_table', 'Frames',
-           'read_signal', 'read_plane', 'write_signal', 'write_calibration', 'write_tables', 'Challenge',
-           'open_challenge']
+           'airs_wavelengths_um', 'wavelength_grid_um', 'frame_times_h', 'read_table', 'Frames', 'read_signal',
+           'read_plane', 'write_signal', 'write_calibration', 'write_tables', 'Challenge', 'open_challenge']
 
 # %% ../../nbs/observations/10_challenge.ipynb #imports
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -66,8 +65,9 @@ def frame_times_h(
     return pair * (window_h / (n_frames // 2)) + (0.1 + 0.1 * second) / 3600
 
 # %% ../../nbs/observations/10_challenge.ipynb #columns-missing
-def _columns_missing(path: Path, present: Sequence[str], wanted: Sequence[str], remedy: str) -> None:
-    missing = [name for name in wanted if name not in set(present)]
+def _columns_missing(path: Path, present: Iterable[str], wanted: Iterable[str], remedy: str) -> None:
+    present = set(present)
+    missing = [name for name in wanted if name not in present]
     if missing:
         named = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
         raise SchemaError(f"column {named} is missing", path, remedy)
@@ -80,11 +80,11 @@ def _exists(path: Path, remedy: str) -> Path:
     return path
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
-    """Decode a parquet file. Raises DataMissingError (not there) and DamagedFileError (cut short, not parquet)."""
+def _decode(reader: Callable, path: Path, **options) -> Any:
+    """Call one of Polars' parquet readers. Raises DataMissingError (not there), DamagedFileError (cut short, not parquet)."""
     path = _exists(path, "Download this file again.")
     try:
-        return pl.read_parquet(path)
+        return reader(path, **options)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DamagedFileError(f"{path.name} cannot be decoded", path, "Download this file again.") from error
 
@@ -120,28 +120,26 @@ def read_table(
 class Frames:
     """A stack of raw frames, column-major: each pixel's time series is contiguous in memory."""
 
-    addresses: np.ndarray  # (pixels,) uint64, address of each pixel's first sample
+    columns: Sequence[np.ndarray]  # a contiguous (n_frames,) uint16 array for each pixel that was read
+    pixels: np.ndarray  # (len(columns),) which pixel each one is, counted row by row
     n_frames: int  # even
     shape: tuple[int, int]  # rows, columns of one frame
-    owner: Sequence[np.ndarray]  # the pixels' time series; keeps the memory alive
+
+    @property
+    def addresses(self) -> np.ndarray:  # (rows * columns,) uint64
+        """Where each pixel's time series starts in memory; 0 for pixels that were not read."""
+        out = np.zeros(self.shape[0] * self.shape[1], dtype=np.uint64)
+        out[self.pixels] = [column.__array_interface__["data"][0] for column in self.columns]
+        return out
 
     def numpy(self) -> np.ndarray:  # (n_frames, rows, columns) uint16
-        """Copy into one array, frame by frame: for looking at, not for the fast path."""
-        return np.stack(self.owner, axis=-1).reshape(self.n_frames, *self.shape)
-
-    @classmethod
-    def of(
-        cls,
-        columns: Sequence[np.ndarray],  # one contiguous uint16 (n_frames,) array a pixel, row by row
-        shape: tuple[int, int],
-    ) -> "Frames":
-        """Wrap pixel time series without copying them."""
-        columns = [np.ascontiguousarray(column, dtype=np.uint16) for column in columns]
-        addresses = np.array([column.__array_interface__["data"][0] for column in columns], dtype=np.uint64)
-        return cls(addresses, len(columns[0]), shape, columns)
+        """Copy into one array, frame by frame (pixels that were not read are 0): for looking at, not for speed."""
+        out = np.zeros((self.n_frames, self.shape[0] * self.shape[1]), dtype=np.uint16)
+        out[:, self.pixels] = np.stack(self.columns, axis=-1)
+        return out.reshape(self.n_frames, *self.shape)
 
     def __repr__(self) -> str:
-        return f"Frames({self.n_frames} x {self.shape[0]} x {self.shape[1]} uint16)"
+        return f"Frames({self.n_frames} x {self.shape[0]} x {self.shape[1]} uint16, {len(self.columns)} pixels read)"
 
 
 def _transposed(frames: np.ndarray, block: int = 512) -> np.ndarray:
@@ -157,33 +155,45 @@ def _transposed(frames: np.ndarray, block: int = 512) -> np.ndarray:
 def read_signal(
     path: Path,
     instrument: str,  # "FGS1" or "AIRS-CH0": decides the frame's shape
+    use: np.ndarray | None = None,  # bool, a frame's shape: pixels that are needed; None: all
 ) -> Frames:
-    """Read raw frames, wide or long. Raises DataMissingError, DamagedFileError, SchemaError."""
-    path, shape, table = Path(path), FRAME_SHAPE[instrument], read_parquet(path)
-    pixels, remedy = shape[0] * shape[1], "Download this file again; is it another instrument's?"
-    for name, dtype in zip(table.columns, table.dtypes):
+    """Read raw frames, wide or long; of a wide file only the pixels that are needed.
+
+    Raises DataMissingError, DamagedFileError, SchemaError.
+    """
+    path, shape = Path(path), FRAME_SHAPE[instrument]
+    size, remedy = shape[0] * shape[1], "Download this file again; is it another instrument's?"
+    wanted = [f"column_{k}" for k in range(size)]
+    schema = _decode(pl.read_parquet_schema, path)
+    for name, dtype in schema.items():
         if dtype != pl.UInt16:
             raise SchemaError(f"column {name} is {dtype}, not uint16", path, remedy)
-    if table.width == 1:
-        long = table.to_series().to_numpy()
-        if len(long) % pixels:
-            raise SchemaError(
-                f"column {table.columns[0]} has {len(long)} values, no multiple of a frame's {shape[0]} x {shape[1]} = {pixels}",
-                path,
-                remedy,
-            )
-        columns: Sequence[np.ndarray] = _transposed(long.reshape(-1, pixels)) if len(long) else []
-        n_frames = len(long) // pixels
+    if len(schema) not in (1, size):
+        raise SchemaError(f"{len(schema)} columns, but a frame has {shape[0]} x {shape[1]} = {size} pixels", path, remedy)
+    pixels = np.arange(size) if use is None else np.flatnonzero(use)
+    if len(schema) == 1:
+        values = _decode(pl.read_parquet, path).to_series()
+        if len(values) % size:
+            what = f"column {values.name} has {len(values)} values, no multiple of a frame's {shape[0]} x {shape[1]} = {size}"
+            raise SchemaError(what, path, remedy)
+        _no_nulls(path, [values])
+        columns = list(_transposed(values.to_numpy().reshape(-1, size))[pixels]) if len(values) else []
+        n_frames = len(values) // size
     else:
-        if table.width != pixels:
-            raise SchemaError(f"{table.width} columns, but a frame has {shape[0]} x {shape[1]} = {pixels} pixels", path, remedy)
-        _columns_missing(path, table.columns, [f"column_{k}" for k in range(pixels)], remedy)
-        if table.columns[-1] != f"column_{pixels - 1}" or table.columns[0] != "column_0":
-            table = table.select([f"column_{k}" for k in range(pixels)])
+        _columns_missing(path, schema, wanted, remedy)
+        whole = len(pixels) == size and list(schema) == wanted
+        table = _decode(pl.read_parquet, path, columns=None if whole else [wanted[k] for k in pixels])
+        _no_nulls(path, table.get_columns())
         columns, n_frames = [series.to_numpy() for series in table.get_columns()], table.height
     if n_frames == 0 or n_frames % 2:
         raise SchemaError(f"{n_frames} frames: they must come in pairs, a short and a long exposure", path, remedy)
-    return Frames.of(columns, shape)
+    return Frames([np.ascontiguousarray(column) for column in columns], pixels, n_frames, shape)
+
+
+def _no_nulls(path: Path, columns: Sequence[pl.Series]) -> None:
+    for series in columns:
+        if series.null_count():
+            raise SchemaError(f"column {series.name} has {series.null_count()} empty values", path, "Download this file again.")
 
 
 def read_plane(
@@ -191,7 +201,7 @@ def read_plane(
     shape: tuple[int, int],  # rows, columns
 ) -> np.ndarray:  # float64, or bool for `dead`
     """Read one calibration product. Raises DataMissingError, DamagedFileError, SchemaError."""
-    path, table = Path(path), read_parquet(path)
+    path, table = Path(path), _decode(pl.read_parquet, Path(path))
     remedy = "Download this file again; is it another instrument's?"
     if (table.height, table.width) != tuple(shape):
         raise SchemaError(f"{table.height} x {table.width} values, expected {shape[0]} x {shape[1]}", path, remedy)
@@ -361,7 +371,7 @@ class Challenge:
     def time_h(self, instrument: str, n_frames: int) -> np.ndarray:  # (n_frames,) hours
         """Times of a visit's frames. Raises SchemaError when the axis is shorter than the visit."""
         path, name = self.root / "axis_info.parquet", f"{instrument}-axis0-h"
-        table = read_parquet(path)
+        table = _decode(pl.read_parquet, path)
         _columns_missing(path, table.columns, [name], "Download this file again.")
         axis = table[name].to_numpy().astype(np.float64)[:n_frames]
         if len(axis) < n_frames or not np.isfinite(axis).all():
