@@ -16,10 +16,12 @@ ROOMS = {path.parts[-2] + "." + path.stem.split("_", 1)[1]: path for path in sor
 
 def imported_rooms(module: Path) -> set[str]:
     """Rooms (floor.name) that a module imports, inside functions too."""
+    package = ("spectramind_nb", module.parent.name)
     names = set()
     for node in ast.walk(ast.parse(module.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.ImportFrom):  # nbdev writes `from ..core.errors import`
+            base = ".".join([*package[: 3 - node.level], node.module or ""] if node.level else [node.module]).strip(".")
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     return {".".join(name.split(".")[1:3]) for name in names if name.startswith("spectramind_nb.")} & set(ROOMS)
@@ -29,6 +31,13 @@ def test_every_floor_has_rooms_and_every_room_a_module():
     assert {room.split(".")[0] for room in ROOMS} == set(FLOORS)
     modules = {f"{path.parts[-2]}.{path.stem}" for path in REPO.glob("spectramind_nb/*/*.py") if path.stem != "__init__"}
     assert modules == set(ROOMS)
+
+
+def test_imported_rooms_are_seen(tmp_path):
+    module = tmp_path / "runs/runtime.py"
+    module.parent.mkdir()
+    module.write_text("from ..core import errors\nfrom .audit import x\ndef f():\n    import spectramind_nb.apps.cli\n")
+    assert imported_rooms(module) == {"core.errors", "runs.audit", "apps.cli"}
 
 
 @pytest.mark.parametrize("room", ROOMS)

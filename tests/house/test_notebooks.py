@@ -29,14 +29,14 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-def export(folder: Path) -> Path:
+def export(folder: Path, command: str | None = None) -> Path:
     for name in ("nbs", "configs", "settings.ini", "pyproject.toml"):
         source = REPO / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
     package = folder / "spectramind_nb"
     package.mkdir()
     shutil.copy(REPO / "spectramind_nb/__init__.py", package)
-    done = subprocess.run([shutil.which("nbdev_export", path=Path(sys.executable).parent)], cwd=folder, text=True,
+    done = subprocess.run([command or Path(sys.executable).with_name("nbdev_export")], cwd=folder, text=True,
                           capture_output=True)
     assert done.returncode == 0, done.stderr
     return package
@@ -51,6 +51,15 @@ def test_exported_code_is_in_sync(tmp_path):
     here.pop("__main__.py")  # three lines that no notebook needs to explain
     assert sorted(fresh) == sorted(here)
     assert [name for name in fresh if fresh[name] != here[name]] == [], "run `make notebooks`"
+
+
+def test_nbdev_3_exports_the_same(tmp_path):
+    command = REPO / ".venv-nbdev3/bin/nbdev-export"
+    if not command.exists():
+        pytest.skip("NOT TESTED UNDER NBDEV 3: `make test` makes .venv-nbdev3, which this run lacks")
+    fresh, here = modules(export(tmp_path, command)), modules(REPO / "spectramind_nb")
+    ours = {"__main__.py", "_modidx.py"}
+    assert {k: v for k, v in fresh.items() if k not in ours} == {k: v for k, v in here.items() if k not in ours}
 
 
 def test_readme_is_current():
