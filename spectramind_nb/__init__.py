@@ -6,20 +6,19 @@ What users type is listed below and loaded when it is first used, so that `impor
 __version__ = "0.1.0"
 
 _HOME = {
-    "train": "apps.report",  # imports runs.runtime and gives its Run the report and the pictures
-    "evaluate": "apps.report",
-    "predict": "apps.report",
-    "Run": "apps.report",
-    "report": "apps.report",
-    "replay": "runs.replay",
+    "compose": "core.configuration",
+    "open_challenge": "observations.challenge",
+    "simulate": "physics.simulator",
     "calibrate": "runs.runtime",
     "fit": "runs.runtime",
-    "simulate": "physics.simulator",
-    "score": "runs.submission",
-    "validate": "runs.submission",
-    "compose": "core.configuration",
+    "train": "runs.runtime",
+    "evaluate": "runs.runtime",
+    "predict": "runs.runtime",
+    "Run": "runs.runtime",
+    "replay": "runs.replay",
+    "score": "apps.report",
+    "report": "apps.report",
     "launchpad": "apps.launchpad",
-    "open_challenge": "observations.challenge",
 }
 __all__ = ["__version__", *_HOME]
 
@@ -29,6 +28,8 @@ def __getattr__(name: str):
         raise AttributeError(f"module 'spectramind_nb' has no attribute '{name}'")
     from importlib import import_module
 
+    if _HOME[name].startswith("runs."):
+        import_module("spectramind_nb.apps.report")  # gives Run, which lies below it, its report
     return getattr(import_module(f"spectramind_nb.{_HOME[name]}"), name)
 
 
