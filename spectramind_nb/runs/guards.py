@@ -450,7 +450,7 @@ class Diary(Callback):
     """Notes steps, epochs with their weights digest, and validations in the event log."""
 
     def __init__(self, log: EventLog):
-        self.log = log
+        self._event_log = log
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._note(trainer, "train start", step=trainer.global_step, weights=weights_digest(pl_module.state_dict()))
@@ -472,7 +472,7 @@ class Diary(Callback):
 
     def _note(self, trainer: Trainer, event: str, **fields: Any) -> None:
         if trainer.is_global_zero:
-            self.log(event, **fields)
+            self._event_log(event, **fields)
 
 
 def events(
