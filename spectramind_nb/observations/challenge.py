@@ -183,8 +183,9 @@ def read_signal(
         _columns_missing(path, schema, wanted, remedy)
         whole = len(pixels) == size and list(schema) == wanted
         table = _decode(pl.read_parquet, path, columns=None if whole else [wanted[k] for k in pixels])
-        _no_nulls(path, table.get_columns())
-        columns, n_frames = [series.to_numpy() for series in table.get_columns()], table.height
+        series = table.get_columns()
+        _no_nulls(path, series)
+        columns, n_frames = [one.to_numpy() for one in series], table.height
     if n_frames == 0 or n_frames % 2:
         raise SchemaError(f"{n_frames} frames: they must come in pairs, a short and a long exposure", path, remedy)
     return Frames([np.ascontiguousarray(column) for column in columns], pixels, n_frames, shape)
