@@ -13,7 +13,7 @@ import sys
 import traceback
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -61,7 +61,9 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pret
                   help="From raw Ariel detector frames to a calibrated exoplanet spectrum.",
                   epilog="OVERRIDE words are Hydra overrides: trainer=ci_fast trainer.max_epochs=3 data.root=DIR")
 
-Overrides = Annotated[Optional[list[str]], typer.Argument(metavar="[OVERRIDE]...", help="Such as trainer=ci_fast", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[OVERRIDE]...", help="Such as trainer=ci_fast", show_default=False)
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a run directory or a checkpoint")]
 
 
@@ -75,7 +77,7 @@ def train(
     overrides: Overrides = None,
     cfg: Annotated[bool, typer.Option("--cfg", help="Print the composed configuration and stop.")] = False,
     resume: Annotated[str, typer.Option(metavar="auto|never|RUN", help="Which unfinished run to continue.")] = "auto",
-    result: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Write id, folder, outcome and metrics as JSON.")] = None,
+    result: Annotated[Path | None, typer.Option(metavar="FILE", help="Write folder, outcome, metrics as JSON.")] = None,
 ):
     "Frames to submission.csv: simulate or open, calibrate, fit, train, predict."
     if cfg:
@@ -129,7 +131,7 @@ def report(run: RunName):
 @app.command()
 def replay(
     run: RunName,
-    tolerance: Annotated[str, typer.Option(metavar="none|stat", help="Bit for bit, or within statistical bounds.")] = "none",
+    tolerance: Annotated[str, typer.Option(metavar="none|stat", help="Bit for bit, or statistically.")] = "none",
 ):
     "Run a recorded run again and compare; exit code 20 when it differs."
     from spectramind_nb.runs.replay import replay
@@ -144,7 +146,7 @@ def simulate(
     test: Annotated[int, typer.Option(min=0, help="Test planets.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     short: Annotated[bool, typer.Option("--short", help="Fewer frames in the same window.")] = False,
-    spectra: Annotated[Optional[Path], typer.Option(help="CSV of planet_id, wl_1..wl_283 to use as truth.")] = None,
+    spectra: Annotated[Path | None, typer.Option(help="CSV of planet_id, wl_1..wl_283 to use as truth.")] = None,
 ):
     "A data set in the competition's layout, with known truth."
     from spectramind_nb.physics import simulator
@@ -179,7 +181,7 @@ def fit(overrides: Overrides = None):
 def score(
     submission: Annotated[Path, typer.Argument(help="planet_id, wl_1..wl_283, sigma_1..sigma_283")],
     truth: Annotated[Path, typer.Argument(help="planet_id, wl_1..wl_283")],
-    train: Annotated[Optional[Path], typer.Option(help="Training labels for the naive reference; TRUTH if not given.")] = None,
+    train: Annotated[Path | None, typer.Option(help="Training labels, the naive reference; else TRUTH.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Also calibration and every planet, as JSON.")] = False,
 ):
     "The official metric of a submission."
@@ -193,7 +195,7 @@ def score(
 @app.command()
 def validate(
     submission: Annotated[Path, typer.Argument(help="The file to check")],
-    sample: Annotated[Optional[Path], typer.Option(help="The competition's sample_submission.csv.")] = None,
+    sample: Annotated[Path | None, typer.Option(help="The competition's sample_submission.csv.")] = None,
 ):
     "Whether a grader would accept a submission."
     from spectramind_nb.runs import submission as submissions
@@ -248,7 +250,7 @@ def notebook(
     nb: Annotated[Path, typer.Argument(metavar="NB", help="A notebook with a cell tagged 'parameters'")],
     out: Annotated[Path, typer.Option(help="Where the executed notebook goes.")],
     parameters: Annotated[str, typer.Option("-y", "--yaml", metavar="YAML", help="Such as '{profile: ci_fast}'")] = "",
-    timeout: Annotated[Optional[float], typer.Option(help="Seconds that one cell may take.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that one cell may take.")] = None,
 ):
     "Run a notebook unattended with parameters."
     from spectramind_nb.apps.notebooks import parse_parameters, run_notebook

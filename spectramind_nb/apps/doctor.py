@@ -16,11 +16,12 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import spectramind_nb
-from ..core.environment import COMPETITION_SLUG, cache_root, competition_root, cpu_count, memory_gb, platform_name
+from ..core.environment import COMPETITION_SLUG, cache_root, competition_root
+from ..core.environment import cpu_count, memory_gb, platform_name
 from ..core.errors import DataMissingError
 
 # %% ../../nbs/apps/53a_doctor.ipynb #finding
-MALICIOUS = {("pytorch-lightning", "2.6.2"), ("pytorch-lightning", "2.6.3"), ("lightning", "2.6.2"), ("lightning", "2.6.3")}
+MALICIOUS = {(name, version) for name in ("pytorch-lightning", "lightning") for version in ("2.6.2", "2.6.3")}
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def check_version(
     if installed is None:
         return Finding(name, "missing", "refused", f"pip install '{requirement}'")
     if (name, installed) in MALICIOUS:
-        return Finding(name, installed, "refused", "this release was malicious (GHSA-w37p-236h-pfx3), replace it at once")
+        return Finding(name, installed, "refused", "this release was malicious (GHSA-w37p-236h-pfx3), replace it")
     # Local parts such as +cu128 and pre-releases of an image's own builds are fine.
     if not requirement.specifier.contains(installed.split("+")[0], prereleases=True):
         return Finding(name, installed, "refused", f"supported is {wanted}")
@@ -89,7 +90,8 @@ def check_gpu() -> Finding:
     try:
         assert float((torch.ones(8, device="cuda") * 2).sum()) == 16.0
     except (RuntimeError, AssertionError) as error:
-        return Finding("GPU", names, "refused", f"it cannot run this build of torch: {' '.join(str(error).split())[:120]}")
+        reason = " ".join(str(error).split())[:120]
+        return Finding("GPU", names, "refused", f"it cannot run this build of torch: {reason}")
     return Finding("GPU", names)
 
 
@@ -101,8 +103,8 @@ def check_disk(
     "Free space where a folder is or will be."
     there = next(p for p in (Path(folder).absolute(), *Path(folder).absolute().parents) if p.exists())
     free_gb = shutil.disk_usage(there).free / 1e9
-    short = free_gb < needed_gb
-    return Finding(name, f"{free_gb:.1f} GB free in {folder}", "note" if short else "ok", "stores may not fit" if short else "")
+    found = f"{free_gb:.1f} GB free in {folder}"
+    return Finding(name, found, "note", "this may not be enough") if free_gb < needed_gb else Finding(name, found)
 
 
 def check_data(

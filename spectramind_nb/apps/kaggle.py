@@ -52,12 +52,14 @@ def metadata_problems(
     if not (owner and slash and slug):
         problems.append(f"id '{metadata['id']}' is not of the form owner/slug")
     elif slug != slugify(metadata["title"]):
-        problems.append(f"the title '{metadata['title']}' makes the slug '{slugify(metadata['title'])}', the id says '{slug}'")
+        made = slugify(metadata["title"])
+        problems.append(f"the title '{metadata['title']}' makes the slug '{made}', the id says '{slug}'")
     if len(metadata["title"]) < 5:
         problems.append("the title is shorter than 5 characters")
-    for key, allowed in (("language", ("python",)), ("kernel_type", ("notebook",)), ("enable_internet", (False,)),
-                         ("is_private", (True, False)), ("enable_gpu", (True, False)),
-                         ("machine_shape", MACHINES), ("docker_image_pinning_type", ("original", "latest"))):
+    choices = {"language": ("python",), "kernel_type": ("notebook",), "enable_internet": (False,),
+               "is_private": (True, False), "enable_gpu": (True, False), "machine_shape": MACHINES,
+               "docker_image_pinning_type": ("original", "latest")}
+    for key, allowed in choices.items():
         value = metadata.get(key, allowed[0])
         if value not in allowed or isinstance(allowed[0], bool) != isinstance(value, bool):
             problems.append(f"{key} is {value!r}, it must be {' or '.join(map(repr, allowed))}")
@@ -100,12 +102,13 @@ def kernel_check(
     "Raise `ConfigError` with everything that is wrong with a kernel folder."
     problems = kernel_problems(folder)
     if problems:
-        raise ConfigError("; ".join(p.rstrip(".") for p in problems), folder, "Correct kernel-metadata.json or the notebook")
+        what = "; ".join(problem.rstrip(".") for problem in problems)
+        raise ConfigError(what, folder, "Correct kernel-metadata.json or the notebook")
 
 # %% ../../nbs/apps/52_kaggle.ipynb #sha256
 EXTRA_WHEELS = ("hydra-core>=1.3.2,<1.4", "antlr4-python3-runtime==4.9.3")
 
-INSTALLER = '''"""Install the wheels of this folder that the running Python lacks. No network, no dependencies, nothing upgraded."""
+INSTALLER = '''"""Install the wheels of this folder that this Python lacks: no network, nothing else touched."""
 import hashlib
 import json
 import subprocess
@@ -146,8 +149,9 @@ def build_wheel(
 ) -> None:
     "Build or fetch one wheel with pip. Raises `SpectraMindError` with pip's last line."
     # A fixed date in the archive makes the same source give the same bytes.
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--disable-pip-version-check", "-w", str(out), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "SOURCE_DATE_EPOCH": "1704067200"})
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--disable-pip-version-check"]
+    fixed = {**os.environ, "SOURCE_DATE_EPOCH": "1704067200"}
+    done = subprocess.run([*pip, "-w", str(out), requirement], capture_output=True, text=True, env=fixed)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise SpectraMindError(f"pip could not build the wheel of {requirement}: {last}", None,
@@ -174,13 +178,15 @@ def build_bundle(
     "Build the offline bundle from a checkout. Raises `ConfigError` when there is no checkout or `out` is in use."
     out, source = Path(out), Path(spectramind_nb.__file__).parents[1]
     if not (source / "setup.py").is_file():
-        raise ConfigError("a bundle is built from a checkout, this is an installed package", source, "Run it in the checkout")
+        what = "a bundle is built from a checkout, this is an installed package"
+        raise ConfigError(what, source, "Run it in the checkout")
     if out.exists() and any(out.iterdir()):
         raise ConfigError("the folder for the bundle is not empty", out, "Name a new folder")
     with tempfile.TemporaryDirectory() as scratch:
         # setuptools leaves build/ and egg-info behind, so it works on a copy.
         copy, made = Path(scratch) / "source", Path(scratch) / "made"
-        shutil.copytree(source, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "build", "dist", "logs", "cache", "demo", "*.egg-info"))
+        left_out = shutil.ignore_patterns(".*", "build", "dist", "logs", "cache", "demo", "bundle", "*.egg-info")
+        shutil.copytree(source, copy, ignore=left_out)
         for requirement in (str(copy), *extra):
             build_wheel(requirement, made)
         (made / "install.py").write_text(INSTALLER)
@@ -224,7 +230,8 @@ def bundle_problems(
         elif not any(tag.endswith("none-any") for tag in tags):
             problems.append(f"{name} is built for one platform, the bundle holds only pure wheels")
     projects = {entry["project"] for entry in wheels.values()}
-    problems += [f"no wheel of {project} is in the bundle" for project in ("spectramind-nb", "hydra-core") if project not in projects]
+    for project in sorted({"spectramind-nb", "hydra-core"} - projects):
+        problems.append(f"no wheel of {project} is in the bundle")
     if not (folder / "install.py").is_file() or (folder / "install.py").read_text() != INSTALLER:
         problems.append("install.py is missing or was changed")
     return problems

@@ -40,7 +40,8 @@ def parameters_of(
     path: Path | str,  # a notebook file
 ) -> dict[str, tuple[str, object]]:  # name -> (annotation as written, "" if none; default value)
     "The parameters a notebook declares in its one cell tagged `parameters`."
-    cells = [c for c in read_notebook(path).cells if c.cell_type == "code" and "parameters" in c.metadata.get("tags", [])]
+    code = [cell for cell in read_notebook(path).cells if cell.cell_type == "code"]
+    cells = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise ConfigError(f"exactly one code cell must be tagged 'parameters', but {len(cells)} are", path,
                           "Tag the first code cell, or values given from outside would be ignored")
@@ -92,7 +93,8 @@ def parse_parameters(
     return OmegaConf.to_container(parsed, resolve=False)
 
 # %% ../../nbs/apps/51_notebooks.ipynb #check-parameters
-FITS = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "list": (list,), "dict": (dict,), "None": (type(None),)}
+FITS = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "list": (list,), "dict": (dict,),
+        "None": (type(None),)}
 
 
 def check_parameters(
@@ -131,8 +133,8 @@ def failure(
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, SpectraMindError)):
         kind = SpectraMindError
-    what = " ".join(value.split()).rstrip(".")
-    return kind(f"the cell that begins '{first.strip()}' failed with {name}: {what}", out, "The trace is in that output notebook")
+    what = f"the cell that begins '{first.strip()}' failed with {name}: {' '.join(value.split()).rstrip('.')}"
+    return kind(what, out, "The trace is in that output notebook")
 
 # %% ../../nbs/apps/51_notebooks.ipynb #unattended
 UNATTENDED = "SPECTRAMIND_UNATTENDED"
@@ -201,7 +203,7 @@ def result_of(
     run,  # a Run of runs.runtime
 ) -> dict[str, object]:  # plain values
     "What other programs want to know of a run: id, folder, outcome, metrics."
-    return {"run_id": run.id, "dir": str(run.dir), "outcome": run.outcome, "metrics": dict(run.metrics)}
+    return {"id": run.id, "dir": str(run.dir), "outcome": run.outcome, "metrics": dict(run.metrics)}
 
 
 def write_result(
