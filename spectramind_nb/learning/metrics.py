@@ -153,7 +153,7 @@ class WeightedGaussianNLL(nn.Module):
         edition_name: str = "2025",  # whose weights and marks to use
     ):
         super().__init__()
-        self.constants = edition(edition_name)
+        self.edition_name, self.constants = str(edition_name), edition(edition_name)
         self.register_buffer("weights", channel_weights(self.constants), persistent=False)
 
     def forward(
