@@ -29,7 +29,7 @@ from typing import Any
 
 import spectramind_nb
 from ..core.environment import cpu_count, memory_gb, platform_name, process_start
-from ..core.errors import InterruptedRun, SpectraMindError, TerminatedRun, WallReached
+from ..core.errors import InterruptedRun, PreflightError, SpectraMindError, TerminatedRun, WallReached
 from ..core.storage import append_line, atomic_path, canonical_json, digest, file_digest
 
 # %% ../../nbs/runs/41_audit.ipynb #without-secrets
@@ -308,10 +308,16 @@ def sentence(error: BaseException) -> str:
 def held(
     run_dir: Path,
 ) -> Iterator[None]:
-    """Mark a run directory as in use by this process; released by the system even after SIGKILL."""
+    """Mark a run directory as in use by this process; released by the system even after SIGKILL.
+
+    Raises `PreflightError` when another process holds it.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     with open(run_dir / ".lock", "w") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise PreflightError("another process is running this run", run_dir, "Wait for it or use --resume never") from None
         yield
 
 
