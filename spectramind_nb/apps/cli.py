@@ -92,7 +92,9 @@ def train(
     run = runtime.train(overrides=overrides or [], resume=resume)
     if result is not None:
         write_result(result, result_of(run))
-    print(f"run {run.id}: {run.outcome}, in {run.dir}")
+    print(f"run {run}\n{run.dir}")
+    if run.exit_code:
+        raise typer.Exit(run.exit_code)  # the wall was reached: not an error, but not the end either
 
 
 @app.command()
@@ -123,9 +125,8 @@ def evaluate(run: RunName, overrides: Overrides = None):
 def report(run: RunName):
     "One HTML page about a run, readable offline."
     from spectramind_nb.apps.report import report
-    from spectramind_nb.runs.runtime import Run
 
-    print(report(Run.open(run)))
+    print(report(run))
 
 
 @app.command()
@@ -156,10 +157,10 @@ def simulate(
 # %% ../../nbs/apps/54_cli.ipynb #fill-store
 def fill_store(stage: str, overrides: list[str] | None) -> None:
     "Calibrate or fit every visit of a data set and print what came out, one line for each failure."
-    from spectramind_nb.runs import runtime
     from spectramind_nb.core.configuration import compose
+    from spectramind_nb.runs.stages import fill_stores
 
-    for split, done, failed in runtime.fill_stores(compose(overrides=overrides or []), stage):
+    for split, done, failed in fill_stores(compose(overrides=overrides or []), stage):
         for visit, error in failed.items():
             print(f"{split} planet {visit.planet_id} visit {visit.visit}: {error}")
         print(f"{split}: {len(done)} of {len(done) + len(failed)} visits are in the store")
