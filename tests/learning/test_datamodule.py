@@ -22,7 +22,6 @@ from spectramind_nb.learning.datamodule import (
     planet_set,
     planet_sets,
     split_planets,
-    white_depth,
 )
 from spectramind_nb.physics.fitting import VisitFit
 
@@ -38,10 +37,9 @@ def random_set(n: int, seed: int = 0) -> PlanetSet:
 
 
 def fake_fit(planet: int, visit: int = 0, depth: float = 0.01, sigma: float = 1e-4) -> VisitFit:
-    covariance = sigma**2 * np.eye(CHANNELS)
-    return VisitFit(
-        planet_id=planet, visit=visit, depth=np.full(CHANNELS, depth), covariance=covariance, geometry={}, diagnostics={}
-    )
+    found = {"white_depth": depth, "white_sigma": sigma / math.sqrt(CHANNELS - 1), "converged": 1.0, "coverage": 1.0}
+    covariance = sigma**2 * torch.eye(CHANNELS, dtype=torch.float64)
+    return VisitFit(planet, visit, torch.full((CHANNELS,), depth, dtype=torch.float64), covariance, {}, found)
 
 
 def label_table(planets) -> pd.DataFrame:
@@ -101,7 +99,7 @@ def test_missing_label_names_the_planet_and_missing_column_the_column():
 
 def test_non_finite_fit_names_the_planet():
     fit = fake_fit(5)
-    fit.depth[17] = np.nan
+    fit.depth[17] = math.nan
     with pytest.raises(NonFiniteError, match="planet 5"):
         planet_set([4, 5], {(4, 0): fake_fit(4), (5, 0): fit}, pd.DataFrame())
 
@@ -115,19 +113,9 @@ def test_unknown_features_are_filled_from_the_training_planets():
     assert float(other.features[0, FEATURES.index("log_Mp")]) == 0  # no training planet knows it either
 
 
-def test_white_depth_is_generalised_least_squares():
-    rng = np.random.default_rng(0)
-    root = rng.normal(size=(CHANNELS, CHANNELS)) * 1e-5
-    covariance = root @ root.T + 1e-8 * np.eye(CHANNELS)
-    depth = 0.01 + rng.normal(size=CHANNELS) * 1e-4
-    precision = np.linalg.inv(covariance[1:, 1:])
-    mean, sigma = white_depth(torch.from_numpy(depth), torch.from_numpy(covariance))
-    assert math.isclose(mean, (precision @ depth[1:]).sum() / precision.sum(), rel_tol=1e-9)
-    assert math.isclose(sigma, precision.sum() ** -0.5, rel_tol=1e-9)
-
-
-def test_negative_depth_gives_finite_features():
-    assert math.isfinite(describe(fake_fit(1, depth=-1e-4), {})[0])
+def test_negative_depth_gives_a_finite_feature_and_a_missing_fit_none():
+    assert math.isfinite(describe(fake_fit(1, depth=-1e-4), {})[FEATURES.index("log_white_depth")])
+    assert all(math.isnan(value) for value in describe(None, {}))
 
 
 def test_damaged_sets_are_refused():
