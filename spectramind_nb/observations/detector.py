@@ -54,7 +54,7 @@ class Calibration:
 
     dark: np.ndarray  # (32, width) electrons per second
     flat: np.ndarray  # (32, width) relative response
-    read: np.ndarray  # (32, width) electrons, read noise of one frame
+    read: np.ndarray  # (32, width) electrons, read noise of one frame, finite
     linear_corr: np.ndarray  # (6, 32, width), coefficient of x**k
     mask: np.ndarray  # (32, width) bool, True: not usable
     gain: float  # counts per electron
@@ -83,6 +83,7 @@ def read_calibration(
     linear_corr = planes["linear_corr"].reshape(LINEARITY_ORDERS, *shape)
     unusable = {
         "dark": ~np.isfinite(planes["dark"]),
+        "read": ~np.isfinite(planes["read"]),
         "flat": ~np.isfinite(planes["flat"]) | (planes["flat"] == 0),
         "linear_corr": ~np.isfinite(linear_corr).all(axis=0),
     }
@@ -93,7 +94,8 @@ def read_calibration(
     if mask.all():
         raise NonFiniteError("dead and dark leave no usable pixel", paths["dead"], "Download this visit again.")
     gain, offset = challenge.adc(instrument, planet_id, split)
-    return Calibration(planes["dark"], planes["flat"], planes["read"], linear_corr, mask, gain, offset, INTEGRATION_S[instrument])
+    read = np.where(unusable["read"], 0.0, planes["read"])
+    return Calibration(planes["dark"], planes["flat"], read, linear_corr, mask, gain, offset, INTEGRATION_S[instrument])
 
 # %% ../../nbs/observations/11_detector.ipynb #pointer
 @intrinsic

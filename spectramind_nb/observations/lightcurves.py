@@ -63,11 +63,14 @@ class LightCurves:
             top.plot(self.time_h[instrument], self.white(instrument) - 0.01 * k, ".", ms=2, label=instrument)
         top.set(xlabel="hours", ylabel="relative flux (AIRS 0.01 lower)", title=f"planet {self.planet_id}, visit {self.visit}")
         top.legend(loc="lower left", markerscale=4)
-        flux, time = self.flux["AIRS-CH0"], self.time_h["AIRS-CH0"]
-        rest = (flux / flux.mean(axis=0) / self.white("AIRS-CH0")[:, None] - 1).T * 1e6
+        time, flux = self.time_h["AIRS-CH0"], self.flux["AIRS-CH0"] / self.white("AIRS-CH0")[:, None]
+        several = np.add.reduceat(flux, np.arange(0, 282, 6), axis=1)  # six channels and a few minutes a tile: below that it is noise
+        step = -(-len(flux) // 60)
+        several = several[: len(flux) // step * step].reshape(-1, step, several.shape[1]).sum(axis=1)
+        rest = (several / several.mean(axis=0) - 1).T * 1e6
         limit = 3 * np.median(np.abs(rest)) + 1e-9
         edges = [time[0], time[-1] + 1e-9, self.wavelengths_um[1], self.wavelengths_um[-1]]
-        shown = bottom.imshow(rest, aspect="auto", origin="lower", extent=edges, vmin=-limit, vmax=limit, cmap="RdBu_r")
+        shown = bottom.imshow(rest, aspect="auto", origin="lower", extent=edges, vmin=-limit, vmax=limit, cmap="RdBu_r", interpolation="none")
         bottom.set(xlabel="hours", ylabel="wavelength, um", title="channels relative to white light")
         figure.colorbar(shown, label="ppm")
         return figure
@@ -249,9 +252,7 @@ def extract_airs(
 
     rows = np.arange(len(image))
     typical = np.array([np.median(row[usable]) if usable.any() else 0.0 for row, usable in zip(image, good)])
-    light = np.maximum(typical - np.median(typical), 0)
-    if not light.sum() > 0:
-        raise PreflightError("there is no spectrum on the detector", path, "Leave this visit out or download it again.")
+    light = np.maximum(typical - np.median(typical), 0) + 1e-9
     centre = int(np.clip(np.rint((light**2 * rows).sum() / (light**2).sum()), 0, len(rows) - 1))
     on_trace = np.abs(rows - centre) <= config["trace_half_rows"]
     off_trace = np.abs(rows - centre) >= config["background_distance_rows"]
@@ -268,12 +269,12 @@ def extract_airs(
     profile = trace_profile(stellar, usable)
     level = np.maximum((stellar * profile).sum(axis=0) / np.maximum((profile**2 * usable).sum(axis=0), 1e-9), 0)
     read = calibration.read[:, SCIENCE_COLUMNS][on_trace]
-    read = np.where(np.isfinite(read), read, np.nanmedian(read))
-    variance = profile * level + np.maximum(background.mean(axis=1), 0) + 2 * read**2
+    variance = profile * level + np.maximum(background.mean(axis=1), 0) + 2 * read**2 + 1  # 1: rounding of the counts
     weights, share = extraction_weights(profile, variance, usable, config["weights"] == "optimal")
     lost = share < 0.2
-    if lost.all():
-        raise PreflightError("no channel has usable pixels on the trace", path, "Leave this visit out or download it again.")
+    white_noise = np.sqrt((weights**2 * variance).sum())
+    if lost.all() or level.sum() < 5 * white_noise:
+        raise PreflightError("there is no spectrum on usable pixels", path, "Leave this visit out or download it again.")
 
     full = np.zeros((2, *image.shape))
     full[0, on_trace], full[1, on_trace] = weights, weights * (rows[on_trace] - centre)[:, None]
@@ -345,12 +346,9 @@ def extract_fgs1(
     image = np.where(good, np.average(np.where(good[..., None], binned, 0), axis=2, weights=counts), 0)
 
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
-    brightest = image - np.median(image[good])
-    peak = np.unravel_index(np.argmax(np.where(brightest >= np.quantile(brightest, 0.98), _neighbourhood(brightest), 0)), image.shape)
-    core = good & (np.hypot(y - peak[0], x - peak[1]) <= 4)
-    light = np.where(core, np.maximum(brightest, 0), 0)
-    if not light.sum() > 0:
-        raise PreflightError("there is no star on the detector", path, "Leave this visit out or download it again.")
+    light = np.where(good, np.maximum(image - np.median(image[good]), 0), 0)
+    peak = np.unravel_index(np.argmax(_neighbourhood(light)), image.shape)
+    light = np.where(np.hypot(y - peak[0], x - peak[1]) <= 4, light, 0) + 1e-9
     cy, cx = (light * y).sum() / light.sum(), (light * x).sum() / light.sum()
     distance = np.hypot(y - cy, x - cx)
     corners = good & (distance >= config["background_radius"])
@@ -359,15 +357,14 @@ def extract_fgs1(
     aperture = distance <= config["aperture_radius"]
     stellar = np.maximum(image - np.average(background, weights=counts), 0)
     # a bad pixel's share is its good neighbours' mean
-    filled = np.where(good, stellar, _neighbourhood(stellar * good) / np.maximum(_neighbourhood(good.astype(float)), 1))
-    profile = (filled / filled[aperture].sum())[aperture]
-    level, usable = filled[aperture].sum(), good[aperture]
-    read = np.where(np.isfinite(calibration.read), calibration.read, np.nanmedian(calibration.read))[aperture]
-    variance = profile * level + max(background.mean(), 0) + 2 * read**2
+    filled = np.where(good, stellar, _neighbourhood(stellar * good) / np.maximum(_neighbourhood(good * 1.0), 1))[aperture]
+    level, usable, read = filled.sum() + 1e-9, good[aperture], calibration.read[aperture]
+    profile = filled / level
+    variance = profile * level + max(background.mean(), 0) + 2 * read**2 + 1
     weights, share = extraction_weights(profile[:, None], variance[:, None], usable[:, None], config["weights"] == "optimal")
     weights = weights[:, 0]
-    if share[0] < 0.2:
-        raise PreflightError("the star falls on bad pixels", path, "Leave this visit out or download it again.")
+    if share[0] < 0.2 or level < 5 * np.sqrt((weights**2 * variance).sum()):
+        raise PreflightError("there is no star on usable pixels", path, "Leave this visit out or download it again.")
 
     chosen = aperture & good
     with _KERNELS:
@@ -448,7 +445,7 @@ def visit_key(store: Store, challenge: Challenge, split: str, visit: Visit) -> s
     for name, path in challenge.inputs(split, *visit).items():
         if not path.is_file():
             raise DataMissingError(f"{path.name} is missing", path, "Download this file again.")
-        digests[name] = file_digest(path)
+        digests[name] = file_digest(path, store.folder.parent / "file_digests.jsonl")
     return store.key({**digests, "planet_id": str(visit.planet_id), "visit": str(visit.visit), "split": split})
 
 
@@ -491,10 +488,16 @@ def calibrate(
             return key
         except SpectraMindError as error:
             return error
+        except Exception as error:  # a kind of damage nobody foresaw must not cost the other visits
+            place = challenge.root / split / str(visit.planet_id)
+            return SpectraMindError(f"visit {visit.visit} failed with {type(error).__name__}: {error}", place, "Please report this.")
 
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         outcomes = pool.map(work, visits)
         results = dict(zip(visits, progress(outcomes, len(visits), f"calibrating {split}")))
+    finally:  # on Ctrl-C: finish the visits in flight, start no other
+        pool.shutdown(cancel_futures=True)
     failures = [result for result in results.values() if isinstance(result, SpectraMindError)]
     if len(failures) == len(results):
         classes = {type(failure) for failure in failures}
