@@ -49,7 +49,7 @@ def test_every_option_of_every_group_composes(name):
 
 def test_every_experiment_composes():
     for option in options("experiment"):
-        compose(overrides=[f"+experiment={option}"])
+        compose(overrides=[f"experiment={option}"])
 
 
 def test_overrides_win_and_are_recorded():
