@@ -7,10 +7,10 @@ __all__ = ['Circumstances', 'draw_circumstances', 'gain_drift', 'pair_times_h', 
            'visit_frames', 'write_planet', 'simulate']
 
 # %% ../../nbs/physics/24_simulator.ipynb #imports
+import json
 import os
 import shutil
 import tempfile
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -27,6 +27,7 @@ from spectramind_nb.observations.challenge import (
     CHANNELS,
     INSTRUMENTS,
     LABEL_COLUMNS,
+    SCIENCE_COLUMNS,
     WINDOW_H,
     frame_times_h,
     read_table,
@@ -126,7 +127,7 @@ def expected_light(
 ) -> dict[str, np.ndarray]:  # instrument -> (T,) or (T, 282) electrons per CDS pair
     """Electrons that each channel is expected to give per pair: star x transit x gain drift."""
     fgs1, airs = star_electrons(planet.star["Ts"], planet.brightness, config["star"])
-    level = {"FGS1": fgs1, "AIRS-CH0": airs[spectra_room.SCIENCE_COLUMNS][::-1]}
+    level = {"FGS1": fgs1, "AIRS-CH0": airs[SCIENCE_COLUMNS][::-1]}
     return {
         name: level[name]
         * relative_light(planet, name, circumstances.mid_time_h[name], times)

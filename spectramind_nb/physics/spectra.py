@@ -36,7 +36,7 @@ def _plain(node):
 def _laid_over(base: dict, changes: dict, path: str) -> dict:
     for name, value in changes.items():
         if name not in base:
-            raise ConfigError(f"unknown setting {path}.{name}", None, "See configs/simulator/default.yaml." + did_you_mean(name, base))
+            raise ConfigError(f"unknown setting {path}.{name}", None, f"{did_you_mean(name, base)} See configs/simulator/default.yaml.".strip())
         if isinstance(base[name], dict) != isinstance(value, dict):
             raise ConfigError(f"setting {path}.{name} has the wrong form", None, "See configs/simulator.")
     return base | {

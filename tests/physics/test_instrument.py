@@ -1,0 +1,118 @@
+"""Simulated frames: noise, non-linearity, saturation and cosmic rays by plain statistics."""
+
+import numpy as np
+import pytest
+
+from spectramind_nb.physics.instrument import Detector, draw_detector, expose, image_expansion, light_on_pixels, pointing
+from spectramind_nb.physics.spectra import settings, star_electrons
+
+PAIRS = 3000
+OFF = {
+    "jitter": {"white_px": 0, "red_px": 0},
+    "background_e_s": {"FGS1": 0, "AIRS-CH0": 0},
+    "noise": {"photon": 0, "cosmic_rays_per_pixel_s": 0},
+}
+PERFECT = Detector(np.zeros((32, 32)), np.zeros((32, 32), bool), np.ones((32, 32)), np.zeros((32, 32)), np.eye(6)[1][:, None, None] * np.ones((6, 32, 32)))
+
+
+def frames(config, detector=PERFECT, level=2e5, pairs=PAIRS, key=1, shift=None, digitise=False):
+    """FGS1 electrons (rows, columns, pairs, 2) before any correction."""
+    shift = np.zeros((2, pairs)) if shift is None else shift
+    raw = expose("FGS1", np.full(pairs, level), np.ones(356), detector, shift, (0, 0), config, key, digitise)
+    return (raw / config["adc"]["gain"] + config["adc"]["offset"]).reshape(32, 32, pairs, 2)
+
+
+def test_without_noise_the_image_is_the_point_spread_function():
+    config = settings(OFF)
+    seen = frames(config, pairs=3)
+    image = 2e5 * light_on_pixels("FGS1", (0, 0), config["jitter"]["intra_pixel"], None)
+    np.testing.assert_allclose(seen[..., 0], np.repeat(image[..., None], 3, 2), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(seen[..., 1], 2 * seen[..., 0], rtol=1e-12, atol=1e-9)
+
+
+def test_photon_noise_is_shared_by_the_reads_of_a_ramp():
+    seen = frames(settings(OFF | {"noise": {"photon": 1, "cosmic_rays_per_pixel_s": 0}}), level=4e5)
+    bright = seen[seen[..., 0].mean(-1) > 3000]
+    mean = bright[..., 0].mean(-1)
+    assert np.mean(bright[..., 0].var(-1) / mean) == pytest.approx(1, abs=0.03)
+    assert np.mean(bright[..., 1].var(-1) / mean) == pytest.approx(2, abs=0.06)
+    assert np.mean((bright[..., 1] - bright[..., 0]).var(-1) / mean) == pytest.approx(1, abs=0.03)
+    shared = [np.cov(first, second)[0, 1] for first, second in zip(bright[..., 0], bright[..., 1])]
+    assert np.mean(shared / mean) == pytest.approx(1, abs=0.04)
+    assert len(bright) > 10
+
+
+def test_read_noise_is_fresh_in_each_read():
+    detector = Detector(PERFECT.dark, PERFECT.dead, PERFECT.flat, np.full((32, 32), 14.0), PERFECT.linear_corr)
+    seen = frames(settings(OFF), detector, level=0.0)
+    assert seen.std() == pytest.approx(14.0, rel=0.002)
+    assert (seen[..., 1] - seen[..., 0]).std() == pytest.approx(14.0 * np.sqrt(2), rel=0.003)
+    neighbours = np.corrcoef(seen[10, :16, :, 1])
+    assert abs(neighbours - np.eye(16)).max() < 0.08  # pixels have streams of their own
+
+
+def test_linear_corr_straightens_the_frames():
+    drawn = draw_detector("FGS1", 0, 1, 0, settings()["detector"])
+    detector = Detector(PERFECT.dark, PERFECT.dead, PERFECT.flat, PERFECT.read, drawn.linear_corr)
+    config = settings(OFF)
+    seen, straight = frames(config, detector, pairs=2, level=3e5), frames(config, pairs=2, level=3e5)
+    corrected = sum(c[..., None, None] * seen**k for k, c in enumerate(drawn.linear_corr))
+    assert abs(seen - straight).max() > 100
+    np.testing.assert_allclose(corrected, straight, atol=1e-6, rtol=1e-9)
+
+
+def test_full_well_and_converter_bound_the_counts():
+    config = settings(OFF)
+    assert frames(config, level=5e6, pairs=2).max() == pytest.approx(config["detector"]["saturation_e"])
+    low = settings(OFF | {"adc": {"gain": 0.4369, "offset": 50.0}})
+    raw = expose("FGS1", np.zeros(2), np.ones(356), PERFECT, np.zeros((2, 2)), (0, 0), low, 1)
+    assert raw.dtype == np.uint16 and raw.max() == 0
+
+
+def test_dark_current_and_flat_act_on_their_pixels():
+    dark, flat = np.zeros((32, 32)), np.ones((32, 32))
+    dark[3, 4], flat[15, 15] = 50.0, 0.5
+    config = settings(OFF)
+    seen, perfect = frames(config, Detector(dark, PERFECT.dead, flat, PERFECT.read, PERFECT.linear_corr), pairs=1), frames(config, pairs=1)
+    difference = (seen - perfect)[..., 0, :]
+    assert difference[3, 4] == pytest.approx([5.0, 10.0]) and seen[15, 15, 0] == pytest.approx(perfect[15, 15, 0] / 2)
+    assert np.count_nonzero(abs(difference).sum(-1) > 1e-9) == 2
+
+
+def test_cosmic_rays_come_at_their_rate():
+    rate = 2e-3
+    config = settings(OFF | {"noise": {"photon": 0, "cosmic_rays_per_pixel_s": rate, "cosmic_ray_electrons": 3000.0}})
+    seen = frames(config, level=0.0)
+    expected = rate * 0.2 * PAIRS * 1024
+    assert abs(np.count_nonzero(seen[..., 1] > 100) - expected) < 5 * np.sqrt(expected)
+    assert abs(np.count_nonzero(seen[..., 0] > 100) - expected / 2) < 5 * np.sqrt(expected)  # half strike before the first read
+    assert 2000 < np.median(seen[seen > 100]) < 4500
+
+
+def test_jitter_moves_the_image_by_what_pointing_says():
+    config = settings(OFF | {"jitter": {"white_px": 0.1, "red_px": 0.0, "intra_pixel": 0.0}})
+    shift = pointing(np.linspace(0, 7.5, 500), 0.1, 0, 1, 0, "FGS1", config["jitter"])
+    cds = np.diff(frames(config, pairs=500, shift=shift), axis=-1)[..., 0]
+    rows, columns = np.indices((32, 32))
+    for axis, where in enumerate((rows, columns)):
+        centroid = (cds * where[..., None]).sum((0, 1)) / cds.sum((0, 1))
+        slope = np.polyfit(shift[axis], centroid, 1)[0]
+        assert slope == pytest.approx(1, abs=0.1)
+
+
+def test_expansion_is_the_image_for_small_shifts():
+    _, electrons = star_electrons(5800.0, 1.0, settings()["star"])
+    for instrument in ("FGS1", "AIRS-CH0"):
+        expansion = image_expansion(instrument, (0, 0), 0.2, electrons)
+        dy, dx = 0.05, -0.04
+        near = np.tensordot([1, dy, dx, dy**2, dx**2, dx * dy], expansion, 1)
+        exact = light_on_pixels(instrument, (dy, dx), 0.2, electrons)
+        bright = exact > 0.05
+        np.testing.assert_allclose(near[bright], exact[bright], rtol=0.02)
+
+
+def test_frames_depend_on_the_key_only():
+    config = settings()
+    detector = draw_detector("FGS1", 0, 1, 0, config["detector"])
+    one, same, other = (frames(config, detector, pairs=20, key=key, digitise=True) for key in (5, 5, 6))
+    assert (one == same).all() and (one != other).mean() > 0.8
