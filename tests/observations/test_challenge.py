@@ -1,0 +1,210 @@
+"""The competition's folder: real layout, both editions, and a clear sentence for each damage."""
+
+import shutil
+import time
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from spectramind_nb.core.errors import DamagedFileError, DataMissingError, SchemaError
+from spectramind_nb.observations import challenge as ch
+
+from made_up_visit import as_2024
+
+
+def rewrite(path, change):
+    """Apply `change` to the table in a parquet file."""
+    change(pl.read_parquet(path)).write_parquet(path)
+
+
+def test_what_we_write_has_the_form_of_the_real_files(sample_root, made_up_kept):
+    real = {path.name: path for path in sample_root.glob("*.*")}
+    for name in ("adc_info.csv", "wavelengths.csv", "sample_submission.csv", "train_star_info.csv"):
+        ours, theirs = pd.read_csv(made_up_kept.root / name), pd.read_csv(real[name])
+        assert list(ours) == list(theirs) and list(ours.dtypes) == list(theirs.dtypes), name
+    ours, theirs = pq.read_schema(made_up_kept.root / "axis_info.parquet"), pq.read_schema(real["axis_info.parquet"])
+    assert ours.names == theirs.names and ours.types == theirs.types
+    for name in ch.INSTRUMENTS:
+        for path in sample_root.glob(f"train/*/{name}_calibration_0/*.parquet"):
+            ours = pq.ParquetFile(made_up_kept.root / "train/7" / path.parent.name / path.name)
+            theirs = pq.ParquetFile(path)
+            assert ours.schema_arrow.equals(theirs.schema_arrow) and ours.metadata.num_rows == theirs.metadata.num_rows, path
+
+
+def test_grids_equal_the_real_ones(sample_root):
+    axis = pd.read_parquet(sample_root / "axis_info.parquet")
+    assert np.abs(ch.airs_wavelengths_um() - axis["AIRS-CH0-axis2-um"].dropna()).max() < 1.5e-7
+    assert np.abs(ch.wavelength_grid_um() - ch.open_challenge(sample_root).wavelengths_um).max() < 1.5e-7
+    for name in ch.INSTRUMENTS:
+        assert np.abs(ch.frame_times_h(ch.FULL_FRAMES[name]) - axis[f"{name}-axis0-h"].dropna()).max() < 1e-12
+
+
+def test_real_sample_opens(sample_root):
+    challenge = ch.open_challenge(sample_root)
+    assert challenge.edition == "2025" and len(challenge.visits()) == 1
+    planet = challenge.planets()[0]
+    assert challenge.adc("AIRS-CH0", planet) == (0.4369, -1000.0)
+    assert challenge.star("train", planet)["Rs"] > 0
+    frames = ch.read_signal(challenge.signal_path("train", planet, 0, "FGS1"), "FGS1")
+    long = pd.read_parquet(challenge.signal_path("train", planet, 0, "FGS1")).to_numpy().reshape(50, 32, 32)
+    assert np.array_equal(frames.numpy(), long)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_signal_round_trip_reads_only_what_is_needed(tmp_path, long):
+    raw = np.random.default_rng(0).integers(0, 65535, (6, 32, 356), dtype=np.uint16)
+    ch.write_signal(tmp_path / "a.parquet", raw, long=long)
+    assert pl.read_parquet_schema(tmp_path / "a.parquet") == ({"0": pl.UInt16} if long else {f"column_{k}": pl.UInt16 for k in range(11392)})
+    assert np.array_equal(ch.read_signal(tmp_path / "a.parquet", "AIRS-CH0").numpy(), raw)
+    use = np.zeros((32, 356), bool)
+    use[3:5, 40:300] = True
+    part = ch.read_signal(tmp_path / "a.parquet", "AIRS-CH0", use)
+    assert len(part.columns) == use.sum() and np.array_equal(part.numpy(), raw * use)
+
+
+def test_columns_in_another_order_are_the_same_pixels(tmp_path):
+    raw = np.random.default_rng(0).integers(0, 65535, (4, 32, 32), dtype=np.uint16)
+    ch.write_signal(tmp_path / "a.parquet", raw)
+    rewrite(tmp_path / "a.parquet", lambda table: table.select(table.columns[::-1]))
+    assert np.array_equal(ch.read_signal(tmp_path / "a.parquet", "FGS1").numpy(), raw)
+
+
+def test_several_row_groups_are_one_series(tmp_path):
+    raw = np.random.default_rng(0).integers(0, 65535, (40, 32, 32), dtype=np.uint16)
+    ch.write_signal(tmp_path / "a.parquet", raw)
+    pl.read_parquet(tmp_path / "a.parquet").write_parquet(tmp_path / "b.parquet", row_group_size=7)
+    frames = ch.read_signal(tmp_path / "b.parquet", "FGS1")
+    assert np.array_equal(frames.numpy(), raw) and all(column.flags.c_contiguous for column in frames.columns)
+
+
+def test_opening_a_thousand_planets_takes_milliseconds(tmp_path):
+    for planet in range(1100):
+        (tmp_path / "train" / str(planet)).mkdir(parents=True)
+    start = time.perf_counter()
+    challenge = ch.open_challenge(tmp_path)
+    assert time.perf_counter() - start < 0.1
+    assert len(challenge.planets()) == 1100
+
+
+def test_second_visits_are_found(made_up):
+    shutil.copy(made_up.root / "train/7/FGS1_signal_0.parquet", made_up.root / "train/7/FGS1_signal_1.parquet")
+    assert ch.open_challenge(made_up.root).visits() == [(7, 0), (7, 1)]
+
+
+def test_2024_layout(made_up):
+    challenge = ch.open_challenge(as_2024(made_up.root))
+    assert challenge.edition == "2024" and challenge.visits() == [(7, 0)]
+    assert challenge.adc("FGS1", 7) == (0.4369, -1000.0)
+    assert challenge.labels().shape == (1, 283)
+    assert challenge.stars().isna().all(axis=None) and list(challenge.stars()) == ch.STAR_COLUMNS
+    assert all(path.is_file() for path in challenge.inputs("train", 7).values())
+    with pytest.raises(SchemaError, match="planet 8 has no row") as caught:
+        challenge.adc("FGS1", 8)
+    assert caught.value.exit_code == 10
+
+
+def test_missing_root_and_a_folder_without_data(tmp_path):
+    with pytest.raises(DataMissingError, match="does not exist.*Set data.root") as caught:
+        ch.open_challenge(tmp_path / "nowhere")
+    assert caught.value.exit_code == 3
+    with pytest.raises(DataMissingError, match="neither train/ nor test/"):
+        ch.open_challenge(tmp_path)
+
+
+def test_damaged_signals(made_up):
+    path = made_up.root / "train/7/FGS1_signal_0.parquet"
+    whole = path.read_bytes()
+
+    def refused(kind, exit_code, *words):
+        with pytest.raises(kind) as caught:
+            ch.read_signal(path, "FGS1")
+        assert caught.value.exit_code == exit_code
+        for word in (path.name, *words):
+            assert word in str(caught.value)
+        path.write_bytes(whole)
+
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(DamagedFileError, 3, "cannot be decoded", "Download")
+    path.write_bytes(whole[: len(whole) // 2] + bytes(1000) + whole[len(whole) // 2 + 1000 :])
+    refused(DamagedFileError, 3, "cannot be decoded")
+    path.write_bytes(b"")
+    refused(DamagedFileError, 3)
+    path.unlink()
+    refused(DataMissingError, 3, "missing")
+    rewrite(path, lambda table: table.with_columns(pl.col("column_5").cast(pl.Float64)))
+    refused(SchemaError, 10, "column_5", "Float64", "uint16")
+    rewrite(path, lambda table: table.drop("column_1023"))
+    refused(SchemaError, 10, "1023 columns", "32 x 32 = 1024")
+    rewrite(path, lambda table: table.rename({"column_9": "pixel_9"}))
+    refused(SchemaError, 10, "column_9 is missing")
+    rewrite(path, lambda table: table.head(7))
+    refused(SchemaError, 10, "7 frames", "pairs")
+    rewrite(path, lambda table: table.head(0))
+    refused(SchemaError, 10, "0 frames")
+    rewrite(path, lambda table: table.with_columns(pl.when(pl.int_range(pl.len()) > 3).then("column_2").alias("column_2")))
+    refused(SchemaError, 10, "column_2", "empty values")
+    pl.DataFrame({"0": np.zeros(1500, np.uint16)}).write_parquet(path)
+    refused(SchemaError, 10, "1500 values", "32 x 32 = 1024")
+    shutil.copy(made_up.root / "train/7/AIRS-CH0_signal_0.parquet", path)
+    refused(SchemaError, 10, "11392 columns", "another instrument")
+
+
+def test_damaged_calibration_products(made_up):
+    path = made_up.root / "train/7/FGS1_calibration_0/dead.parquet"
+    rewrite(path, lambda table: table.cast(pl.Int64))
+    with pytest.raises(SchemaError, match="column_0 is Int64, not Boolean"):
+        ch.read_plane(path, (32, 32))
+    with pytest.raises(SchemaError, match="32 x 32 values, expected 32 x 356"):
+        ch.read_plane(path, (32, 356))
+
+
+def test_damaged_tables(made_up):
+    challenge = ch.open_challenge(made_up.root)
+    stars = made_up.root / "train_star_info.csv"
+    table = pd.read_csv(stars)
+
+    pd.concat([table, table]).to_csv(stars, index=False)
+    with pytest.raises(SchemaError, match="planet 7 has more than one row in column planet_id") as caught:
+        challenge.stars()
+    assert caught.value.exit_code == 10 and stars.name in str(caught.value)
+    table.drop(columns=["sma"]).to_csv(stars, index=False)
+    with pytest.raises(SchemaError, match="column sma is missing"):
+        challenge.stars()
+    table.assign(Rs="large").to_csv(stars, index=False)
+    with pytest.raises(SchemaError, match="column Rs is .* not numbers"):
+        challenge.stars()
+    table.assign(planet_id=9).to_csv(stars, index=False)
+    with pytest.raises(SchemaError, match="planet 7 has no row"):
+        challenge.star("train", 7)
+    table.assign(planet_id=7.5).to_csv(stars, index=False)
+    with pytest.raises(SchemaError, match="not whole numbers"):
+        challenge.stars()
+    stars.write_bytes(b"\x00\xff\x00\xff")
+    with pytest.raises((DamagedFileError, SchemaError)):
+        challenge.stars()
+    stars.unlink()
+    with pytest.raises(DataMissingError, match="train_star_info.csv is missing"):
+        challenge.stars()
+
+    labels = made_up.root / "train.csv"
+    pd.read_csv(labels).drop(columns=["wl_3", "wl_4", "wl_5", "wl_6", "wl_7"]).to_csv(labels, index=False)
+    with pytest.raises(SchemaError, match="column wl_3, wl_4, wl_5, wl_6 and 1 more is missing"):
+        challenge.labels()
+    adc = made_up.root / "adc_info.csv"
+    pd.read_csv(adc).drop(columns=["AIRS-CH0_adc_gain"]).to_csv(adc, index=False)
+    with pytest.raises(SchemaError, match="column AIRS-CH0_adc_gain is missing"):
+        challenge.adc("FGS1", 7)
+    wavelengths = made_up.root / "wavelengths.csv"
+    pd.read_csv(wavelengths).iloc[:, ::-1].set_axis(ch.LABEL_COLUMNS, axis=1).to_csv(wavelengths, index=False)
+    with pytest.raises(SchemaError, match="do not ascend"):
+        challenge.wavelengths_um
+    with pytest.raises(SchemaError, match="FGS1-axis0-h has 80 times, the signal 90 frames"):
+        challenge.time_h("FGS1", 90)
+
+
+def test_unknown_edition(made_up_kept):
+    with pytest.raises(SchemaError, match="Editions are 2025 and 2024"):
+        ch.open_challenge(made_up_kept.root, edition="2026")

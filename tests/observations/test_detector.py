@@ -1,0 +1,114 @@
+"""The detector chain against the organisers' result, against plain NumPy and against astropy."""
+
+import numba
+import numpy as np
+import polars as pl
+import pytest
+from astropy.stats import sigma_clip
+
+from spectramind_nb.core.errors import NonFiniteError
+from spectramind_nb.observations import challenge as ch
+from spectramind_nb.observations import detector
+
+from made_up_visit import as_2024, write_made_up
+
+
+def numpy_chain(raw, product, integration_s):
+    """The recipe step by step, as the organisers write it."""
+    x = raw / 0.4369 - 1000.0
+    x = sum(product.linear_corr[k] * x**k for k in range(6))
+    x[::2] -= product.dark * integration_s[0]
+    x[1::2] -= product.dark * integration_s[1]
+    x = (x[1::2] - x[::2]) / product.flat
+    bad = product.dead | sigma_clip(product.dark, sigma=5, maxiters=5).mask
+    x[:, bad] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(("instrument", "name"), [("AIRS-CH0", "airs"), ("FGS1", "fgs1")])
+def test_equals_the_organisers_result_on_real_frames(sample_root, instrument, name):
+    expected = np.load(sample_root.parent / "expected_calibrated.npz")
+    planet = ch.open_challenge(sample_root).planets()[0]
+    found = detector.calibrate_frames(sample_root, planet, 0, instrument)
+    assert found.dtype == np.float64 and found.shape == expected[f"{name}_cds"].shape
+    assert np.array_equal(np.isnan(found), np.broadcast_to(expected[f"{name}_mask"], found.shape))
+    good = ~np.isnan(found)
+    np.testing.assert_allclose(found[good], expected[f"{name}_cds"][good], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("long", [False, True])
+@pytest.mark.parametrize(("instrument", "integration_s"), [("FGS1", (0.1, 0.2)), ("AIRS-CH0", (0.1, 4.6))])
+def test_equals_plain_numpy_in_both_layouts(tmp_path, long, instrument, integration_s):
+    made_up = write_made_up(tmp_path, long=long)
+    expected = numpy_chain(made_up.of[instrument].raw, made_up.of[instrument], integration_s)
+    found = detector.calibrate_frames(tmp_path, 7, 0, instrument)
+    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-9)  # 1e-9 of 1600 electrons: what is left after subtraction
+
+
+def test_2024_layout_gives_the_same_frames(tmp_path):
+    write_made_up(tmp_path)
+    before = detector.calibrate_frames(tmp_path, 7)
+    assert np.array_equal(before, detector.calibrate_frames(as_2024(tmp_path), 7), equal_nan=True)
+
+
+@pytest.mark.parametrize("per_bin", [1, 3, 7, 512, 1000])
+def test_binning_is_the_mean_of_pairs(per_bin):
+    rng, pairs = np.random.default_rng(0), 1100  # more than a block of the kernel
+    raw = rng.integers(0, 60000, (2 * pairs, 4), dtype=np.uint16)
+    frames = ch.Frames(list(np.ascontiguousarray(raw.T)), np.arange(4), 2 * pairs, (2, 2))
+    linear_corr = np.zeros((6, 2, 2))
+    linear_corr[1] = 1
+    mask = np.array([[False, True], [False, False]])
+    calibration = detector.Calibration(np.zeros((2, 2)), np.full((2, 2), 2.0), np.ones((2, 2)), linear_corr, mask, 0.5, -10.0, (0.1, 0.2))
+    found = detector.calibrated_bins(frames, calibration, per_bin)
+    pair = (raw[1::2].astype(float) - raw[::2]) / 0.5 / 2.0
+    expected = np.array([pair[k : k + per_bin].mean(axis=0) for k in range(0, pairs, per_bin)]).T.reshape(2, 2, -1)
+    expected[mask] = np.nan
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-9)
+
+
+def test_result_does_not_depend_on_threads(made_up_kept):
+    many = detector.calibrate_frames(made_up_kept.root, 7)
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        assert np.array_equal(many, detector.calibrate_frames(made_up_kept.root, 7), equal_nan=True)
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_one_compiled_signature(made_up_kept):
+    for instrument in ch.INSTRUMENTS:
+        detector.calibrate_frames(made_up_kept.root, 7, instrument=instrument)
+    assert len(detector._chain.signatures) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_hot_pixels_are_astropys(seed):
+    rng = np.random.default_rng(seed)
+    dark = rng.standard_t(2, (32, 356))
+    for sigma, iterations in ((5, 5), (3, 2), (4, 1)):
+        expected = sigma_clip(dark, sigma=sigma, maxiters=iterations).mask
+        assert np.array_equal(detector.hot_pixels(dark, sigma, iterations), expected) and expected.any()
+
+
+def test_edges_of_the_dark_frame():
+    assert not detector.hot_pixels(np.full((4, 4), 0.01)).any()
+    assert detector.hot_pixels(np.full((4, 4), np.nan)).all()
+
+
+@pytest.mark.parametrize("product", ["dark", "flat", "read", "linear_corr"])
+def test_a_product_of_nan_is_named(made_up, product):
+    path = made_up.root / f"train/7/FGS1_calibration_0/{product}.parquet"
+    pl.read_parquet(path).select(pl.all() * float("nan")).write_parquet(path)
+    with pytest.raises(NonFiniteError, match=f"{product} has no usable value") as caught:
+        detector.calibrate_frames(made_up.root, 7, instrument="FGS1")
+    assert caught.value.exit_code == 11 and path.name in str(caught.value)
+
+
+def test_all_pixels_dead_is_refused(made_up):
+    path = made_up.root / "train/7/FGS1_calibration_0/dead.parquet"
+    pl.read_parquet(path).select(pl.all() | True).write_parquet(path)
+    with pytest.raises(NonFiniteError, match="no usable pixel"):
+        detector.calibrate_frames(made_up.root, 7, instrument="FGS1")
