@@ -34,24 +34,24 @@ from ..runs.stages import fill_split, open_data, splits_of
 def score(
     submitted: Path | str,  # a submission: planet_id, wl_1..wl_283, sigma_1..sigma_283
     truth: Path | str,  # planet_id, wl_1..wl_283, at least the submitted planets
-    train: Path | str | None = None,  # training labels for the naive reference; None: `truth`
+    reference: Path | str | None = None,  # training labels, whose mean and spread score 0; None: `truth`
     edition: str = "2025",  # of the metric
 ) -> dict[str, object]:  # score, naive_mean, naive_sigma, planets {id: score}, calibration {instrument: {..}}
     "Score a submission file with the official metric. Raises `SchemaError` for planets without truth."
     table = submission.read(submitted)
     labels = read_table(Path(truth), LABEL_COLUMNS)[LABEL_COLUMNS]
-    naive = labels if train is None else read_table(Path(train), LABEL_COLUMNS)[LABEL_COLUMNS]
+    known = labels if reference is None else read_table(Path(reference), LABEL_COLUMNS)[LABEL_COLUMNS]
     unknown = sorted(set(table["planet_id"]) - set(labels.index))
     if unknown:
         what = f"planet {unknown[0]} of the submission has no row"
         raise SchemaError(what, truth, "Score against the truth of these planets")
     mu, sigma = (np.array(table[list(c)]) for c in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS))
     true = np.array(labels.loc[table["planet_id"]])
-    reference = float(naive.to_numpy().mean()), float(naive.to_numpy().std())
-    single = {str(planet): ariel_score(mu[i : i + 1], sigma[i : i + 1], true[i : i + 1], *reference, edition)
+    naive = float(known.to_numpy().mean()), float(known.to_numpy().std())
+    single = {str(planet): ariel_score(mu[i : i + 1], sigma[i : i + 1], true[i : i + 1], *naive, edition)
               for i, planet in enumerate(table["planet_id"])}
-    return {"score": ariel_score(mu, sigma, true, *reference, edition), "naive_mean": reference[0],
-            "naive_sigma": reference[1], "planets": single, "calibration": calibration(mu, sigma, true)}
+    return {"score": ariel_score(mu, sigma, true, *naive, edition), "naive_mean": naive[0], "naive_sigma": naive[1],
+            "planets": single, "calibration": calibration(mu, sigma, true)}
 
 # %% ../../nbs/apps/50_report.ipynb #new-figure
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072b2", "#d55e00", "#009e73", "#8a8a8a", "#000000"
@@ -91,8 +91,10 @@ def draw_spectrum(
     "One spectrum with its uncertainty, and the truth where it is known. Depths in ppm."
     left, right = axes
     if raw is not None:
-        right.plot(wavelengths_um[1:], raw[1:] * PPM, ".", color=GREY, markersize=2.5, alpha=0.7, label="raw fit")
-        left.plot(wavelengths_um[:1], raw[:1] * PPM, ".", color=GREY, markersize=4)
+        groups = np.array_split(np.arange(1, len(raw)), 24)  # single channels would hide the rest
+        right.plot([wavelengths_um[g].mean() for g in groups], [raw[g].mean() * PPM for g in groups], "s", color=GREY,
+                   markersize=4, fillstyle="none", label="raw fit, means of 12 channels")
+        left.plot(wavelengths_um[:1], raw[:1] * PPM, "s", color=GREY, markersize=6, fillstyle="none")
     left.errorbar(wavelengths_um[:1], mu[:1] * PPM, sigma[:1] * PPM, fmt="o", color=BLUE, capsize=3, markersize=5)
     low, high = (mu - sigma)[1:] * PPM, (mu + sigma)[1:] * PPM
     right.fill_between(wavelengths_um[1:], low, high, color=BLUE, alpha=0.25, linewidth=0, label="1 sigma")
@@ -208,7 +210,8 @@ def plot_light_curve(
             ax.plot(time, scale * PPM, color=BLUE, linewidth=1.6, zorder=3)
         bottom.set_ylim(-4.5 * left.std(), 4.5 * left.std())
         bottom.set_xlabel("hours")
-        top.set_title(f"{name}: depth {white[name] * PPM:.0f} ppm, scatter {left.std():.0f} ppm a bin", loc="left", fontsize=10)
+        words = f"{name}: depth {white[name] * PPM:.0f} ppm, noise {left.std():.0f} ppm a bin"
+        top.set_title(words, loc="left", fontsize=9)
     axes[0, 0].set_ylabel("flux - 1 (ppm)")
     axes[1, 0].set_ylabel("left (ppm)")
     figure.suptitle(f"planet {curves.planet_id}, visit {curves.visit}", fontsize=11)
@@ -249,20 +252,19 @@ def plot_scores(
 
 
 def plot_learning(
-    history: pd.DataFrame,  # metrics.csv of a run: columns epoch or step and metrics, gaps where a row lacks one
+    history: pd.DataFrame,  # Run.history: column step and metrics, gaps where a row lacks one
 ):  # a matplotlib Figure
     "Training loss and validation score as training went on."
-    time = "epoch" if "epoch" in history else history.columns[0]
     figure, axes = new_figure(1, 2, 8.5, 2.8)
     panels = {"loss": {"train/loss": (GREY, "-"), "val/nll": (BLUE, "-")},
               "score": {"val/score": (BLUE, "-"), "val/score_fit": (ORANGE, "--")}}
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=True):
         for name, (colour, style) in lines.items():
             if name in history and history[name].notna().any():
-                points = history[[time, name]].dropna().groupby(time)[name].mean()
+                points = history[["step", name]].dropna().groupby("step")[name].mean()
                 ax.plot(points.index, points.values, color=colour, linestyle=style, markersize=3, label=name,
                         marker="o" if len(points) < 30 else None)
-        ax.set(xlabel=time, title=title)
+        ax.set(xlabel="optimizer step", title=title)
         if ax.has_data():
             ax.legend(frameon=False, fontsize=8)
     return figure
@@ -320,8 +322,9 @@ def truth_of(
 def typical_visit(
     fits: Mapping[Visit, VisitFit],
 ) -> Visit:
-    "The visit whose white-light depth is measured as well as it usually is."
-    ratio = {visit: fit.diagnostics["white_depth"] / fit.diagnostics["white_sigma"] for visit, fit in fits.items()}
+    "The visit whose white-light depth is measured as well as it usually is, with its whole transit in view if any has."
+    whole = {visit: fit for visit, fit in fits.items() if fit.diagnostics["coverage"] > 0.95} or fits
+    ratio = {visit: fit.diagnostics["white_depth"] / fit.diagnostics["white_sigma"] for visit, fit in whole.items()}
     return sorted(ratio, key=ratio.get)[len(ratio) // 2]
 
 
@@ -368,14 +371,15 @@ def figures_from_data(
         "Predicted spectra of test planets with one-sigma band, the raw fit they were made from"
         + (", and the truth." if true is not None else "."))
     if true is not None:
-        found["planets"] = plot_planets(scored["planets"]), f"Score of every test planet; all together {scored['score']:.3f}."
-        found["calibration"] = plot_calibration(mu, sigma, true), "Whether the error bars of the test planets can be believed."
+        together = f"Score of every test planet; all together {scored['score']:.3f}."
+        found["planets"] = plot_planets(scored["planets"]), together
+        found["calibration"] = plot_calibration(mu, sigma, true), "Whether error bars of the test planets are honest."
         found["residuals"] = plot_residuals(mu, true, ids), "Errors of the test planets, channel by channel."
     return found
 
 # %% ../../nbs/apps/50_report.ipynb #record-tables
-HEADINGS = {"scores": "Score", "spectrum": "Spectra", "light_curve": "Light curve and fit", "planets": "Planet by planet",
-            "calibration": "Calibration", "residuals": "Errors", "learning": "Learning"}
+HEADINGS = {"scores": "Score", "spectrum": "Spectra", "light_curve": "Light curve and fit",
+            "planets": "Planet by planet", "calibration": "Calibration", "residuals": "Errors", "learning": "Learning"}
 
 
 def record_tables(
@@ -408,7 +412,7 @@ def report(
         figures |= figures_from_data(run)
     except SpectraMindError as error:
         note = f"<p>No pictures of the data: {html.escape(str(error))}</p>"
-    if (run.dir / "metrics.csv").is_file() and len(run.history):
+    if (run.dir / "metrics.csv").is_file() and run.history["step"].nunique() > 1:  # one point is no curve
         figures["learning"] = plot_learning(run.history), "Training loss and validation score as training went on."
     sections = {"Data": note}
     for name, heading in HEADINGS.items():
@@ -420,7 +424,8 @@ def report(
             sections[heading] = figure_html(image, caption)
     sections["Metrics"] = table_html({name: float(value) for name, value in sorted(run.metrics.items())})
     yaml = html.escape(OmegaConf.to_yaml(run.config))
-    sections |= record_tables(run) | {"Configuration": f"<details><summary>config.yaml</summary><pre>{yaml}</pre></details>"}
+    sections |= record_tables(run)
+    sections["Configuration"] = f"<details><summary>config.yaml</summary><pre>{yaml}</pre></details>"
     path = run.dir / "report.html"
     with atomic_path(path) as temporary:
         Path(temporary).write_text(page(f"Run {run.id}", sections))
