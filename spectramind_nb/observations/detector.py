@@ -121,7 +121,7 @@ def compiled(**options) -> Callable:
 
 
 @compiled(parallel=True)
-def _chain(addresses, n_pairs, per_bin, gain, offset, linear_corr, dark, flat, skipped, even_s, odd_s):
+def _chain(addresses, n_pairs, per_bin, gain, offset, linear_corr, dark, flat, skipped, even_s, odd_s, spike_sigma):
     """Mean calibrated signal per pixel and bin: (pixels, bins) float64."""
     pixels, bins = len(addresses), (n_pairs + per_bin - 1) // per_bin
     per_block = max(1, 512 // per_bin) * per_bin  # a block of pairs stays in the innermost cache
@@ -145,6 +145,16 @@ def _chain(addresses, n_pairs, per_bin, gain, offset, linear_corr, dark, flat, s
                 e = ((((c5 * e + c4) * e + c3) * e + c2) * e + c1) * e + c0 - dark_even
                 o = ((((c5 * o + c4) * o + c3) * o + c2) * o + c1) * o + c0 - dark_odd
                 cds[np.uint64(j)] = (o - e) / response
+            if spike_sigma > 0 and n > 8:
+                change, count = 0.0, 0
+                for j in range(1, n, 4):
+                    change += abs(cds[j] - cds[j - 1])
+                    count += 1
+                limit = spike_sigma * change / count * 0.886  # mean |difference| of Gaussian noise is 2 / sqrt(pi) sigma
+                for j in range(1, n - 1):
+                    before, after = cds[j] - cds[j - 1], cds[j] - cds[j + 1]
+                    if (before > limit and after > limit) or (before < -limit and after < -limit):
+                        cds[j] -= 0.5 * (before + after)
             for first in range(0, n, per_bin):
                 last = min(first + per_bin, n)
                 total = 0.0
@@ -160,6 +170,7 @@ def calibrated_bins(
     calibration: Calibration,
     per_bin: int = 1,  # pairs averaged; the last bin may have fewer
     use: np.ndarray | None = None,  # (32, width) bool: pixels to compute, the others are left NaN
+    spike_sigma: float = 0.0,  # cosmic rays: replace pairs this far above or below both neighbours; 0: keep all
 ) -> np.ndarray:  # (32, width, bins) float64, electrons per CDS pair, masked pixels NaN
     """Run the detector chain over all pixels and average it over time bins."""
     addresses = frames.addresses
@@ -170,7 +181,7 @@ def calibrated_bins(
         addresses, frames.n_frames // 2, int(per_bin), float(calibration.gain), float(calibration.offset),
         calibration.linear_corr.reshape(LINEARITY_ORDERS, -1), calibration.dark.ravel(), calibration.flat.ravel(),
         skipped.ravel(),
-        *map(float, calibration.integration_s),
+        *map(float, calibration.integration_s), float(spike_sigma),
     )
     return out.reshape(*frames.shape, -1)
 
