@@ -262,7 +262,7 @@ class ResumableLoader(DataLoader):
         batch_size: int,
         **policy,  # num_workers, pin_memory, prefetch_factor, persistent_workers
     ):
-        super().__init__(PlanetDataset(planets), batch_size, sampler=order, collate_fn=whole, **policy)
+        super().__init__(PlanetDataset(planets), batch_size=batch_size, sampler=order, collate_fn=whole, **policy)
         self.handed_out = 0
         self.resume_at = {"epoch": -1, "batches": 0}
 
@@ -324,7 +324,9 @@ class VisitDataModule(pl.LightningDataModule):
     def _in_order(self, planets: PlanetSet) -> DataLoader:
         """All planets as they stand in the set."""
         dataset = PlanetDataset(planets)
-        return DataLoader(dataset, self.batch_size, collate_fn=whole, generator=self._generator(), **self.policy)
+        return DataLoader(
+            dataset, batch_size=self.batch_size, collate_fn=whole, generator=self._generator(), **self.policy
+        )
 
     def _generator(self) -> torch.Generator:
         """A generator of the loader's own: making an iterator draws a seed, which must not move torch's global one."""

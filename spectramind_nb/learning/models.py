@@ -93,8 +93,14 @@ def condition(
     amplitude: Tensor,  # (B, G)
     log_prior: Tensor,  # (G,) log weight of each node
 ) -> tuple[Tensor, Tensor, Tensor]:  # mean (B, 283), variance (B, 283), node weights (B, G)
-    """Posterior of the spectrum about its expected level, the amplitude integrated out."""
-    factor = torch.linalg.cholesky(noise)
+    """Posterior of the spectrum about its expected level, the amplitude integrated out.
+
+    Raises `SchemaError` when a covariance is not positive definite.
+    """
+    factor, failed = torch.linalg.cholesky_ex(noise)
+    if failed.any():
+        row = int(failed.nonzero()[0, 0])
+        raise SchemaError("the covariance of a fit is not positive definite", where=f"row {row} of the batch")
     columns = torch.cat([basis, mean_shape[:, None], residual[:, None]], dim=1).transpose(1, 2)
     white = torch.linalg.solve_triangular(factor, columns, upper=False)
     gram = white.transpose(1, 2) @ white
@@ -252,7 +258,7 @@ class PosteriorModel(pl.LightningModule):
             known = components[components.square().sum(1) > 0]
             mine = shapes[fold == k] - mean
             if len(known) and len(mine):
-                mine = mine - torch.linalg.lstsq(known[:, 1:].T, mine[:, 1:].T).solution.T @ known
+                mine = mine - torch.linalg.lstsq(known[:, 1:].T, mine[:, 1:].T, driver="gelsd").solution.T @ known
             left_over[fold == k] = mine
         coefficients = left_over @ self.terms.T / (CHANNELS - 1)
         rough = left_over[:, 1:] - (coefficients @ self.terms)[:, 1:]

@@ -1,0 +1,335 @@
+"""The posterior model: against the textbook formula, against its two rivals, and as a citizen of Lightning."""
+
+import math
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from spectramind_nb.core.errors import ConfigError, SchemaError
+from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataModule
+from spectramind_nb.learning.metrics import WeightedGaussianNLL, ariel_score
+from spectramind_nb.learning.models import PosteriorModel, baselines, condition, principal_shapes, ridge, smooth_variances
+
+CHANNELS = 283
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def population(n: int, seed: int, unfitted: int = 0) -> PlanetSet:
+    """Spectra from four smooth shapes, sized by one feature, with a fit whose stated sigma is 20 % too small."""
+    rng = np.random.default_rng(seed)
+    x = np.linspace(-1, 1, CHANNELS - 1)
+    bands = np.stack([np.exp(-0.5 * ((x - centre) / width) ** 2) for centre, width in
+                      [(-0.6, 0.15), (0.1, 0.1), (0.5, 0.3), (0.9, 0.05)]])  # fmt: skip
+    size = np.exp(0.6 * rng.normal(size=n))
+    airs = rng.gamma(2.0, 50e-6, (n, 4)) * size[:, None] @ bands
+    level = np.exp(rng.normal(-4.8, 0.6, n))
+    truth = np.c_[level + 60e-6 * size * rng.normal(size=n), level[:, None] + airs]
+    covariance = np.diag(np.r_[50e-6, 250e-6 + 150e-6 * x] ** 2)
+    covariance[1:, 1:] += 30e-6**2
+    depth = truth + rng.normal(size=truth.shape) @ np.linalg.cholesky(covariance).T
+    stated = np.repeat(0.8**2 * covariance[None], n, axis=0)
+    features = 0.1 * rng.normal(size=(n, len(FEATURES)))
+    features[:, 0], features[:, 7] = np.log(level), np.log(size) + 0.3 * rng.normal(size=n)
+    features[:, -1] = 1.0  # a column that is the same for all
+    depth[:unfitted], stated[:unfitted] = 0, np.eye(CHANNELS)
+    return PlanetSet(torch.arange(n) + 1000 * seed, *(torch.from_numpy(a) for a in (depth, stated, features, truth)))
+
+
+def trainer(epochs: int = 1, **more) -> pl.Trainer:
+    settings = dict(
+        accelerator="cpu", max_epochs=epochs, gradient_clip_val=1.0, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+    )  # fmt: skip
+    return pl.Trainer(**{**settings, **more})
+
+
+def answer(model, planets):
+    with torch.no_grad():
+        return model(planets.tensors())
+
+
+def score(model, planets) -> float:
+    return ariel_score(*answer(model, planets), planets.target, model.naive_mean, model.naive_sigma)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As `trainer.threads: 1`: how many threads share a sum decides its last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def few():
+    return population(16, 1)
+
+
+@pytest.fixture(scope="module")
+def held():
+    return population(60, 2)
+
+
+@pytest.fixture
+def prepared(few):
+    model = PosteriorModel()
+    model.prepare(few)
+    return model
+
+
+# -- mathematics --------------------------------------------------------------------------------------------------------
+
+
+def test_condition_equals_a_mixture_of_textbook_posteriors():
+    rng = np.random.default_rng(0)
+    q, nodes = 4, np.array([0.5, 1.0, 3.0])
+    log_prior = np.log([0.2, 0.5, 0.3])
+    basis, shape = rng.normal(size=(q, CHANNELS)), rng.normal(size=CHANNELS)
+    root = rng.normal(size=(CHANNELS, CHANNELS)) / math.sqrt(CHANNELS)
+    noise = 20 * (root @ root.T + np.eye(CHANNELS))
+    deviations = rng.uniform(0.1, 0.3, (3, q))
+    data = shape + 3 * rng.normal(size=CHANNELS)
+    means, variances, evidence = [], [], []
+    for a, s in zip(nodes, deviations):
+        prior = basis.T @ np.diag(s**2) @ basis
+        total = prior + noise
+        gain = prior @ np.linalg.inv(total)
+        means.append(a * shape + gain @ (data - a * shape))
+        variances.append(np.diag(prior - gain @ prior))
+        left = data - a * shape
+        evidence.append(-0.5 * left @ np.linalg.solve(total, left) - 0.5 * np.linalg.slogdet(total)[1])
+    weights = np.exp(np.array(evidence) + log_prior)
+    weights /= weights.sum()
+    assert weights.max() < 0.99  # more than one node matters
+    mean = weights @ np.array(means)
+    variance = weights @ (np.array(variances) + (np.array(means) - mean) ** 2)
+    got = condition(*(torch.from_numpy(a)[None] for a in (data, noise, basis, deviations, shape, nodes)), torch.from_numpy(log_prior))
+    np.testing.assert_allclose(got[2][0], weights, rtol=1e-9)
+    np.testing.assert_allclose(got[0][0], mean, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(got[1][0], variance, rtol=1e-8)
+
+
+def test_smooth_terms_have_the_matern_correlation():
+    """In the middle of the band the expansion is the Matern-3/2 kernel less its mean over the band (there is no constant)."""
+    length, count = 0.03, 400
+    order = np.arange(1, count + 1)
+    shares = smooth_variances(torch.tensor(length, dtype=torch.float64), count).numpy()
+    x = np.array([0.5, 0.52, 0.55, 0.6])
+    terms = math.sqrt(2) * np.cos(math.pi * order[:, None] * x)
+    kernel = (terms * shares[:, None]).T @ terms
+    distance = np.abs(x - 0.5) / length
+    expected = ((1 + distance) * np.exp(-distance) - 4 * length) / (1 - 4 * length)
+    np.testing.assert_allclose(kernel[0] / kernel[0, 0], expected, atol=1e-3)
+
+
+def test_ridge_leave_one_out_residuals_equal_refits():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(25, 3)), rng.normal(size=25)
+    x, y = torch.from_numpy(x), torch.from_numpy(y + 2 * x[:, 0])
+    intercept, weights, residuals = ridge(x, y)
+    fitted = intercept + x @ weights
+    assert float((y - fitted).square().mean()) <= float(residuals.square().mean())
+    loose = ridge(torch.cat([x, torch.zeros(25, 1, dtype=torch.float64)], 1), y)  # a useless column changes nothing
+    torch.testing.assert_close(loose[1][:3], weights)
+
+
+def test_principal_shapes_of_one_direction():
+    rng = np.random.default_rng(2)
+    direction = rng.normal(size=CHANNELS)
+    shapes = torch.from_numpy(1.0 + rng.normal(size=(40, 1)) * direction)
+    mean, components = principal_shapes(shapes, 3)
+    torch.testing.assert_close(components.T @ components, torch.from_numpy(np.cov(shapes.numpy().T)))
+    assert float(principal_shapes(shapes[:2], 3)[1].abs().max()) == 0  # two planets determine none
+
+
+# -- what it is for -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("planets", [16, 40])
+def test_one_epoch_beats_the_mean_and_the_raw_fit(held, planets):
+    train = population(planets, 1, unfitted=1)
+    model = PosteriorModel()
+    model.prepare(train)
+    fit = trainer(limit_train_batches=8)
+    fit.fit(model, datamodule=VisitDataModule(train, held, None, 12, 0))
+    seen = {name: float(value) for name, value in fit.callback_metrics.items()}
+    assert seen["val/score"] > seen["val/score_fit"] + 0.1 and seen["val/score"] > 0.5
+    assert seen["val/score_mean"] == 0
+    rivals = baselines(train, held)
+    assert math.isclose(rivals["fit"], seen["val/score_fit"], rel_tol=1e-5) and rivals["mean"] == 0
+    assert math.isclose(score(model, held), seen["val/score"], rel_tol=1e-5)
+    assert math.isclose(1 - seen["val/nll"], seen["val/score"], rel_tol=1e-5)
+
+
+def test_many_epochs_on_few_planets_do_no_harm(few, held):
+    model = PosteriorModel()
+    model.prepare(few)
+    before = score(model, held)
+    trainer(30, limit_val_batches=0).fit(model, datamodule=VisitDataModule(few, held, None, 8, 0))
+    assert score(model, held) > before - 0.01
+
+
+def test_training_lowers_the_loss(few):
+    model = PosteriorModel(anchor=0.0)
+    model.prepare(few)
+    optimizer = model.configure_optimizers()
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        mu, sigma = model._posterior(few.tensors(), model._fold(few.planet_id))
+        loss = model.loss(mu, sigma, few.target, model.naive_mean, model.naive_sigma)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+def test_error_bars_are_honest(held):
+    train = population(150, 1)
+    model = PosteriorModel()
+    model.prepare(train)
+    mu, sigma = answer(model, held)
+    z = (held.target - mu) / sigma
+    assert 0.85 < float(z[:, 1:].square().mean().sqrt()) < 1.15
+    assert 0.8 < float(z[:, 0].square().mean().sqrt()) < 1.2
+
+
+def test_a_planet_without_a_fit_gets_the_population(prepared, few):
+    blind = {"depth": torch.zeros(1, CHANNELS).double(), "covariance": torch.eye(CHANNELS).double()[None],
+             "features": few.features.mean(0, keepdim=True)}  # fmt: skip
+    with torch.no_grad():
+        mu, sigma = prepared(blind)
+    assert abs(float(mu.mean() / few.target.mean()) - 1) < 0.05
+    assert 0.7 < float(sigma[0, 1:].mean() / few.target[:, 1:].mean(1).std()) < 2
+
+
+def test_a_sharp_fit_is_believed_and_a_blunt_one_is_not(prepared, held):
+    one = held[:1].tensors()
+    sharp = {**one, "covariance": one["covariance"] * 1e-6}
+    blunt = {**one, "covariance": one["covariance"] * 1e2}
+    with torch.no_grad():
+        assert float(prepared(sharp)[1].mean()) < float(prepared(one)[1].mean()) < float(prepared(blunt)[1].mean())
+
+
+def test_shallow_and_negative_depths_stay_finite_and_allowed(prepared, held):
+    one = held[:2].tensors()
+    with torch.no_grad():
+        mu, sigma = prepared({**one, "depth": one["depth"] * 0 - 3e-4})
+    assert torch.isfinite(mu).all() and (mu >= 0).all() and (sigma >= prepared.hparams.sigma_floor).all()
+
+
+@pytest.mark.parametrize("planets", [2, 3, 5])
+def test_a_handful_of_planets_is_enough_to_start(held, planets):
+    model = PosteriorModel()
+    model.prepare(population(planets, 3))
+    mu, sigma = answer(model, held)
+    assert torch.isfinite(mu).all() and torch.isfinite(sigma).all() and (sigma > 0).all()
+
+
+def test_no_fit_at_all_still_gives_an_answer(held):
+    model = PosteriorModel()
+    model.prepare(population(6, 3, unfitted=6))
+    mu, sigma = answer(model, held)
+    assert torch.isfinite(mu).all() and (sigma > 0).all()
+
+
+def test_an_answer_does_not_depend_on_the_company(prepared, held):
+    together = answer(prepared, held[:10])
+    for row in (0, 7):
+        alone = answer(prepared, held[row : row + 1])
+        for a, b in zip(together, alone):
+            torch.testing.assert_close(a[row], b[0], rtol=1e-9, atol=0)
+
+
+# -- errors -------------------------------------------------------------------------------------------------------------
+
+
+def test_errors_have_their_class(few, held):
+    with pytest.raises(ConfigError, match="prepare"):
+        answer(PosteriorModel(), held)
+    with pytest.raises(SchemaError, match="two training planets"):
+        PosteriorModel().prepare(few[:1])
+    with pytest.raises(SchemaError, match="features"):
+        PosteriorModel(n_features=3).prepare(few)
+    model = PosteriorModel()
+    model.prepare(few)
+    with pytest.raises(SchemaError, match="positive definite"):
+        model({**held[:1].tensors(), "covariance": -1e-6 * torch.eye(CHANNELS).double()[None]})
+
+
+def test_half_precision_weights_are_refused(few, held):
+    model = PosteriorModel()
+    model.prepare(few)
+    with pytest.raises(ConfigError, match="float64"):
+        trainer(precision="bf16-true").fit(model, datamodule=VisitDataModule(few, held, None, 8, 0))
+
+
+# -- Lightning ----------------------------------------------------------------------------------------------------------
+
+
+def train(few, held, **more) -> PosteriorModel:
+    model = PosteriorModel()
+    model.prepare(few)
+    trainer(2, **more).fit(model, datamodule=VisitDataModule(few, held, None, 6, 0))
+    return model
+
+
+def test_mixed_precision_gives_the_same_bits(few, held):
+    plain, mixed = train(few, held), train(few, held, precision="bf16-mixed")
+    for a, b in zip(answer(plain, held), answer(mixed, held)):
+        assert a.dtype == torch.float64 and torch.equal(a, b)
+
+
+def test_training_twice_gives_the_same_bits(few, held):
+    first, second = train(few, held).state_dict(), train(few, held).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_every_trained_number_gets_a_gradient(prepared, few):
+    mu, sigma = prepared._posterior(few.tensors(), prepared._fold(few.planet_id))
+    WeightedGaussianNLL()(mu, sigma, few.target, prepared.naive_mean, prepared.naive_sigma).backward()
+    for name, parameter in prepared.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_checkpoint_alone_predicts_and_loads_with_weights_only(tmp_path, few, held):
+    from omegaconf import OmegaConf
+
+    model = PosteriorModel(components=4, optimizer=OmegaConf.create({"lr": 0.02, "weight_decay": 0.0}))
+    model.prepare(few)
+    fit = trainer(1)
+    fit.fit(model, datamodule=VisitDataModule(few, held, held, 8, 0))
+    path = tmp_path / "model.ckpt"
+    fit.save_checkpoint(path)
+    stored = torch.load(path, weights_only=True)
+    assert stored["hyper_parameters"]["optimizer"] == {"lr": 0.02, "weight_decay": 0.0}
+    again = PosteriorModel.load_from_checkpoint(path, weights_only=True)
+    for a, b in zip(answer(model, held), answer(again, held)):
+        assert torch.equal(a, b)
+    batches = trainer().predict(again, datamodule=VisitDataModule(few, held, held, 8, 0))
+    assert torch.equal(torch.cat([batch["planet_id"] for batch in batches]), held.planet_id)
+    torch.testing.assert_close(torch.cat([batch["mu"] for batch in batches]), answer(model, held)[0], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 60])
+def test_validation_score_does_not_depend_on_the_batches(prepared, few, held, batch_size):
+    seen = trainer().validate(prepared, datamodule=VisitDataModule(few, held, None, batch_size, 0), verbose=False)[0]
+    assert math.isclose(seen["val/score"], score(prepared, held), rel_tol=1e-6)
+
+
+def test_hydra_builds_it_from_the_shipped_configuration(few, held, repo):
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    settings = OmegaConf.merge(
+        {"data": {"edition": "2024"}},
+        {name: OmegaConf.load(repo / "configs" / name / f"{file}.yaml") for name, file in [("model", "posterior"), ("loss", "gll")]},
+    )
+    model = instantiate(settings.model, loss=instantiate(settings.loss))
+    assert isinstance(model, PosteriorModel) and model.loss.edition_name == "2024"
+    model.prepare(few)
+    assert score(model, held) > 0.4
