@@ -35,7 +35,7 @@ from ..core.storage import append_line, atomic_path, canonical_json, digest, fil
 # %% ../../nbs/runs/41_audit.ipynb #without-secrets
 _SECRET = re.compile(r"(key|token|secret|passw|credential|auth)", re.IGNORECASE)
 _ALLOWED = re.compile(
-    r"(OMP|MKL|OPENBLAS|NUMBA)_NUM_THREADS|CUBLAS_WORKSPACE_CONFIG|CUDA_VISIBLE_DEVICES|CUDA_LAUNCH_BLOCKING|PYTHONHASHSEED"
+    r"(OMP|MKL|OPENBLAS|NUMBA)_NUM_THREADS|CUBLAS_WORKSPACE_CONFIG|MKL_CBWR|CUDA_VISIBLE_DEVICES|CUDA_LAUNCH_BLOCKING|PYTHONHASHSEED"
     r"|NCCL_[A-Z_]+|TORCH_NCCL_[A-Z_]+|KAGGLE_KERNEL_RUN_TYPE|KAGGLE_IS_COMPETITION_RERUN|WORLD_SIZE|NODE_RANK"
 )
 

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['RESUMABLE', 'trusted_class', 'build', 'Run', 'trainer_arguments', 'bare_trainer', 'numerics_guard', 'Top', 'Lines',
-           'quiet_lightning', 'Destination', 'readable_checkpoint', 'destination', 'train', 'evaluate', 'predict']
+           'quiet_lightning', 'Destination', 'readable_checkpoint', 'destination', 'train', 'train_again', 'evaluate',
+           'predict']
 
 # %% ../../nbs/runs/43_runtime.ipynb #imports
 import contextlib
 import inspect
+import itertools
 import logging
 import resource
 import sys
@@ -341,14 +343,18 @@ def destination(
                 return Destination(path.parent, record["attempt"] + 1, last)
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     name = config.run_id or f"{stamp}-{config.launch.choices.trainer}"
-    for number in range(1, 1000):
+    if config.run_id and (logs / name).exists():
+        raise ConfigError(f"there already is a run '{name}'", logs / name, "Choose another run_id, or resume that run by its name")
+    return _new_directory(logs, name)
+
+
+def _new_directory(logs: Path, name: str) -> Destination:
+    """Creating a directory is claiming it: two runs that start together never share one."""
+    for number in itertools.count(1):
         folder = logs / (name if number == 1 else f"{name}-{number}")
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)  # creating it is claiming it: two runs that start together never share one
+            folder.mkdir(parents=True)
             return Destination(folder)
-        if config.run_id:
-            break
-    raise ConfigError(f"there already is a run '{name}'", logs / name, "Choose another run_id, or resume that run by its name")
 
 
 def _continue(run: Run, config: DictConfig) -> Destination:
@@ -376,17 +382,28 @@ def train(
     raises, after the record was closed.
     """
     config = _composed("train", trainer, overrides, groups)
-    logs, debug_log = Path(config.paths.logs), Path(config.paths.debug_log)
-    audit.settle(logs, debug_log)
-    target = destination(config, resume)
-    wall = _wall(config)
+    audit.settle(Path(config.paths.logs), Path(config.paths.debug_log))
+    return _execute("train", config, destination(config, resume))
+
+
+def train_again(
+    config: DictConfig,  # of a recorded run
+    original: Run,
+) -> Run:
+    """The same configuration once more, from the start, in a directory of its own; recorded as a replay."""
+    return _execute("replay", config, _new_directory(Path(config.paths.logs), f"{original.id}-replay"), parent=original.id)
+
+
+def _execute(command: str, config: DictConfig, target: Destination, **fields: Any) -> Run:
+    """One recorded attempt of a run, under its wall, its signals and its lock."""
+    logs, wall = Path(config.paths.logs), _wall(config)
     with audit.held(target.dir), Signals() as signals, _noted_wall():
         before = audit.load(target.dir / "audit.json")
         with audit.recorded(
-            target.dir / "audit.json", logs / "audit.jsonl", debug_log, "train", target.dir.name,
+            target.dir / "audit.json", logs / "audit.jsonl", Path(config.paths.debug_log), command, target.dir.name,
             overrides=list(config.launch.overrides), attempt=target.attempt, config_hash=config_hash(config),
             choices=OmegaConf.to_container(config.launch.choices), wall={"budget_s": wall.budget_s, "used_s": None},
-            data=before.get("data", {"manifest_root": None, "files": {}}),
+            data=before.get("data", {"manifest_root": None, "files": {}}), **fields,
         ) as record:
             with Watchdog(wall, signals, lambda: record.finish("wall", WallReached.exit_code, "stuck at the end of the budget")):
                 with quiet_lightning(), restored_determinism():

@@ -112,19 +112,22 @@ def _cells(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
     except pd.errors.ParserError as error:
         what = str(error).rsplit(":", 1)[-1].strip()
-        raise SchemaError(f"the rows differ in length: {what}", path, "Write the same 567 columns in every row") from error
+        remedy = "Write the same 567 columns in every row"
+        raise SchemaError(f"the rows differ in length: {what}", path, remedy) from error
     except (pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DamagedFileError("the file is empty or not text", path, "Write it again") from error
     return table
 
 
 def _numbers(cells: pd.DataFrame, planet_ids: Sequence[int], path: Path) -> np.ndarray:
-    values = cells.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
-    written_nan = cells.apply(lambda column: column.str.strip().str.lower().isin(["nan", "na", "null", ""])).to_numpy()
+    text = pd.Series(cells.to_numpy(dtype=object).ravel())
+    values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64).reshape(cells.shape)
+    written_nan = text.str.strip().str.lower().isin(["nan", "na", "null", ""]).to_numpy().reshape(cells.shape)
     wrong = np.isnan(values) & ~written_nan
     if found := _first(wrong, planet_ids, list(cells.columns)):
         row, column = np.argwhere(wrong)[0]
-        raise SchemaError(f"{found} holds {cells.iat[row, column]!r}, which is not a number", path, "Write numbers only")
+        what = f"{found} holds {cells.iat[row, column]!r}, which is not a number"
+        raise SchemaError(what, path, "Write numbers only")
     return values
 
 
@@ -188,7 +191,7 @@ def validate(
                 more = f" (and {len(planets) - 1} more)" if len(planets) > 1 else ""
                 raise SchemaError(f"planet {min(planets)}{more} {what}", path, f"Give exactly the planets of {sample}")
     mu, sigma = (table[list(columns)].to_numpy() * 1e6 for columns in (DEPTH_COLUMNS, SIGMA_COLUMNS))
-    return Report(Path(path), len(table), (mu.min(), mu.max()), (sigma.min(), sigma.max()))
+    return Report(Path(path), len(table), *((float(ppm.min()), float(ppm.max())) for ppm in (mu, sigma)))
 
 
 def _sample_planets(sample: Path) -> set[int]:
