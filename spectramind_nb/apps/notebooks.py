@@ -11,12 +11,12 @@ import ast
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..core import errors
-from ..core.environment import is_terminal
 from ..core.errors import ConfigError, DataMissingError, SpectraMindError, did_you_mean
 from ..core.storage import atomic_path
 
@@ -173,7 +173,7 @@ def run_notebook(
     try:
         with unattended():
             papermill.execute_notebook(str(nb), str(out), values, kernel_name="python3", execution_timeout=seconds,
-                                       progress_bar=is_terminal(), log_output=False)
+                                       progress_bar=False, stdout_file=sys.stderr, stderr_file=sys.stderr)
     except papermill.PapermillExecutionError as error:
         raise failure(error.ename, error.evalue, error.source, out) from None
     except CellTimeoutError as error:

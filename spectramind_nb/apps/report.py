@@ -27,7 +27,7 @@ from ..observations.lightcurves import LightCurves, lightcurve_store, load_light
 from ..physics.fitting import VisitFit
 from ..physics.transit import light_curve
 from ..runs import submission
-from ..runs.runtime import Run, evaluate, predict, train  # noqa: F401, the package's front door
+from ..runs.runtime import Run
 from ..runs.stages import fill_split, open_data, splits_of
 
 # %% ../../nbs/apps/50_report.ipynb #score
