@@ -226,3 +226,18 @@ class TestStore:
     def test_memory_and_size_of_a_short_visit(self, made_up_kept, tmp_path):
         (key,) = self.fill(made_up_kept.root, tmp_path).values()
         assert lc.lightcurve_store(tmp_path, CONFIG).path(key).stat().st_size < 1e6
+
+
+def test_cosmic_rays_leave_no_trace(made_up, tmp_path):
+    clean = lc.extract_visit(made_up.root, 7, config=CONFIG)
+    raw = made_up.of["AIRS-CH0"].raw.copy()
+    hits = [(11, 13, 100), (31, 17, 200), (45, 14, 300)]
+    for frame, row, column in hits:
+        raw[frame, row, column] += 2200  # 5000 electrons
+    ch.write_signal(made_up.root / "train/7/AIRS-CH0_signal_0.parquet", raw)
+    hit = {name: lc.extract_visit(made_up.root, 7, config=config) for name, config in (("default", CONFIG), ("plain", PLAIN))}
+    for frame, _, column in hits:
+        pair, channel = frame // 2, 320 - column
+        sigma = clean.noise["AIRS-CH0"][pair, channel]
+        change = {name: curves.flux["AIRS-CH0"][pair, channel] - clean.flux["AIRS-CH0"][pair, channel] for name, curves in hit.items()}
+        assert abs(change["default"]) < 3 * sigma and change["plain"] > 10 * sigma
