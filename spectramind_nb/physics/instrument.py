@@ -179,7 +179,8 @@ def measured_calibration(
     relative_error: float,  # of dark and flat, 1 sigma
 ) -> dict[str, np.ndarray]:  # dark, dead, flat, read, linear_corr as the calibration files have them
     """What the calibration files say about a detector."""
-    error = 1 + relative_error * stream(seed, planet_id, visit, f"calibration {instrument}").normal(size=(2, *detector.dark.shape))
+    rng = stream(seed, planet_id, visit, f"calibration {instrument}")
+    error = 1 + relative_error * rng.normal(size=(2, *detector.dark.shape))
     exact = {"dead": detector.dead, "read": detector.read, "linear_corr": detector.linear_corr}
     return exact | {"dark": detector.dark * error[0], "flat": detector.flat * error[1]}
 
@@ -238,14 +239,14 @@ def fill_normals(out, n, state, gamma, layer, density, edge):
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def raw_response(electrons, raw, slope, n, c):
+def raw_response(electrons, raw, slope, n, c, most):
     """Invert `sum(c[k] * raw**k) = electrons`; `slope` is the inverse's derivative.
 
     Two Newton steps from a second-order start leave less than 1e-4 electrons at full well.
     """
     c0, c1, c2, c3, c4, c5 = c[0], c[1], c[2], c[3], c[4], c[5]
     for k in range(n):
-        e = electrons[k]
+        e = electrons[k] if electrons[k] < most else most
         q = 2 * e - (c0 + e * (c1 + e * (c2 + e * (c3 + e * (c4 + e * c5)))))
         d = 1.0
         for _ in range(2):
@@ -257,9 +258,9 @@ def raw_response(electrons, raw, slope, n, c):
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _add_noise(raw, slope, mean, part, photon, noise2, g):
+def _add_noise(raw, slope, mean, n, part, photon, noise2, g):
     # both reads share the photons of the first: a 2 x 2 covariance, by its Cholesky factor
-    for k in range(len(mean)):
+    for k in range(n):
         first = photon * mean[k] * part
         v11 = slope[0, k] * slope[0, k] * first + noise2
         v12 = slope[0, k] * slope[1, k] * first
@@ -309,8 +310,8 @@ def _strike(struck, start, next_hit, rate, charge, share_first, state, gamma):
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def _expose(
-    out, light, column_of, image, shift, background, dark, flat, read, linear, seconds, photon, hit_rate, hit_e, full_well,
-    gain, offset, digitise, key, layer, density, edge,
+    out, light, column_of, image, shift, background, dark, flat, read, linear, seconds, photon, hit_rate, hit_e,
+    full_well, gain, offset, digitise, key, layer, density, edge,
 ):  # fmt: skip
     pairs = light.shape[1]
     part = seconds[0] / seconds[1]
@@ -327,23 +328,21 @@ def _expose(
             state = fill_normals(g[0], n, state, gamma, layer, density, edge)
             state = fill_normals(g[1], n, state, gamma, layer, density, edge)
             y, x = shift[0, start : start + n], shift[1, start : start + n]
-            _mean_electrons(
-                mean[:n], curve[start : start + n], y, x, pixel_image, flat[p], background[p] * seconds[1], dark[p] * seconds[1]
-            )
+            sky, current, lit = background[p] * seconds[1], dark[p] * seconds[1], curve[start : start + n]
+            _mean_electrons(mean[:n], lit, y, x, pixel_image, flat[p], sky, current)
             for k in range(n):
                 electrons[0, k] = mean[k] * part
                 electrons[1, k] = mean[k] * (1.0 + part)
             if next_hit < start + n:
                 struck[:] = 0.0
-                next_hit, state = _strike(struck[:, :n], start, next_hit, hit_rate, hit_e, part / (1 + part), state, gamma)
+                early = part / (1 + part)  # share of the hits before the first read
+                next_hit, state = _strike(struck[:, :n], start, next_hit, hit_rate, hit_e, early, state, gamma)
                 for k in range(n):
                     electrons[0, k] += struck[0, k]
                     electrons[1, k] += struck[1, k]
-            for j in range(2):
-                for k in range(n):
-                    electrons[j, k] = electrons[j, k] if electrons[j, k] < 1.5 * full_well else 1.5 * full_well
-                raw_response(electrons[j], raw[j], slope[j], n, coefficients)
-            _add_noise(raw[:, :n], slope[:, :n], mean[:n], part, photon, read[p] * read[p], g)
+            raw_response(electrons[0], raw[0], slope[0], n, coefficients, 1.5 * full_well)
+            raw_response(electrons[1], raw[1], slope[1], n, coefficients, 1.5 * full_well)
+            _add_noise(raw, slope, mean, n, part, photon, read[p] * read[p], g)
             _convert(raw[0, :n], full_well, gain, offset, digitise)
             _convert(raw[1, :n], full_well, gain, offset, digitise)
             row = out[p, 2 * start : 2 * (start + n)]

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..core.environment import cpu_count, progress
+from ..core.environment import cpu_count, memory_gb, progress
 from ..core.errors import ConfigError, DamagedFileError
 from ..core.storage import atomic_path, code_digest, digest
 from spectramind_nb.observations.challenge import (
@@ -48,7 +48,7 @@ from spectramind_nb.physics.spectra import (
     star_electrons,
     stream,
 )
-from .transit import light_curve
+from .transit import duration_h, light_curve
 
 # %% ../../nbs/physics/24_simulator.ipynb #circumstances
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def draw_circumstances(
     timing, drift = config["timing"], config["drift"]
     rng = stream(seed, planet_id, visit, "timing")
     normal, cut, shift, offset = rng.normal(), rng.random(), rng.uniform(-1, 1), rng.normal()
-    middle = WINDOW_H / 2 + timing["mid_time_h"] * normal + (timing["cut_shift_h"] * shift if cut < timing["cut"] else 0.0)
+    far = timing["cut_shift_h"] * shift if cut < timing["cut"] else 0.0
+    middle = WINDOW_H / 2 + timing["mid_time_h"] * normal + far
     mid_time_h = {"FGS1": middle, "AIRS-CH0": middle + timing["instrument_offset_h"] * offset}
     rng, orders = stream(seed, planet_id, visit, "drift"), np.arange(1, drift["time_degree"] + 1)
     in_time = {name: (drift["amplitude"] * rng.normal(size=len(orders)) / orders).tolist() for name in INSTRUMENTS}
@@ -109,13 +110,15 @@ def relative_light(
 ) -> np.ndarray:  # (T,) for FGS1; (T, 282) for AIRS: 1 out of transit
     """The transit alone, per channel."""
     first, last = (0, 1) if instrument == "FGS1" else (1, CHANNELS)
-    star, out = planet.star, np.empty((last - first, len(time_h)))
-    time_d = torch.as_tensor(time_h / 24)
+    star, out = planet.star, np.ones((last - first, len(time_h)))
+    longest_h = float(duration_h(star["P"], star["sma"], star["i"], float(np.sqrt(planet.depth.max()))))
+    inside = abs(time_h - mid_time_h) <= longest_h / 2
+    time_d = torch.as_tensor(time_h[inside] / 24)
     for start in range(first, last, 8):  # a few channels at a time stay in the cache
         channels = slice(start, min(start + 8, last))
         k, u = (torch.as_tensor(array[channels]) for array in (np.sqrt(planet.depth), planet.limb_darkening))
         curve = light_curve(time_d, mid_time_h / 24, star["P"], star["sma"], star["i"], k, u[:, 0], u[:, 1])
-        out[channels.start - first : channels.stop - first] = curve.numpy()
+        out[channels.start - first : channels.stop - first, inside] = curve.numpy()
     return out[0] if instrument == "FGS1" else np.ascontiguousarray(out.T)
 
 
@@ -184,6 +187,7 @@ def write_planet(
     os.replace(unfinished, folder)
 
 # %% ../../nbs/physics/24_simulator.ipynb #simulate
+_VISIT_GB = 1.0  # memory that making one full visit takes
 _TEST_INDEX = 2**20  # test planets are counted from here, so that more train planets don't change them
 
 
@@ -195,7 +199,7 @@ def simulate(
     short: bool = False,  # fewer frames in the same layout and the same 7.5 hours
     spectra: Path | str | None = None,  # CSV with planet_id, wl_1 .. wl_283: the planets' depths, train rows first
     config: Mapping | None = None,  # what differs from configs/simulator/default.yaml
-    workers: int | None = None,  # planets made at the same time; None: one a core
+    workers: int | None = None,  # planets made at the same time; None: one a core, as far as memory allows
 ) -> Path:  # `out`
     """Make a data set in the competition's 2025 layout; the truth of both splits is in `truth/`.
 
@@ -204,7 +208,7 @@ def simulate(
     """
     out, config = Path(out), settings(config)
     if min(train, test) < 0 or train + test == 0:
-        raise ConfigError(f"{train} train and {test} test planets make no data set", out, "Ask for at least one planet.")
+        raise ConfigError(f"{train} train and {test} test planets make no data set", None, "Ask for at least one.")
     given = None if spectra is None else _given_spectra(Path(spectra), train + test)
     recipe = {"settings": config, "seed": seed, "train": train, "test": test, "short": short}
     recipe["spectra"] = None if given is None else digest([given.index.tolist(), given.to_numpy().tolist()])
@@ -217,8 +221,9 @@ def simulate(
     workshop.mkdir()
     for split in planets:
         (out / split).mkdir(exist_ok=True)
+    workers = workers or max(1, min(cpu_count(), int(memory_gb() / _VISIT_GB)))
     jobs = [(out / split / str(planet.planet_id), planet) for split, members in planets.items() for planet in members]
-    for _ in progress(_in_parallel(jobs, seed, n_frames, config, workshop, workers or cpu_count()), len(jobs), "simulate"):
+    for _ in progress(_in_parallel(jobs, seed, n_frames, config, workshop, workers), len(jobs), "simulate"):
         pass
     _write_tables(out, planets, seed, n_frames, config)
     workshop.rmdir()
@@ -250,7 +255,9 @@ def _draw_population(
         for split, size in sizes.items():
             names = [planet_number(seed, first[split] + index) for index in range(size)]
             planets[split] = [draw_planet(seed, name, config) for name in names]
-    return {split: sorted(members, key=lambda planet: planet.planet_id) for split, members in planets.items() if members}
+    return {
+        split: sorted(members, key=lambda planet: planet.planet_id) for split, members in planets.items() if members
+    }
 
 
 def _given_spectra(path: Path, wanted: int) -> pd.DataFrame:
@@ -260,7 +267,7 @@ def _given_spectra(path: Path, wanted: int) -> pd.DataFrame:
         name = table.index[bad][0]
         raise ConfigError(f"planet {name} has a depth that is not between 0 and 1", path, "Depths are (Rp/Rs)^2.")
     if len(table) < wanted:
-        raise ConfigError(f"{len(table)} spectra for {wanted} planets", path, "Give more spectra or ask for fewer planets.")
+        raise ConfigError(f"{len(table)} spectra for {wanted} planets", path, "Give more or ask for fewer planets.")
     return table
 
 
@@ -292,11 +299,13 @@ def _note(out: Path, recipe: Mapping, complete: bool) -> None:
 
 
 def _code() -> str:
-    own = (draw_circumstances, gain_drift, pair_times_h, relative_light, expected_light, visits_of, visit_frames, write_planet)
-    return code_digest(spectra_room, transit_room, instrument_room, *own)
+    light = (draw_circumstances, gain_drift, pair_times_h, relative_light, expected_light)
+    return code_digest(spectra_room, transit_room, instrument_room, *light, visits_of, visit_frames, write_planet)
 
 
-def _write_tables(out: Path, planets: Mapping[str, list[Planet]], seed: int, n_frames: Mapping, config: Mapping) -> None:
+def _write_tables(
+    out: Path, planets: Mapping[str, list[Planet]], seed: int, n_frames: Mapping, config: Mapping
+) -> None:
     truth, nuisances = {}, {}
     for split, members in planets.items():
         index = pd.Index([planet.planet_id for planet in members], name="planet_id")

@@ -23,7 +23,7 @@ from ..observations.challenge import SCIENCE_COLUMNS, airs_wavelengths_um, wavel
 def settings(
     config: Mapping | None = None,  # what differs from configs/simulator/default.yaml
 ) -> dict:  # the complete tree, plain Python values
-    """The simulator's settings, with `config` laid over the defaults. Raises ConfigError for a word it does not know."""
+    """The simulator's settings: `config` laid over the defaults. Raises ConfigError for a word it does not know."""
     return _laid_over(_plain(group("simulator")), _plain(config or {}), "simulator")
 
 
@@ -36,7 +36,8 @@ def _plain(node):
 def _laid_over(base: dict, changes: dict, path: str) -> dict:
     for name, value in changes.items():
         if name not in base:
-            raise ConfigError(f"unknown setting {path}.{name}", None, f"{did_you_mean(name, base)} See configs/simulator/default.yaml.".strip())
+            remedy = f"{did_you_mean(name, base)} See configs/simulator/default.yaml.".strip()
+            raise ConfigError(f"unknown setting {path}.{name}", None, remedy)
         if isinstance(base[name], dict) != isinstance(value, dict):
             raise ConfigError(f"setting {path}.{name} has the wrong form", None, "See configs/simulator.")
     return base | {
@@ -52,7 +53,8 @@ def stream(
     effect: str,  # any word; another word is another stream
 ) -> np.random.Generator:
     """The random numbers of one effect of one visit (Philox, counter based)."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, planet_id, visit + 1, zlib.crc32(effect.encode())])))
+    address = [seed, planet_id, visit + 1, zlib.crc32(effect.encode())]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(address)))
 
 
 def planet_number(
@@ -69,13 +71,19 @@ def planet_number(
     return x
 
 # %% ../../nbs/physics/22_spectra.ipynb #cross-section
-# Per molecule: log10 of the cross section between its bands (cm^2), then (centre um, width um, log10 height) of each band.
+# Per molecule: log10 of the cross section between bands (cm^2), then each band's centre (um), width (um), log10 height.
 BANDS = {
-    "H2O": (-22.3, ((1.40, 0.08, -20.3), (1.88, 0.12, -20.3), (2.70, 0.24, -19.5), (3.20, 0.30, -21.3), (4.60, 0.72, -21.8))),
+    "H2O": (
+        -22.3,
+        ((1.40, 0.08, -20.3), (1.88, 0.12, -20.3), (2.70, 0.24, -19.5), (3.20, 0.30, -21.3), (4.60, 0.72, -21.8)),
+    ),
     "CO2": (-24.5, ((2.01, 0.06, -21.3), (2.70, 0.08, -19.5), (4.26, 0.16, -17.9))),
     "CH4": (-23.0, ((1.67, 0.07, -20.6), (2.32, 0.14, -20.2), (3.32, 0.23, -19.1), (3.80, 0.24, -21.3))),
     "CO": (-25.5, ((2.34, 0.08, -20.8), (4.67, 0.24, -19.0))),
-    "NH3": (-22.8, ((1.50, 0.07, -20.5), (1.98, 0.10, -20.4), (2.28, 0.12, -20.5), (2.98, 0.19, -19.7), (3.90, 0.36, -21.3))),
+    "NH3": (
+        -22.8,
+        ((1.50, 0.07, -20.5), (1.98, 0.10, -20.4), (2.28, 0.12, -20.5), (2.98, 0.19, -19.7), (3.90, 0.36, -21.3)),
+    ),
 }
 RAYLEIGH = 5.3e-27  # cross section of H2 at 0.35 um, cm^2
 
