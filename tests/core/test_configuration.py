@@ -113,7 +113,7 @@ def test_shipped_profiles_hold_only_orchestration(path):
 def test_shipped_science_holds_no_orchestration():
     for name in (*configuration.SCIENCE_GROUPS, "data"):
         for option in options(name):
-            assert list(configuration._leaks(group(name, option), name)) == []
+            assert list(configuration._leaks(compose(**{name: option})[name], name)) == []
 
 
 def test_every_key_that_is_removed_from_a_profile_is_missed():
