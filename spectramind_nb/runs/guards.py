@@ -386,9 +386,14 @@ class SafePoints(Callback):
         return self.every_s is not None and self.wall.clock() - self._saved_at >= self.every_s
 
     def save(self, trainer: Trainer) -> None:
-        """Write the state of this safe point; every rank calls it, rank 0 writes."""
+        """Write the state of this safe point, and before it all metrics that led here; every rank calls it, rank 0 writes."""
         if self.path is None:
             return
+        if self._held is None:
+            trainer._logger_connector.update_train_step_metrics()  # Lightning would log this step after the checkpoint
+        for logger in trainer.loggers:
+            logger.save()
+        self.on_event("saving", step=trainer.global_step)
         began = self.wall.clock()
         if self._held is None:
             trainer.save_checkpoint(self.path)
@@ -506,7 +511,7 @@ class MetricsFile(Logger):
     ):
         super().__init__()
         self.path, self.attempt, self.flush_s = path, attempt, flush_s
-        self._rows, self._flushed_at = [], time.monotonic()
+        self._rows, self._last, self._flushed_at = [], {}, time.monotonic()
         self._columns = list(pd.read_csv(path, nrows=0).columns) if path.is_file() else list(self._FIRST)
 
     @property
@@ -523,7 +528,11 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._rows.append({**metrics, "attempt": self.attempt, "epoch": int(metrics.get("epoch", 0)), "step": step})
+        row = {**metrics, "attempt": self.attempt, "epoch": int(metrics.get("epoch", 0)), "step": step}
+        if row == self._last:  # a step that was saved in the middle is reported twice
+            return
+        self._last = row
+        self._rows.append(row)
         if time.monotonic() - self._flushed_at >= self.flush_s:
             self.save()
 
