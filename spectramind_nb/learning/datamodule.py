@@ -39,7 +39,8 @@ class PlanetSet:
 
     def __post_init__(self):
         n = len(self.planet_id)
-        shapes = {"planet_id": (n,), "depth": (n, CHANNELS), "covariance": (n, CHANNELS, CHANNELS), "target": (n, CHANNELS)}
+        spectra = (n, CHANNELS)
+        shapes = {"planet_id": (n,), "depth": spectra, "covariance": (*spectra, CHANNELS), "target": spectra}
         for name, tensor in self.tensors().items():
             expected = shapes.get(name, (n, self.features.shape[-1]))
             if tuple(tensor.shape) != expected:
@@ -340,7 +341,8 @@ def loader_policy(
     known = {"num_workers": 0, "pin_memory": False, "prefetch_factor": None, "persistent_workers": False}
     unknown = set(settings) - set(known)
     if unknown:
-        raise ConfigError(f"'{min(unknown)}' is no loader setting", where="trainer.loader", remedy=f"Known: {', '.join(known)}")
+        remedy = f"Known: {', '.join(known)}"
+        raise ConfigError(f"'{min(unknown)}' is no loader setting", where="trainer.loader", remedy=remedy)
     policy = {**known, **settings}
     if policy["num_workers"] == 0:
         policy.update(prefetch_factor=None, persistent_workers=False)

@@ -93,7 +93,8 @@ def _matrix(
     bad = (~torch.isfinite(table)).nonzero()
     if len(bad):
         row, channel = bad[0].tolist()
-        raise NonFiniteError(f"{name} holds {len(bad)} values that are not finite", where=f"row {row}, wl_{channel + 1}")
+        place = f"row {row}, wl_{channel + 1}"
+        raise NonFiniteError(f"{name} holds {len(bad)} values that are not finite", where=place)
     return table
 
 
@@ -146,7 +147,7 @@ def ariel_score(
 
 # %% ../../nbs/learning/30_metrics.ipynb #weightedgaussiannll
 class WeightedGaussianNLL(nn.Module):
-    """Negative log-likelihood with the weights of the metric; one minus the unclipped score if the naive pair is given."""
+    """Negative log-likelihood, weighted as the metric; one minus the unclipped score if the naive pair is given."""
 
     def __init__(
         self,

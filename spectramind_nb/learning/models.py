@@ -156,8 +156,8 @@ def baselines(
 class PosteriorModel(pl.LightningModule):
     """Population prior times fit likelihood; answers with the posterior mean and standard deviation of every channel.
 
-    Any model of this layer keeps the same protocol: `prepare(train)` once before training fills buffers, `forward(batch)`
-    gives `(mu, sigma)`, both (B, 283) float64; `val/score` is logged beside `val/score_mean` and `val/score_fit`.
+    Any model of this layer keeps the same protocol: `prepare(train)` once before training fills buffers,
+    `forward(batch)` gives `(mu, sigma)`, both (B, 283) float64; `val/score` is logged beside `val/score_mean` and `val/score_fit`.
     """
 
     def __init__(
@@ -186,8 +186,9 @@ class PosteriorModel(pl.LightningModule):
             "unresolved": (2,), "amplitude": (1,), "amplitude_features": (n_features,), "spread": (1,),
             "inflation": (2,), "inflation_features": (2, n_features), "systematic": (3,), "temperature": (2,),
         }  # fmt: skip
-        self.deviation = nn.ParameterDict({name: nn.Parameter(torch.zeros(size, **double)) for name, size in sizes.items()})
+        self.deviation = nn.ParameterDict()
         for name, size in sizes.items():
+            self.deviation[name] = nn.Parameter(torch.zeros(size, **double))
             self.register_buffer(f"start_{name}", torch.zeros(size, **double))
         self.register_buffer("mean_shapes", torch.zeros(folds + 1, CHANNELS, **double))  # the last is from all planets
         self.register_buffer("shapes", torch.zeros(folds + 1, components, CHANNELS, **double))
@@ -225,7 +226,8 @@ class PosteriorModel(pl.LightningModule):
         if train.target is None or len(train) < 2:
             raise SchemaError("the model needs at least two training planets with true spectra", where="prepare")
         if train.features.shape[1] != self.hparams.n_features:
-            raise SchemaError(f"{train.features.shape[1]} features, expected {self.hparams.n_features}", where="prepare")
+            found, expected = train.features.shape[1], self.hparams.n_features
+            raise SchemaError(f"{found} features, expected {expected}", where="prepare")
         self.planets.fill_(len(train))
         self.naive_mean.copy_(train.target.mean())
         self.naive_sigma.copy_(train.target.std(correction=0))
@@ -343,7 +345,8 @@ class PosteriorModel(pl.LightningModule):
                 remedy="Use 32-true, 64-true, 16-mixed or bf16-mixed",
             )  # fmt: skip
         if float(self.naive_sigma) <= 0:
-            raise ConfigError("the model has not seen training planets yet", remedy="Call prepare(train) or load a checkpoint")
+            remedy = "Call prepare(train) or load a checkpoint"
+            raise ConfigError("the model has not seen training planets yet", remedy=remedy)
         with torch.autocast(device_type=self.naive_mean.device.type, enabled=False):
             x = self._standardised(batch["features"].double())
             amplitude = self._amplitude(x)
@@ -356,7 +359,8 @@ class PosteriorModel(pl.LightningModule):
             ones = torch.ones(n, 1, CHANNELS, dtype=x.dtype, device=x.device)
             fgs1 = self.systematic_shapes[:1].expand(n, 1, CHANNELS)
             basis = torch.cat([ones, fgs1, self.shapes[fold], self.terms.expand(n, -1, -1)], dim=1)
-            smooth = self.value("smooth").exp() * smooth_variances(self.value("length").exp()[0], len(self.terms)).sqrt()
+            shares = smooth_variances(self.value("length").exp()[0], len(self.terms))
+            smooth = self.value("smooth").exp() * shares.sqrt()
             of_shape = torch.cat([self.value("offset").exp(), self.value("components").exp(), smooth])
             at_node = amplitude[:, None] * (self.value("spread").exp() * self.nodes).exp()
             level = self.value("level").exp().expand(n, len(self.nodes))[..., None]
@@ -382,7 +386,8 @@ class PosteriorModel(pl.LightningModule):
 
     def _distance(self) -> Tensor:
         """Squared distance from the closed-form start, in units of how far each kind of number may reasonably move."""
-        return sum((d / (0.1 if name.endswith("_features") else 0.3)).square().sum() for name, d in self.deviation.items())
+        scales = {name: 0.1 if name.endswith("_features") else 0.3 for name in self.deviation}
+        return sum((self.deviation[name] / scale).square().sum() for name, scale in scales.items())
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         mu, sigma = self(batch)

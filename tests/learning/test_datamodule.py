@@ -47,7 +47,7 @@ def label_table(planets) -> pd.DataFrame:
     return pd.DataFrame(values, index=planets, columns=[f"wl_{k}" for k in range(1, CHANNELS + 1)])
 
 
-# -- sets ---------------------------------------------------------------------------------------------------------------
+# -- sets ------------------------------------------------------------------------------------------------------------
 
 
 def test_every_planet_is_in_exactly_one_set_and_keeps_its_own_label():
@@ -130,7 +130,7 @@ def test_damaged_sets_are_refused():
             PlanetSet(**{**good, **change})
 
 
-# -- order --------------------------------------------------------------------------------------------------------------
+# -- order -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("planets, world", [(1, 4), (3, 2), (10, 3), (12, 4), (5, 1)])
@@ -200,7 +200,7 @@ def test_training_without_truth_is_refused():
         VisitDataModule(blind, random_set(2), None, 2, 0)
 
 
-# -- exact resume -------------------------------------------------------------------------------------------------------
+# -- exact resume ----------------------------------------------------------------------------------------------------
 
 
 class Stop(Exception):
@@ -241,9 +241,9 @@ def fit(callbacks=(), ckpt=None, workers=0, accumulate=1) -> torch.Tensor:
     policy = {"num_workers": workers, "persistent_workers": workers > 0}
     data = VisitDataModule(random_set(11), random_set(3, 1), None, 2, 7, policy)
     trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=4, accumulate_grad_batches=accumulate, use_distributed_sampler=False, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        callbacks=list(callbacks),
+        accelerator="cpu", max_epochs=4, accumulate_grad_batches=accumulate, use_distributed_sampler=False,
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, callbacks=list(callbacks),
     )  # fmt: skip
     model = Tiny()
     trainer.fit(model, datamodule=data, ckpt_path=ckpt, weights_only=None if ckpt is None else True)

@@ -54,7 +54,8 @@ def test_2024_edition_equals_brute_force(answer):
 
 def test_naive_pair_may_be_given_per_channel(answer):
     mu, sigma, truth, mean, spread = answer
-    per_channel = ariel_score(mu, sigma, truth, np.full(CHANNELS, mean), torch.full((CHANNELS,), spread, dtype=torch.float64))
+    pair = np.full(CHANNELS, mean), torch.full((CHANNELS,), spread, dtype=torch.float64)
+    per_channel = ariel_score(mu, sigma, truth, *pair)
     assert math.isclose(per_channel, ariel_score(*answer), rel_tol=1e-12)
 
 
@@ -148,10 +149,8 @@ def test_loss_gradient_is_finite_difference(answer):
             step = torch.zeros_like(mu)
             step[place] = 1e-8
             with torch.no_grad():
-                sides = [
-                    loss(mu + (k * step if name == "mu" else 0), sigma + (k * step if name == "sigma" else 0), truth, mean, spread)
-                    for k in (1, -1)
-                ]
+                on_mu, on_sigma = (step, 0 * step) if name == "mu" else (0 * step, step)
+                sides = [loss(mu + k * on_mu, sigma + k * on_sigma, truth, mean, spread) for k in (1, -1)]
             assert math.isclose(float(tensor.grad[place]), float(sides[0] - sides[1]) / 2e-8, rel_tol=1e-3)
 
 

@@ -10,7 +10,14 @@ import torch
 from spectramind_nb.core.errors import ConfigError, SchemaError
 from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataModule
 from spectramind_nb.learning.metrics import WeightedGaussianNLL, ariel_score
-from spectramind_nb.learning.models import PosteriorModel, baselines, condition, principal_shapes, ridge, smooth_variances
+from spectramind_nb.learning.models import (
+    PosteriorModel,
+    baselines,
+    condition,
+    principal_shapes,
+    ridge,
+    smooth_variances,
+)
 
 CHANNELS = 283
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -80,7 +87,7 @@ def prepared(few):
     return model
 
 
-# -- mathematics --------------------------------------------------------------------------------------------------------
+# -- mathematics -----------------------------------------------------------------------------------------------------
 
 
 def test_condition_equals_a_mixture_of_textbook_posteriors():
@@ -106,14 +113,15 @@ def test_condition_equals_a_mixture_of_textbook_posteriors():
     assert weights.max() < 0.99  # more than one node matters
     mean = weights @ np.array(means)
     variance = weights @ (np.array(variances) + (np.array(means) - mean) ** 2)
-    got = condition(*(torch.from_numpy(a)[None] for a in (data, noise, basis, deviations, shape, nodes)), torch.from_numpy(log_prior))
+    given = (torch.from_numpy(a)[None] for a in (data, noise, basis, deviations, shape, nodes))
+    got = condition(*given, torch.from_numpy(log_prior))
     np.testing.assert_allclose(got[2][0], weights, rtol=1e-9)
     np.testing.assert_allclose(got[0][0], mean, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(got[1][0], variance, rtol=1e-8)
 
 
 def test_smooth_terms_have_the_matern_correlation():
-    """In the middle of the band the expansion is the Matern-3/2 kernel less its mean over the band (there is no constant)."""
+    """In the middle of the band the expansion is the Matern-3/2 kernel less its mean (there is no constant term)."""
     length, count = 0.03, 400
     order = np.arange(1, count + 1)
     shares = smooth_variances(torch.tensor(length, dtype=torch.float64), count).numpy()
@@ -145,7 +153,7 @@ def test_principal_shapes_of_one_direction():
     assert float(principal_shapes(shapes[:2], 3)[1].abs().max()) == 0  # two planets determine none
 
 
-# -- what it is for -----------------------------------------------------------------------------------------------------
+# -- what it is for --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("planets", [16, 40])
@@ -244,7 +252,7 @@ def test_an_answer_does_not_depend_on_the_company(prepared, held):
             torch.testing.assert_close(a[row], b[0], rtol=1e-9, atol=0)
 
 
-# -- errors -------------------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------------------------
 
 
 def test_errors_have_their_class(few, held):
@@ -267,7 +275,7 @@ def test_half_precision_weights_are_refused(few, held):
         trainer(precision="bf16-true").fit(model, datamodule=VisitDataModule(few, held, None, 8, 0))
 
 
-# -- Lightning ----------------------------------------------------------------------------------------------------------
+# -- Lightning -------------------------------------------------------------------------------------------------------
 
 
 def train(few, held, **more) -> PosteriorModel:
@@ -325,10 +333,9 @@ def test_hydra_builds_it_from_the_shipped_configuration(few, held, repo):
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    settings = OmegaConf.merge(
-        {"data": {"edition": "2024"}},
-        {name: OmegaConf.load(repo / "configs" / name / f"{file}.yaml") for name, file in [("model", "posterior"), ("loss", "gll")]},
-    )
+    shipped = {name: OmegaConf.load(repo / "configs" / name / f"{file}.yaml")
+               for name, file in [("model", "posterior"), ("loss", "gll")]}  # fmt: skip
+    settings = OmegaConf.merge({"data": {"edition": "2024"}}, shipped)
     model = instantiate(settings.model, loss=instantiate(settings.loss))
     assert isinstance(model, PosteriorModel) and model.loss.edition_name == "2024"
     model.prepare(few)
