@@ -81,7 +81,10 @@ def _exists(path: Path, remedy: str) -> Path:
 
 
 def _decode(reader: Callable, path: Path, **options) -> Any:
-    """Call one of Polars' parquet readers. Raises DataMissingError (not there), DamagedFileError (cut short, not parquet)."""
+    """Call one of Polars' parquet readers.
+
+    Raises DataMissingError (not there), DamagedFileError (cut short, not parquet).
+    """
     path = _exists(path, "Download this file again.")
     try:
         return reader(path, **options)
@@ -112,7 +115,9 @@ def read_table(
         raise SchemaError(f"column {key} is {table[key].dtype}, not whole numbers", path, remedy)
     twice = table[key][table[key].duplicated()]
     if len(twice):
-        raise SchemaError(f"planet {twice.iloc[0]} has more than one row in column {key}", path, "Keep one row a planet.")
+        raise SchemaError(
+            f"planet {twice.iloc[0]} has more than one row in column {key}", path, "Keep one row a planet."
+        )
     return table.set_index(key)
 
 # %% ../../nbs/observations/10_challenge.ipynb #frames
@@ -169,12 +174,15 @@ def read_signal(
         if dtype != pl.UInt16:
             raise SchemaError(f"column {name} is {dtype}, not uint16", path, remedy)
     if len(schema) not in (1, size):
-        raise SchemaError(f"{len(schema)} columns, but a frame has {shape[0]} x {shape[1]} = {size} pixels", path, remedy)
+        raise SchemaError(
+            f"{len(schema)} columns, but a frame has {shape[0]} x {shape[1]} = {size} pixels", path, remedy
+        )
     pixels = np.arange(size) if use is None else np.flatnonzero(use)
     if len(schema) == 1:
         values = _decode(pl.read_parquet, path).to_series()
         if len(values) % size:
-            what = f"column {values.name} has {len(values)} values, no multiple of a frame's {shape[0]} x {shape[1]} = {size}"
+            frame = f"a frame's {shape[0]} x {shape[1]} = {size}"
+            what = f"column {values.name} has {len(values)} values, no multiple of {frame}"
             raise SchemaError(what, path, remedy)
         _no_nulls(path, [values])
         columns = list(_transposed(values.to_numpy().reshape(-1, size))[pixels]) if len(values) else []
@@ -194,7 +202,9 @@ def read_signal(
 def _no_nulls(path: Path, columns: Sequence[pl.Series]) -> None:
     for series in columns:
         if series.null_count():
-            raise SchemaError(f"column {series.name} has {series.null_count()} empty values", path, "Download this file again.")
+            raise SchemaError(
+                f"column {series.name} has {series.null_count()} empty values", path, "Download this file again."
+            )
 
 
 def read_plane(
@@ -215,7 +225,7 @@ def read_plane(
 # %% ../../nbs/observations/10_challenge.ipynb #write-signal
 def write_signal(
     path: Path,
-    frames: np.ndarray,  # (n_frames, 32, width) or (n_frames, 32 * width) uint16; a transposed (pixels, n_frames) is not copied
+    frames: np.ndarray,  # (n_frames, 32, width) or (n_frames, pixels) uint16, best a transposed (pixels, n_frames)
     long: bool = False,  # one column with all frames after each other, instead of a column per pixel
 ) -> None:
     """Write raw frames as parquet (zstd), wide by default."""
@@ -268,7 +278,9 @@ def write_tables(
     airs, fgs1 = n_frames["AIRS-CH0"], n_frames["FGS1"]
     axes = [frame_times_h(airs), airs_wavelengths_um(), np.tile([0.1, 4.5], airs // 2), frame_times_h(fgs1)]
     rows = max(map(len, axes))
-    padded = {name: np.pad(axis, (0, rows - len(axis)), constant_values=np.nan) for name, axis in zip(AXIS_COLUMNS, axes)}
+    padded = {
+        name: np.pad(axis, (0, rows - len(axis)), constant_values=np.nan) for name, axis in zip(AXIS_COLUMNS, axes)
+    }
     pd.DataFrame(padded).to_parquet(root / "axis_info.parquet", index=False)
     planets = stars["test" if "test" in stars else "train"].index
     sample = pd.DataFrame(0.456, index=planets, columns=LABEL_COLUMNS + SIGMA_COLUMNS)
@@ -377,11 +389,16 @@ class Challenge:
         axis = table[name].to_numpy().astype(np.float64)[:n_frames]
         if len(axis) < n_frames or not np.isfinite(axis).all():
             known = int(np.isfinite(table[name].to_numpy()).sum())
-            raise SchemaError(f"column {name} has {known} times, the signal {n_frames} frames", path, "Do both come from one data set?")
+            raise SchemaError(
+                f"column {name} has {known} times, the signal {n_frames} frames",
+                path,
+                "Do both come from one data set?",
+            )
         return axis
 
     def __repr__(self) -> str:
-        counts = {split: len(_whole_number_folders(self.root / split)) for split in SPLITS if (self.root / split).is_dir()}
+        folders = [(split, self.root / split) for split in SPLITS if (self.root / split).is_dir()]
+        counts = {split: len(_whole_number_folders(folder)) for split, folder in folders}
         listed = ", ".join(f"{count} {split} planets" for split, count in counts.items()) or "no planets"
         return f"Challenge({self.edition} edition, {listed}, {self.root})"
 
@@ -396,9 +413,12 @@ def open_challenge(
         raise DataMissingError("the data folder does not exist", root, "Set data.root to the competition's folder.")
     names = set(os.listdir(root))
     if not names & set(SPLITS):
-        raise DataMissingError("the data folder holds neither train/ nor test/", root, "Set data.root to the folder above them.")
+        raise DataMissingError(
+            "the data folder holds neither train/ nor test/", root, "Set data.root to the folder above them."
+        )
     if edition == "auto":
-        edition = "2024" if "adc_info.csv" not in names and names & {"train_adc_info.csv", "test_adc_info.csv"} else "2025"
+        per_planet = names & {"train_adc_info.csv", "test_adc_info.csv"}
+        edition = "2024" if per_planet and "adc_info.csv" not in names else "2025"
     if edition not in ("2025", "2024"):
         raise SchemaError(f"there is no edition {edition!r}", root, "Editions are 2025 and 2024.")
     return Challenge(root, edition)

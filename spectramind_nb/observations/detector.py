@@ -76,8 +76,10 @@ def read_calibration(
     Raises DataMissingError, DamagedFileError, SchemaError, and NonFiniteError when no pixel is usable.
     """
     shape = FRAME_SHAPE[instrument]
-    paths = {name: challenge.calibration_path(split, planet_id, visit, instrument, name)
-             for name in ("dark", "dead", "flat", "read", "linear_corr")}
+    paths = {
+        name: challenge.calibration_path(split, planet_id, visit, instrument, name)
+        for name in ("dark", "dead", "flat", "read", "linear_corr")
+    }
     orders = (LINEARITY_ORDERS * shape[0], shape[1])
     planes = {name: read_plane(path, orders if name == "linear_corr" else shape) for name, path in paths.items()}
     linear_corr = planes["linear_corr"].reshape(LINEARITY_ORDERS, *shape)
@@ -90,7 +92,9 @@ def read_calibration(
     for name, pixels in unusable.items():
         if pixels.all():
             raise NonFiniteError(f"{name} has no usable value", paths[name], "Download this file again.")
-    mask = planes["dead"] | hot_pixels(planes["dark"], hot_sigma, hot_iterations) | np.any(list(unusable.values()), axis=0)
+    mask = (
+        planes["dead"] | hot_pixels(planes["dark"], hot_sigma, hot_iterations) | np.any(list(unusable.values()), axis=0)
+    )
     if mask.all():
         raise NonFiniteError("dead and dark leave no usable pixel", paths["dead"], "Download this visit again.")
     gain, offset = challenge.adc(instrument, planet_id, split)
@@ -150,7 +154,8 @@ def _chain(addresses, n_pairs, per_bin, gain, offset, linear_corr, dark, flat, s
                 for j in range(1, n, 4):
                     change += abs(cds[j] - cds[j - 1])
                     count += 1
-                limit = spike_sigma * change / count * 0.886  # mean |difference| of Gaussian noise is 2 / sqrt(pi) sigma
+                # the mean |difference| of Gaussian noise is 2 / sqrt(pi) sigma
+                limit = spike_sigma * change / count * 0.886
                 for j in range(1, n - 1):
                     before, after = cds[j] - cds[j - 1], cds[j] - cds[j + 1]
                     if (before > limit and after > limit) or (before < -limit and after < -limit):
@@ -178,10 +183,17 @@ def calibrated_bins(
     if use is not None:
         skipped |= ~use
     out = _chain(
-        addresses, frames.n_frames // 2, int(per_bin), float(calibration.gain), float(calibration.offset),
-        calibration.linear_corr.reshape(LINEARITY_ORDERS, -1), calibration.dark.ravel(), calibration.flat.ravel(),
+        addresses,
+        frames.n_frames // 2,
+        int(per_bin),
+        float(calibration.gain),
+        float(calibration.offset),
+        calibration.linear_corr.reshape(LINEARITY_ORDERS, -1),
+        calibration.dark.ravel(),
+        calibration.flat.ravel(),
         skipped.ravel(),
-        *map(float, calibration.integration_s), float(spike_sigma),
+        *map(float, calibration.integration_s),
+        float(spike_sigma),
     )
     return out.reshape(*frames.shape, -1)
 
@@ -195,7 +207,7 @@ def calibrate_frames(
 ) -> np.ndarray:  # (pairs, 32, width) float64, electrons per CDS pair, masked pixels NaN, columns as stored
     """Calibrate all frames of a visit by the organisers' recipe.
 
-    Raises DataMissingError, DamagedFileError, SchemaError, NonFiniteError. A full visit of AIRS needs 0.5 GB, of FGS1 0.6 GB.
+    Raises DataMissingError, DamagedFileError, SchemaError, NonFiniteError. The result of a full visit takes 0.5 GB.
     """
     challenge = open_challenge(root)
     calibration = read_calibration(challenge, split, planet_id, visit, instrument)

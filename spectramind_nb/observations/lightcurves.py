@@ -28,6 +28,7 @@ from spectramind_nb.observations.challenge import (
     INSTRUMENTS,
     SCIENCE_COLUMNS,
     Challenge,
+    Frames,
     Visit,
     open_challenge,
     read_signal,
@@ -61,16 +62,30 @@ class LightCurves:
         figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 6), layout="constrained")
         for k, instrument in enumerate(INSTRUMENTS):
             top.plot(self.time_h[instrument], self.white(instrument) - 0.01 * k, ".", ms=2, label=instrument)
-        top.set(xlabel="hours", ylabel="relative flux (AIRS 0.01 lower)", title=f"planet {self.planet_id}, visit {self.visit}")
+        top.set(
+            xlabel="hours",
+            ylabel="relative flux (AIRS 0.01 lower)",
+            title=f"planet {self.planet_id}, visit {self.visit}",
+        )
         top.legend(loc="lower left", markerscale=4)
         time, flux = self.time_h["AIRS-CH0"], self.flux["AIRS-CH0"] / self.white("AIRS-CH0")[:, None]
-        several = np.add.reduceat(flux, np.arange(0, 282, 6), axis=1)  # six channels and a few minutes a tile: below that it is noise
+        # six channels and a few minutes a tile: below that it is noise
+        several = np.add.reduceat(flux, np.arange(0, 282, 6), axis=1)
         step = -(-len(flux) // 60)
         several = several[: len(flux) // step * step].reshape(-1, step, several.shape[1]).sum(axis=1)
         rest = (several / several.mean(axis=0) - 1).T * 1e6
         limit = 3 * np.median(np.abs(rest)) + 1e-9
         edges = [time[0], time[-1] + 1e-9, self.wavelengths_um[1], self.wavelengths_um[-1]]
-        shown = bottom.imshow(rest, aspect="auto", origin="lower", extent=edges, vmin=-limit, vmax=limit, cmap="RdBu_r", interpolation="none")
+        shown = bottom.imshow(
+            rest,
+            aspect="auto",
+            origin="lower",
+            extent=edges,
+            vmin=-limit,
+            vmax=limit,
+            cmap="RdBu_r",
+            interpolation="none",
+        )
         bottom.set(xlabel="hours", ylabel="wavelength, um", title="channels relative to white light")
         figure.colorbar(shown, label="ppm")
         return figure
@@ -81,7 +96,8 @@ class LightCurves:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{name}</td><td>{len(self.time_h[name])}</td><td>{self.time_h[name][0]:.2f} to {self.time_h[name][-1]:.2f} h</td>"
+            f"<tr><td>{name}</td><td>{len(self.time_h[name])}</td>"
+            f"<td>{self.time_h[name][0]:.2f} to {self.time_h[name][-1]:.2f} h</td>"
             f"<td>{self.white_noise_ppm(name):.0f} ppm</td></tr>"
             for name in INSTRUMENTS
         )
@@ -289,7 +305,9 @@ def extract_airs(
     lost = share < 0.2
     white_noise = np.sqrt((weights**2 * variance).sum())
     if lost.all() or level.sum() < 5 * white_noise:
-        raise PreflightError("there is no spectrum on usable pixels", path, "Leave this visit out or download it again.")
+        raise PreflightError(
+            "there is no spectrum on usable pixels", path, "Leave this visit out or download it again."
+        )
 
     full = np.zeros((2, *image.shape))
     full[0, on_trace], full[1, on_trace] = weights, weights * (rows[on_trace] - centre)[:, None]
@@ -356,9 +374,10 @@ def extract_fgs1(
     frames = read_signal(path, name)
     per_bin, time_h, counts = _bins(challenge.time_h(name, frames.n_frames), config["bin_seconds"][name])
     good = ~calibration.mask
+    first = Frames(frames.columns, frames.pixels, min(frames.n_frames, 4096), frames.shape)
     with _KERNELS:
-        binned = calibrated_bins(frames, calibration, per_bin, spike_sigma=config["cosmic_ray_sigma"])
-    image = np.where(good, np.average(np.where(good[..., None], binned, 0), axis=2, weights=counts), 0)
+        image = calibrated_bins(first, calibration, first.n_frames // 2, spike_sigma=config["cosmic_ray_sigma"])[..., 0]
+    image = np.where(good, image, 0)
 
     y, x = np.mgrid[: image.shape[0], : image.shape[1]]
     light = np.where(good, np.maximum(image - np.median(image[good]), 0), 0)
@@ -367,16 +386,25 @@ def extract_fgs1(
     cy, cx = (light * y).sum() / light.sum(), (light * x).sum() / light.sum()
     distance = np.hypot(y - cy, x - cx)
     corners = good & (distance >= config["background_radius"])
-    background = binned[corners].mean(axis=0) if corners.any() else np.zeros(len(counts))  # (T,)
+    background = np.zeros(len(counts))
+    if corners.any():
+        with _KERNELS:
+            background = calibrated_bins(frames, calibration, per_bin, corners, config["cosmic_ray_sigma"])[
+                corners
+            ].mean(axis=0)
 
     aperture = distance <= config["aperture_radius"]
     stellar = np.maximum(image - np.average(background, weights=counts), 0)
     # a bad pixel's share is its good neighbours' mean
-    filled = np.where(good, stellar, _neighbourhood(stellar * good) / np.maximum(_neighbourhood(good * 1.0), 1))[aperture]
+    filled = np.where(good, stellar, _neighbourhood(stellar * good) / np.maximum(_neighbourhood(good * 1.0), 1))[
+        aperture
+    ]
     level, usable, read = filled.sum() + 1e-9, good[aperture], calibration.read[aperture]
     profile = filled / level
     variance = profile * level + max(background.mean(), 0) + 2 * read**2 + 1
-    weights, share = extraction_weights(profile[:, None], variance[:, None], usable[:, None], config["weights"] == "optimal")
+    weights, share = extraction_weights(
+        profile[:, None], variance[:, None], usable[:, None], config["weights"] == "optimal"
+    )
     weights = weights[:, 0]
     if share[0] < 0.2 or level < 5 * np.sqrt((weights**2 * variance).sum()):
         raise PreflightError("there is no star on usable pixels", path, "Leave this visit out or download it again.")
@@ -453,7 +481,10 @@ def lightcurve_store(
     config: Mapping,  # the `detector` group
 ) -> Store:
     """The store of light curves made with this configuration and this version of the code."""
-    rooms = [importlib.import_module(f"spectramind_nb.observations.{room}") for room in ("challenge", "detector", "lightcurves")]
+    rooms = [
+        importlib.import_module(f"spectramind_nb.observations.{room}")
+        for room in ("challenge", "detector", "lightcurves")
+    ]
     return Store(root, "lightcurves", config, code_digest(*rooms))
 
 
@@ -472,7 +503,12 @@ def save_light_curves(store: Store, key: str, curves: LightCurves) -> None:
     arrays = {"wavelengths_um": curves.wavelengths_um}
     for name in INSTRUMENTS:
         arrays |= {f"{name}/{what}": getattr(curves, what)[name] for what in ("time_h", "flux", "noise")}
-    meta = {"planet_id": curves.planet_id, "visit": curves.visit, "split": curves.split, "diagnostics": curves.diagnostics}
+    meta = {
+        "planet_id": curves.planet_id,
+        "visit": curves.visit,
+        "split": curves.split,
+        "diagnostics": curves.diagnostics,
+    }
     store.save(key, arrays, meta)
 
 
@@ -508,7 +544,8 @@ def calibrate(
             return error
         except Exception as error:  # a kind of damage nobody foresaw must not cost the other visits
             place = challenge.root / split / str(visit.planet_id)
-            return SpectraMindError(f"visit {visit.visit} failed with {type(error).__name__}: {error}", place, "Please report this.")
+            what = f"visit {visit.visit} failed with {type(error).__name__}: {error}"
+            return SpectraMindError(what, place, "Please report this.")
 
     pool = ThreadPoolExecutor(workers)
     try:
@@ -520,5 +557,6 @@ def calibrate(
     if len(failures) == len(results):
         classes = {type(failure) for failure in failures}
         kind = classes.pop() if len(classes) == 1 else PreflightError
-        raise kind(f"none of {len(results)} visits is usable; the first: {failures[0].what}", failures[0].where, failures[0].remedy)
+        what = f"none of {len(results)} visits is usable; the first: {failures[0].what}"
+        raise kind(what, failures[0].where, failures[0].remedy)
     return results

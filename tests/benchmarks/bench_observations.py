@@ -47,7 +47,9 @@ def bench_extract(root: Path) -> None:
         extract()  # compiles
         decoding, extracting = seconds(decode), seconds(extract)
         for kind, ours, theirs in zip(("wall", "CPU"), extracting, decoding):
-            print(f"extract_visit ({option}) {ours:.2f} s {kind}, decoding {theirs:.2f} s: {ours / theirs:.2f} x decoding")
+            print(
+                f"extract_visit ({option}) {ours:.2f} s {kind}, decoding {theirs:.2f} s: {ours / theirs:.2f} x decoding"
+            )
 
 
 def bench_memory(root: Path) -> None:
@@ -75,7 +77,9 @@ def bench_calibrate(root: Path) -> None:
             (first, _), (second, _) = (
                 seconds(lambda: calibrate(challenge, "train", None, store, workers), repeats=1) for _ in range(2)
             )
-        print(f"calibrate, {workers} in flight: {first / count:.2f} s a visit, found in the store {second / count * 1e3:.0f} ms")
+        print(
+            f"calibrate, {workers} in flight: {first / count:.2f} s a visit, found in the store {second / count * 1e3:.0f} ms"
+        )
 
 
 def main(root: str | None = None) -> None:

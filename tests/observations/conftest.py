@@ -1,7 +1,6 @@
 """Made-up folders as fixtures."""
 
 import pytest
-
 from made_up_visit import write_made_up
 
 

@@ -9,7 +9,9 @@ import pandas as pd
 from spectramind_nb.observations import challenge as ch
 
 
-def write_made_up(root: Path, long: bool = False, pairs: dict | None = None, seed: int = 0, depth: float = 0.01) -> SimpleNamespace:
+def write_made_up(
+    root: Path, long: bool = False, pairs: dict | None = None, seed: int = 0, depth: float = 0.01
+) -> SimpleNamespace:
     """Planet 7, visit 0: a star on both detectors, bad pixels, and everything the chain must undo."""
     rng, pairs = np.random.default_rng(seed), pairs or {"FGS1": 40, "AIRS-CH0": 30}
     stars = pd.DataFrame(1.0, index=pd.Index([7], name="planet_id"), columns=ch.STAR_COLUMNS)
@@ -26,7 +28,9 @@ def write_made_up(root: Path, long: bool = False, pairs: dict | None = None, see
             star = spectrum * np.exp(-0.5 * ((rows - 15.5) / 1.6) ** 2) / 4.01
         transit = 1 - depth * (np.abs(np.linspace(-1, 1, n)) < 0.4)
         product = SimpleNamespace(
-            dark=rng.normal(0.01, 0.002, shape), dead=rng.random(shape) < 0.004, flat=rng.normal(1, 0.03, shape),
+            dark=rng.normal(0.01, 0.002, shape),
+            dead=rng.random(shape) < 0.004,
+            flat=rng.normal(1, 0.03, shape),
             read=np.abs(rng.normal(14, 1, shape)),
             linear_corr=np.array([0.16, 0.99988, -1.5e-10, 1.2e-11, -6e-17, 1.4e-22])[:, None, None]
             * rng.normal(1, 1e-4, (6, *shape)),
@@ -39,11 +43,18 @@ def write_made_up(root: Path, long: bool = False, pairs: dict | None = None, see
         product.raw = np.round((electrons + 1000) * 0.4369).clip(0, 65535).astype(np.uint16)
         folder = root / "train" / "7"
         ch.write_calibration(
-            folder / f"{name}_calibration_0", product.dark, product.dead, product.flat, product.read, product.linear_corr
+            folder / f"{name}_calibration_0",
+            product.dark,
+            product.dead,
+            product.flat,
+            product.read,
+            product.linear_corr,
         )
         ch.write_signal(folder / f"{name}_signal_0.parquet", product.raw, long=long)
         truth[name] = product
-    return SimpleNamespace(root=root, depth=depth, **{name.replace("-", "_"): value for name, value in truth.items()}, of=truth)
+    return SimpleNamespace(
+        root=root, depth=depth, **{name.replace("-", "_"): value for name, value in truth.items()}, of=truth
+    )
 
 
 def as_2024(root: Path) -> Path:

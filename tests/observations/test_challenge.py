@@ -8,11 +8,10 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from made_up_visit import as_2024
 
 from spectramind_nb.core.errors import DamagedFileError, DataMissingError, SchemaError
 from spectramind_nb.observations import challenge as ch
-
-from made_up_visit import as_2024
 
 
 def rewrite(path, change):
@@ -31,7 +30,9 @@ def test_what_we_write_has_the_form_of_the_real_files(sample_root, made_up_kept)
         for path in sample_root.glob(f"train/*/{name}_calibration_0/*.parquet"):
             ours = pq.ParquetFile(made_up_kept.root / "train/7" / path.parent.name / path.name)
             theirs = pq.ParquetFile(path)
-            assert ours.schema_arrow.equals(theirs.schema_arrow) and ours.metadata.num_rows == theirs.metadata.num_rows, path
+            assert (
+                ours.schema_arrow.equals(theirs.schema_arrow) and ours.metadata.num_rows == theirs.metadata.num_rows
+            ), path
 
 
 def test_grids_equal_the_real_ones(sample_root):
@@ -57,7 +58,9 @@ def test_real_sample_opens(sample_root):
 def test_signal_round_trip_reads_only_what_is_needed(tmp_path, long):
     raw = np.random.default_rng(0).integers(0, 65535, (6, 32, 356), dtype=np.uint16)
     ch.write_signal(tmp_path / "a.parquet", raw, long=long)
-    assert pl.read_parquet_schema(tmp_path / "a.parquet") == ({"0": pl.UInt16} if long else {f"column_{k}": pl.UInt16 for k in range(11392)})
+    assert pl.read_parquet_schema(tmp_path / "a.parquet") == (
+        {"0": pl.UInt16} if long else {f"column_{k}": pl.UInt16 for k in range(11392)}
+    )
     assert np.array_equal(ch.read_signal(tmp_path / "a.parquet", "AIRS-CH0").numpy(), raw)
     use = np.zeros((32, 356), bool)
     use[3:5, 40:300] = True
@@ -144,7 +147,9 @@ def test_damaged_signals(made_up):
     refused(SchemaError, 10, "7 frames", "pairs")
     rewrite(path, lambda table: table.head(0))
     refused(SchemaError, 10, "0 frames")
-    rewrite(path, lambda table: table.with_columns(pl.when(pl.int_range(pl.len()) > 3).then("column_2").alias("column_2")))
+    rewrite(
+        path, lambda table: table.with_columns(pl.when(pl.int_range(pl.len()) > 3).then("column_2").alias("column_2"))
+    )
     refused(SchemaError, 10, "column_2", "empty values")
     pl.DataFrame({"0": np.zeros(1500, np.uint16)}).write_parquet(path)
     refused(SchemaError, 10, "1500 values", "32 x 32 = 1024")

@@ -5,12 +5,11 @@ import numpy as np
 import polars as pl
 import pytest
 from astropy.stats import sigma_clip
+from made_up_visit import as_2024, write_made_up
 
 from spectramind_nb.core.errors import NonFiniteError
 from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations import detector
-
-from made_up_visit import as_2024, write_made_up
 
 
 def numpy_chain(raw, product, integration_s):
@@ -43,7 +42,9 @@ def test_equals_plain_numpy_in_both_layouts(tmp_path, long, instrument, integrat
     expected = numpy_chain(made_up.of[instrument].raw, made_up.of[instrument], integration_s)
     found = detector.calibrate_frames(tmp_path, 7, 0, instrument)
     assert np.array_equal(np.isnan(found), np.isnan(expected))
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-9)  # 1e-9 of 1600 electrons: what is left after subtraction
+    np.testing.assert_allclose(
+        found, expected, rtol=1e-12, atol=1e-9
+    )  # 1e-9 of 1600 electrons: what is left after subtraction
 
 
 def test_2024_layout_gives_the_same_frames(tmp_path):
@@ -60,7 +61,9 @@ def test_binning_is_the_mean_of_pairs(per_bin):
     linear_corr = np.zeros((6, 2, 2))
     linear_corr[1] = 1
     mask = np.array([[False, True], [False, False]])
-    calibration = detector.Calibration(np.zeros((2, 2)), np.full((2, 2), 2.0), np.ones((2, 2)), linear_corr, mask, 0.5, -10.0, (0.1, 0.2))
+    calibration = detector.Calibration(
+        np.zeros((2, 2)), np.full((2, 2), 2.0), np.ones((2, 2)), linear_corr, mask, 0.5, -10.0, (0.1, 0.2)
+    )
     found = detector.calibrated_bins(frames, calibration, per_bin)
     pair = (raw[1::2].astype(float) - raw[::2]) / 0.5 / 2.0
     expected = np.array([pair[k : k + per_bin].mean(axis=0) for k in range(0, pairs, per_bin)]).T.reshape(2, 2, -1)

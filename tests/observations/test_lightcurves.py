@@ -5,13 +5,12 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
+from made_up_visit import as_2024, write_made_up
 
 from spectramind_nb.core import configuration
 from spectramind_nb.core.errors import DamagedFileError, DataMissingError, PreflightError, SchemaError, SpectraMindError
 from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations import lightcurves as lc
-
-from made_up_visit import as_2024, write_made_up
 
 CONFIG = configuration.group("detector")
 PLAIN = configuration.group("detector", "plain")
@@ -23,7 +22,11 @@ def curves(made_up_kept):
 
 
 def same(a, b):
-    return all(np.array_equal(getattr(a, what)[name], getattr(b, what)[name]) for what in ("flux", "noise", "time_h") for name in ch.INSTRUMENTS)
+    return all(
+        np.array_equal(getattr(a, what)[name], getattr(b, what)[name])
+        for what in ("flux", "noise", "time_h")
+        for name in ch.INSTRUMENTS
+    )
 
 
 def test_airs_ascends_and_equals_a_plain_sum(made_up_kept):
@@ -63,7 +66,9 @@ def test_noise_is_the_scatter(tmp_path):
         z = (flux - flux.mean(axis=0)) / noise
         assert abs(np.sqrt((z**2).mean()) - 1) < 0.05, name
         photons = np.sqrt(made_up.of[name].star.sum() + (np.pi * 4**2 if name == "FGS1" else 282 * 9) * 2 * 14**2)
-        assert curves.white_noise_ppm(name) < 1.15 * photons / made_up.of[name].star.sum() * 1e6 * (1 if name == "FGS1" else 1.2)
+        assert curves.white_noise_ppm(name) < 1.15 * photons / made_up.of[name].star.sum() * 1e6 * (
+            1 if name == "FGS1" else 1.2
+        )
 
 
 def test_jitter_is_taken_out(tmp_path):
@@ -235,9 +240,15 @@ def test_cosmic_rays_leave_no_trace(made_up, tmp_path):
     for frame, row, column in hits:
         raw[frame, row, column] += 2200  # 5000 electrons
     ch.write_signal(made_up.root / "train/7/AIRS-CH0_signal_0.parquet", raw)
-    hit = {name: lc.extract_visit(made_up.root, 7, config=config) for name, config in (("default", CONFIG), ("plain", PLAIN))}
+    hit = {
+        name: lc.extract_visit(made_up.root, 7, config=config)
+        for name, config in (("default", CONFIG), ("plain", PLAIN))
+    }
     for frame, _, column in hits:
         pair, channel = frame // 2, 320 - column
         sigma = clean.noise["AIRS-CH0"][pair, channel]
-        change = {name: curves.flux["AIRS-CH0"][pair, channel] - clean.flux["AIRS-CH0"][pair, channel] for name, curves in hit.items()}
+        change = {
+            name: curves.flux["AIRS-CH0"][pair, channel] - clean.flux["AIRS-CH0"][pair, channel]
+            for name, curves in hit.items()
+        }
         assert abs(change["default"]) < 3 * sigma and change["plain"] > 10 * sigma
