@@ -49,7 +49,7 @@ def test_an_error_is_a_sentence_in_place(profile, line, words):
 
 
 def test_only_what_differs_from_defaults_is_marked():
-    assert changed_keys("defaults") == {}
+    assert changed_keys(compose_preview("defaults")[0]) == {}
     state = State()
     state.choose("defaults", "trainer.max_epochs=3")
     assert re.findall(r"<b style='border-left[^>]*>\s*(.*?)</b>", room.preview_html(state)) == ["max_epochs: 3"]
@@ -158,3 +158,24 @@ def test_follow_reads_every_line(tmp_path):
     state = State()
     follow(process, state, tmp_path / "none.json")
     assert state.log[-1] == "99" and len(state.log) == state.log.maxlen
+
+
+def test_train_starts_the_command_that_is_shown(workspace):
+    pad = Launchpad("ci_fast", ["data=ariel2025", "data.root=nowhere"])
+    pad.build()
+    pad.train.click()
+    state = pad.wait(120)
+    assert state.phase == "failed" and "Exit code 3" in state.message and "nowhere" in state.message
+
+
+def test_run_true_trains_here_and_renders_without_widgets(workspace, monkeypatch):
+    from types import SimpleNamespace
+
+    from spectramind_nb.runs import runtime
+
+    asked = []
+    run = SimpleNamespace(id="r7", dir="logs/r7", outcome="finished", metrics={"val/score": 0.61})
+    monkeypatch.setattr(runtime, "train", lambda *words: asked.append(words) or run)
+    pad = launchpad("ci_fast", "seed=7", run=True)
+    assert asked == [("ci_fast", ["seed=7"])] and pad.box is None
+    assert "logs/r7" in pad._repr_html_() and "0.61" in pad._repr_html_()
