@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENDINGS', 'split_overrides', 'compose_preview', 'command_line', 'envelope', 'defaults_in', 'changed_keys', 'State',
-           'row', 'profile_html', 'check_html', 'preview_html', 'command_html', 'metrics_html', 'status_html',
+           'labelled', 'profile_html', 'check_html', 'preview_html', 'command_html', 'metrics_html', 'status_html',
            'page_html', 'is_interactive', 'start_training', 'follow', 'Launchpad', 'launchpad']
 
 # %% ../../nbs/apps/53_launchpad.ipynb #imports
@@ -103,8 +103,8 @@ class State:
         self.preview, self.error = compose_preview(profile, self.overrides)
         self.changed = {} if self.error else changed_keys(self.preview)
 
-# %% ../../nbs/apps/53_launchpad.ipynb #row
-def row(label: str, body: str) -> str:
+# %% ../../nbs/apps/53_launchpad.ipynb #labelled
+def labelled(label: str, body: str) -> str:
     "One labelled line of the page; `body` is HTML."
     return f"<div style='margin:4px 0'><b style='display:inline-block;min-width:7em'>{label}</b> {body}</div>"
 
@@ -164,8 +164,8 @@ def status_html(state: State) -> str:
 def page_html(state: State) -> str:
     "The whole launchpad without a single live widget, for committed and unattended notebooks."
     return ("<div><h3 style='margin:4px 0'>SpectraMind launchpad</h3>"
-            + row("Profile", f"<b>{html.escape(state.profile)}</b> {profile_html(state)}")
-            + row("Check", check_html(state)) + row("Command", command_html(state))
+            + labelled("Profile", f"<b>{html.escape(state.profile)}</b> {profile_html(state)}")
+            + labelled("Check", check_html(state)) + labelled("Command", command_html(state))
             + f"<details><summary>Composed configuration</summary>{preview_html(state)}</details>"
             + status_html(state) + "</div>")
 
