@@ -12,6 +12,7 @@ import importlib
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from ..core.errors import NonFiniteError, SchemaError, SpectraMindError
 from ..core.storage import Store, code_digest
 from ..observations.challenge import INSTRUMENTS, Challenge, Visit
 from ..observations.lightcurves import LightCurves, calibrate, lightcurve_store, load_light_curves
-from .transit import duration_h, light_curve, limb_darkening_shares, occultation_gradients
+from .transit import channel_light_curves, duration_h, light_curve, limb_darkening_shares
 
 # %% ../../nbs/physics/21_fitting.ipynb #chebyshev
 def chebyshev(
@@ -118,7 +119,7 @@ def _spikes(flux: torch.Tensor, threshold: float) -> torch.Tensor:
 # %% ../../nbs/physics/21_fitting.ipynb #orbit
 @dataclass(frozen=True)
 class Orbit:
-    "Prior of the geometry: mid-time (h from the middle of the window), AIRS - FGS1 (h), ln speed, impact parameter."
+    "Prior of the geometry: mid-time (h from the middle of the window), AIRS - FGS1 (h), ln speed, b^2."
 
     mean: torch.Tensor  # (4,)
     width: torch.Tensor  # (4,)
@@ -148,10 +149,11 @@ def orbit_prior(
         a_rs, period_d, inclination_deg = (config["unknown"][k] for k in ("a_rs", "period_d", "inclination_deg"))
     # A catalogue that puts the planet beside its star is wrong: there is a transit.
     impact = min(abs(a_rs * math.cos(math.radians(inclination_deg))), 0.9)
-    return Orbit(
-        torch.tensor([0.0, 0.0, math.log(2 * math.pi * a_rs / period_d), impact], dtype=torch.float64),
-        torch.tensor([config["mid_time_width_h"], config["instrument_offset_h"],
-                      widths["speed_width"], widths["impact_width"]], dtype=torch.float64), period_d, middle_h)
+    spread = widths["impact_width"]
+    mean = [0.0, 0.0, math.log(2 * math.pi * a_rs / period_d), impact**2 + spread**2]
+    width = [config["mid_time_width_h"], config["instrument_offset_h"], widths["speed_width"],
+             (4 * impact**2 * spread**2 + 2 * spread**4) ** 0.5]  # of the square of a normal variable
+    return Orbit(torch.tensor(mean, dtype=torch.float64), torch.tensor(width, dtype=torch.float64), period_d, middle_h)
 
 
 def separation_gradients(
@@ -161,14 +163,16 @@ def separation_gradients(
     orbit: Orbit,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (T,) stellar radii; (T, 4) derivatives
     "Separation of planet and star and its derivatives by the geometry; as `transit.sky_separation`."
-    t0, offset, ln_speed, impact = geometry
+    t0, offset, ln_speed, impact2 = geometry
     rate = 2 * math.pi / orbit.period_d
     phase = rate * (time_h - orbit.middle_h - t0 - later * offset) / 24
-    x, y = torch.exp(ln_speed) / rate * torch.sin(phase), impact * torch.cos(phase)
-    z = torch.sqrt(x * x + y * y + 1e-30)
-    by_t0 = (impact * y * torch.sin(phase) * rate - x * torch.exp(ln_speed) * torch.cos(phase)) / (24 * z)
-    gradients = torch.stack([by_t0, later * by_t0, x * x / z, y * torch.cos(phase) / z], dim=1)
-    return torch.where(torch.cos(phase) > 0, z, math.inf), gradients
+    sin, cos = torch.sin(phase), torch.cos(phase)
+    a_rs = torch.exp(ln_speed) / rate
+    # A b^2 a little below 0 is allowed: noise may ask for it, and an estimate cut off at 0 would be biased.
+    z = torch.sqrt((a_rs**2 * sin**2 + impact2 * cos**2).clamp(min=1e-8))
+    by_t0 = (impact2 - a_rs**2) * sin * cos * rate / (24 * z)
+    gradients = torch.stack([by_t0, later * by_t0, a_rs**2 * sin**2 / z, cos**2 / (2 * z)], dim=1)
+    return torch.where(cos > 0, z, math.inf), gradients
 
 
 def limb_darkening_prior(
@@ -237,18 +241,15 @@ class VisitModel:
         depth, level = parameters[at_depth], parameters[at_level]
         slopes, nt = (middle - begin) // 2, in_time.shape[1]
         colours = (end - middle) // nt
-        # Occultation terms once, at the white depth; a channel differs from it by the derivative. Shallow or negative
-        # depths use the curve of a 100 ppm planet, which scales.
+        # Shallow or negative depths use the curve of a 100 ppm planet, which scales.
         z, dz = separation_gradients(c.time_h, parameters[:4], float(i > 0), self.orbit)
         white = _mean(depth, c.sigma**-2).clamp(min=1e-4)
-        k = torch.sqrt(white)
-        hidden, by_z, by_k = occultation_gradients(z, k.expand_as(z)).transpose(1, 2)
-        by_depth = by_k / (2 * k)
         u = self._limb[i] + parameters[begin:middle].reshape(2, slopes) @ in_colour[:, :slopes].T
         shares, by_u1 = _shares_and_derivative(u, 0)
         by_u2 = _shares_and_derivative(u, 1)[1]
         drift = in_time @ (parameters[middle:end].reshape(nt, colours) @ in_colour[:, :colours].T)
-        flux = level * (1 + drift) * (1 - hidden @ shares - by_depth @ (shares * (depth - white)))
+        curve, hidden, by_z, by_depth = channel_light_curves(z, depth, shares, white)
+        flux = level * (1 + drift) * curve
 
         functions = torch.cat([torch.ones_like(z)[:, None], in_time, hidden, by_depth,
                                (dz[:, :, None] * by_z[:, None, :]).flatten(1)], dim=1)
@@ -320,7 +321,7 @@ def _shares_and_derivative(u: torch.Tensor, by: int) -> tuple[torch.Tensor, torc
     return shares, (u.new_tensor(numerator)[:, None] + pull * shares) / whole
 
 # %% ../../nbs/physics/21_fitting.ipynb #descend
-_LONGEST_STEP = torch.tensor([0.3, math.inf, 0.2, 0.2], dtype=torch.float64)  # h, h, ln speed, impact parameter
+_LONGEST_STEP = torch.tensor([0.3, math.inf, 0.2, 0.2], dtype=torch.float64)  # h, h, ln speed, b^2
 
 
 def descend(
@@ -335,7 +336,6 @@ def descend(
     for _ in range(iterations):
         step = _solve(curvature, gradient, damping)
         new = parameters + step * min(1.0, float((_LONGEST_STEP / step[:4].abs().clamp(min=1e-12)).min()))
-        new[3] = new[3].abs()
         attempt = model.normal_equations(new)
         gain = chi2 - attempt[0]
         if gain > 0:
@@ -361,24 +361,28 @@ def find_transit(
     config: Mapping,  # the fit's configuration
 ) -> list[tuple[float, float]]:  # mid-times in h from the middle of the window, changes of ln speed; best first
     "Where a transit of about the expected duration lowers chi2 most."
-    search, ln_speed, impact = config["search"], float(orbit.mean[2]), float(orbit.mean[3])
+    search, ln_speed, impact = config["search"], float(orbit.mean[2]), float(orbit.mean[3]) ** 0.5
     a_rs, inclination = orbit.a_rs(ln_speed), orbit.inclination_deg(ln_speed, impact)
     half = float(curves[0].time_h[-1] - curves[0].time_h[0]) / 2
     reach = half + 0.3 * float(duration_h(orbit.period_d, a_rs, inclination, 0.1))
     t0 = torch.arange(-reach, reach, search["step_h"], dtype=torch.float64)
+    # The catalogue may be worse than it says: durations 30 % off are tried in any case.
+    furthest = 2 * max(0.15, float(orbit.width[2]))
     found = []
-    for factor in search["duration_factors"]:
-        gain = -((t0 / orbit.width[0]) ** 2) - (math.log(factor) / float(orbit.width[2])) ** 2
+    steps = round(furthest / search["duration_step"])
+    for slower in search["duration_step"] * np.arange(-steps, steps + 1):
+        gain = -((t0 / orbit.width[0]) ** 2) - (slower / float(orbit.width[2])) ** 2
         for c in curves:
-            dip = 1 - light_curve(c.time_h / 24, (orbit.middle_h + t0) / 24, orbit.period_d * factor, a_rs, inclination,
-                                  0.1, 0.2, 0.2)
+            dip = 1 - light_curve(c.time_h / 24, (orbit.middle_h + t0) / 24, orbit.period_d * math.exp(slower), a_rs,
+                                  inclination, 0.1, 0.2, 0.2)
             good = c.good[:, 0].double()
-            drift, _ = torch.linalg.qr(good[:, None] * chebyshev(c.phase, config["drift"]["time_degree"]))
-            dip = dip * good
-            dip = dip - dip @ drift @ drift.T
-            match = (dip @ ((1 - c.flux[:, 0]) * good)).clamp(min=0)
-            gain = gain + match**2 / ((dip**2).sum(1) + 1e-12) / c.sigma[0] ** 2
-        found += [(float(g), float(t), -math.log(factor)) for g, t in zip(gain, t0)]
+            shapes = good[:, None] * chebyshev(c.phase, config["drift"]["time_degree"])
+            width = torch.tensor([1.0] + [config["drift"]["amplitude"]] * (shapes.shape[1] - 1), dtype=torch.float64)
+            inner = torch.linalg.inv(shapes.T @ shapes + torch.diag((c.sigma[0] / width) ** 2))
+            clean = dip * good - (dip @ shapes @ inner) @ shapes.T
+            match = (clean @ ((1 - c.flux[:, 0]) * good)).clamp(min=0)
+            gain = gain + match**2 / ((clean * dip).sum(1) + 1e-12) / c.sigma[0] ** 2
+        found += [(float(g), float(t), -float(slower)) for g, t in zip(gain, t0)]
     starts = []
     for _, t, faster in sorted(found, reverse=True):
         if all(abs(t - other) > 0.5 for other, _ in starts):
@@ -395,14 +399,19 @@ def fit_white(
     config: Mapping,
 ) -> tuple[VisitModel, torch.Tensor]:  # the white-light model and its best parameters
     "Fit one white light curve of each instrument from several starting points."
-    white = [c.white().rebin(config["search"]["bins"]) for c in curves]
-    model, best = VisitModel(white, orbit, temperature_k, config), None
+    search, best = config["search"], None
+    white = [c.white().rebin(search["bins"]) for c in curves]
+    model = VisitModel(white, orbit, temperature_k, config)
     for t0, faster in find_transit(white, orbit, config):
         start = model.mean.clone()
         start[0], start[2] = t0, start[2] + faster
         start[model.depths] = 0.005
+        _, curvature, gradient = model.normal_equations(start)
+        start[4:] += _solve(curvature[4:, 4:], gradient[4:])
         result = descend(model, start, config["iterations"], 10 * config["tolerance"])
         best = result if best is None or result[1] < best[1] else best
+        if best[1] < search["good_chi2"] * sum(len(c.time_h) for c in white):
+            break
     return model, best[0]
 
 # %% ../../nbs/physics/21_fitting.ipynb #refine-noise
@@ -494,6 +503,18 @@ class VisitFit:
         return fig
 
 
+@contextmanager
+def _one_thread():
+    "One thread for torch: sums keep their order on any machine, and visits side by side use the cores better."
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def fit_visit(
     light_curves: LightCurves,
     star: Mapping[str, float] | None,  # row of the star table: sma, P, i, Ts; NaN, missing or None = unknown
@@ -562,7 +583,8 @@ def _depth_covariance(
 
 def _geometry(model: VisitModel, parameters: torch.Tensor) -> dict[str, float]:
     "The orbit in words that people use."
-    t0, offset, ln_speed, impact = (float(v) for v in parameters[:4])
+    t0, offset, ln_speed, impact2 = (float(v) for v in parameters[:4])
+    impact = max(0.0, impact2) ** 0.5
     a_rs, inclination = model.orbit.a_rs(ln_speed), model.orbit.inclination_deg(ln_speed, impact)
     k = max(0.0, float(parameters[model.depths][1:].median())) ** 0.5
     return {"mid_time_h": model.orbit.middle_h + t0, "offset_h": offset, "period_d": model.orbit.period_d, "a_rs": a_rs,

@@ -1,0 +1,155 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from synthetic_visits import observe
+
+from spectramind_nb.core.configuration import group
+from spectramind_nb.core.errors import SchemaError
+from spectramind_nb.physics.fitting import combine_visits, common_noise, fit_visit, normalise
+
+
+@pytest.fixture(scope="module")
+def realisations():
+    """32 short visits with random orbits, stars, spectra and drifts, fitted."""
+    done = []
+    for seed in range(32):
+        light_curves, star, truth = observe(seed)
+        done.append((fit_visit(light_curves, star), torch.from_numpy(truth)))
+    return done
+
+
+def test_errors_of_depths_are_as_large_as_their_sigmas(realisations):
+    z = torch.stack([(fit.depth - truth) / fit.sigma for fit, truth in realisations])
+    assert 0.95 < float((z[:, 1:] ** 2).mean() ** 0.5) < 1.05
+    assert 0.7 < float((z[:, 0] ** 2).mean() ** 0.5) < 1.3  # 32 values know their rms to 12 %
+
+
+def test_the_whole_covariance_is_true_not_only_its_diagonal(realisations):
+    modes = []
+    for fit, truth in realisations:
+        values, vectors = torch.linalg.eigh(fit.covariance)
+        modes.append(((fit.depth - truth) @ vectors / values.sqrt())[[-1, -2, -3, 0, 1, 2, 100]])
+    assert 0.85 < float((torch.stack(modes) ** 2).mean() ** 0.5) < 1.15
+
+
+def test_white_depth_is_unbiased_and_near_the_noise(realisations):
+    z = [(fit.diagnostics["white_depth"] - float(truth[1:].mean())) / fit.diagnostics["white_sigma"]
+         for fit, truth in realisations]
+    assert abs(np.mean(z)) < 0.6 and 0.7 < np.sqrt(np.mean(np.square(z))) < 1.35
+
+
+def test_covariance_is_symmetric_positive_definite_and_has_a_common_mode(realisations):
+    for fit, _ in realisations:
+        assert torch.equal(fit.covariance, fit.covariance.T) and torch.linalg.eigvalsh(fit.covariance).min() > 0
+        off = fit.covariance[1:, 1:] - torch.diag(fit.covariance.diagonal()[1:])
+        assert off.mean() > 0
+        assert fit.diagnostics["converged"]
+
+
+def test_a_full_visit_finds_orbit_and_depth():
+    light_curves, star, truth = observe(100, bins=(3375, 1125), impact=0.3, mid_time_h=4.1)
+    fit = fit_visit(light_curves, star)
+    assert abs(fit.geometry["mid_time_h"] - 4.1) < 0.005 and abs(fit.geometry["impact"] - 0.3) < 0.15
+    assert float(fit.sigma[0]) < 150e-6 and fit.diagnostics["white_sigma"] < 100e-6
+    assert float((((fit.depth - torch.from_numpy(truth)) / fit.sigma) ** 2).mean()) < 1.3
+    assert 0.9 < fit.diagnostics["chi2_AIRS"] < 1.1 and 0.9 < fit.diagnostics["chi2_FGS1"] < 1.1
+
+
+@pytest.mark.parametrize("mid_time_h", [0.6, 1.5, 6.2, 7.1])
+def test_a_transit_cut_by_the_window_is_found_and_less_certain(mid_time_h):
+    light_curves, star, truth = observe(7, mid_time_h=mid_time_h)
+    fit = fit_visit(light_curves, star)
+    assert fit.diagnostics["coverage"] < 0.95
+    assert abs(fit.diagnostics["white_depth"] - truth[1:].mean()) < 4 * fit.diagnostics["white_sigma"]
+
+
+@pytest.mark.parametrize("depth", [330e-6, 490e-6, 0.0])
+def test_shallow_planets_and_none_give_finite_depths(depth):
+    for seed in range(3):
+        light_curves, star, truth = observe(seed, depth=depth)
+        fit = fit_visit(light_curves, star)
+        assert fit.depth.isfinite().all() and torch.linalg.eigvalsh(fit.covariance).min() > 0
+        assert abs(fit.diagnostics["white_depth"] - truth[1:].mean()) < 4 * fit.diagnostics["white_sigma"]
+
+
+@pytest.mark.parametrize("star", [None, {}, {"sma": math.nan, "P": math.nan, "i": math.nan, "Ts": math.nan}])
+def test_an_unknown_star_widens_the_error_but_not_the_bias(star):
+    light_curves, known, truth = observe(5, bins=(900, 300), impact=0.2)
+    fit = fit_visit(light_curves, star)
+    assert abs(fit.diagnostics["white_depth"] - truth[1:].mean()) < 4 * fit.diagnostics["white_sigma"]
+    assert fit.diagnostics["white_sigma"] > 0.9 * fit_visit(light_curves, known).diagnostics["white_sigma"]
+
+
+def test_outliers_and_broken_values_do_not_move_the_depths():
+    light_curves, star, _ = observe(3)
+    clean = fit_visit(light_curves, star)
+    rng = np.random.default_rng(0)
+    airs = light_curves.flux["AIRS-CH0"]
+    airs[rng.integers(0, len(airs), 60), rng.integers(0, 282, 60)] *= 1.5
+    airs[17, 100:110] = np.nan
+    airs[:, 200] = np.nan
+    light_curves.flux["FGS1"][[5, 333]] *= 1.3
+    fit = fit_visit(light_curves, star)
+    seen = torch.arange(283) != 201
+    assert ((fit.depth - clean.depth)[seen].abs() < 1.0 * clean.sigma[seen]).all()
+    assert fit.sigma[201] > 0.05 and fit.depth.isfinite().all()
+
+
+def test_noise_that_is_larger_than_announced_is_noticed():
+    light_curves, star, _ = observe(4)
+    told = replace(light_curves, noise={name: noise / 2 for name, noise in light_curves.noise.items()})
+    honest, fooled = fit_visit(light_curves, star), fit_visit(told, star)
+    assert fooled.diagnostics["chi2_AIRS"] == pytest.approx(4 * honest.diagnostics["chi2_AIRS"], rel=0.1)
+    assert torch.allclose(fooled.sigma[1:], honest.sigma[1:], rtol=0.1)
+
+
+def test_red_noise_common_to_all_channels_widens_the_white_depth():
+    light_curves, star, _ = observe(6, bins=(900, 300))
+    before = fit_visit(light_curves, star)
+    walk = np.zeros(300)
+    for i, kick in enumerate(np.random.default_rng(1).normal(size=299), 1):
+        walk[i] = 0.92 * walk[i - 1] + 0.4 * kick
+    light_curves.flux["AIRS-CH0"][:] *= 1 + 500e-6 * walk[:, None]
+    after = fit_visit(light_curves, star)
+    assert after.diagnostics["red_AIRS"] > 1.3 > before.diagnostics["red_AIRS"]
+    assert after.diagnostics["white_sigma"] > 1.5 * before.diagnostics["white_sigma"]
+
+
+def test_white_noise_is_not_taken_for_red():
+    curves = normalise(observe(8)[0])[1]
+    config, rng = group("fit")["red_noise"], np.random.default_rng(2)
+    reds = [common_noise(torch.from_numpy(rng.normal(size=curves.flux.shape)) * curves.sigma, curves, 0, config)[1]
+            for _ in range(30)]
+    assert np.mean(reds) < 1.15
+
+
+def test_the_same_visit_gives_the_same_bits():
+    light_curves, star, _ = observe(9)
+    first, second = fit_visit(light_curves, star), fit_visit(light_curves, star)
+    assert torch.equal(first.depth, second.depth) and torch.equal(first.covariance, second.covariance)
+
+
+def test_two_visits_are_better_than_one_and_as_the_normal_distribution_says():
+    one, two = (fit_visit(*observe(seed)[:2]) for seed in (20, 21))
+    both = combine_visits([one, two])
+    assert (both.sigma < torch.minimum(one.sigma, two.sigma)).all()
+    twice = combine_visits([one, one])
+    assert torch.allclose(twice.depth, one.depth, rtol=1e-6) and torch.allclose(twice.sigma, one.sigma / 2**0.5, rtol=1e-6)
+    assert combine_visits([one]) is one
+
+
+def test_visits_of_different_planets_are_refused():
+    fit = fit_visit(*observe(20)[:2])
+    with pytest.raises(SchemaError, match="2 planets") as error:
+        combine_visits([fit, replace(fit, planet_id=2)])
+    assert error.value.exit_code == 10
+
+
+def test_curves_that_do_not_fit_together_are_named():
+    light_curves, star, _ = observe(1, planet_id=77)
+    light_curves.time_h["AIRS-CH0"] = light_curves.time_h["AIRS-CH0"][:-1]
+    with pytest.raises(SchemaError, match="planet 77, AIRS-CH0"):
+        fit_visit(light_curves, star)
