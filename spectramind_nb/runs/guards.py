@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -156,12 +156,15 @@ class NumericsGuard(Callback):
             if parameter.grad is not None and not all_finite(parameter.grad):
                 raise NonFiniteError(f"the gradient of '{name}' is not finite", self._where, "Lower model.optimizer.lr")
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.weights:
+            _all_weights_finite(pl_module.named_parameters(), self._where)
+
     def _check_weights(self, pl_module: LightningModule) -> None:
-        if not self.weights:
-            return
-        for name, tensor in pl_module.state_dict().items():
-            if not all_finite(tensor):
-                raise NonFiniteError(f"the weight '{name}' is not finite", f"after {self._where}", "These weights were not saved")
+        if self.weights:
+            _all_weights_finite(pl_module.state_dict().items(), self._where)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_weights(pl_module)
@@ -171,6 +174,12 @@ class NumericsGuard(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._check_weights(pl_module)
+
+
+def _all_weights_finite(weights: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
+    for name, tensor in weights:
+        if not all_finite(tensor):
+            raise NonFiniteError(f"the weight '{name}' is not finite", f"after {where}", "These weights were not saved")
 
 
 def _planets(batch: Mapping[str, torch.Tensor], tensor: torch.Tensor, good: torch.Tensor | None = None) -> str:
@@ -576,8 +585,7 @@ def history(
     if not path.is_file():
         return pd.DataFrame(columns=list(MetricsFile._FIRST))
     table = pd.read_csv(path)
-    resumed_at = table.groupby("attempt")["step"].min()
-    redone = np.zeros(len(table), dtype=bool)
-    for attempt, step in resumed_at.items():
-        redone |= ((table["attempt"] < attempt) & (table["step"] >= step)).to_numpy()
-    return table[~redone].sort_values(["step", "attempt"], kind="stable").reset_index(drop=True)
+    metrics = table.drop(columns=list(MetricsFile._FIRST))
+    table["reported"] = metrics.notna().astype(int).astype(str).agg("".join, axis=1)
+    latest = table.sort_values("attempt", kind="stable").drop_duplicates(["step", "reported"], keep="last")
+    return latest.sort_values("step", kind="stable").drop(columns="reported").reset_index(drop=True)

@@ -38,7 +38,6 @@ def prepare_process(
     """Set environment variables and threads as the profile says, before CUDA starts."""
     if config.trainer.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        os.environ.setdefault("MKL_CBWR", "AUTO")
     os.environ.update({name: str(value) for name, value in config.trainer.env.items()})
     pin_threads(config.trainer.threads)
 
