@@ -117,10 +117,11 @@ class NumericsGuard(Callback):
         for name, tensor in batch.items():
             shape = self.shapes.get(name)
             if shape is not None and tuple(tensor.shape[1:]) != shape:
-                found = tuple(tensor.shape[1:])
-                raise SchemaError(f"tensor '{name}' has shape {found} a planet instead of {shape}", self._where, "Check the data module")
+                what = f"tensor '{name}' has shape {tuple(tensor.shape[1:])} a planet instead of {shape}"
+                raise SchemaError(what, self._where, "Check the data module")
             if isinstance(tensor, torch.Tensor) and not all_finite(tensor):
-                raise NonFiniteError(f"tensor '{name}' of {_planets(batch, tensor)} is not finite", self._where, "Check this planet's data")
+                what = f"tensor '{name}' of {_planets(batch, tensor)} is not finite"
+                raise NonFiniteError(what, self._where, "Check this planet's data")
 
     def _check_outputs(self, batch: Mapping[str, torch.Tensor], result: Any) -> None:
         if not (isinstance(result, tuple) and len(result) == len(self.output_shapes)):
@@ -128,10 +129,11 @@ class NumericsGuard(Callback):
         length = len(next(iter(batch.values())))
         for (name, shape), tensor in zip(self.output_shapes.items(), result, strict=True):
             if tuple(tensor.shape) != (length, *shape):
-                found = tuple(tensor.shape)
-                raise SchemaError(f"the model's {name} has shape {found} instead of {(length, *shape)}", self._where, "Check the model")
+                what = f"the model's {name} has shape {tuple(tensor.shape)} instead of {(length, *shape)}"
+                raise SchemaError(what, self._where, "Check the model")
             if not all_finite(tensor):
-                raise NonFiniteError(f"the model's {name} of {_planets(batch, tensor)} is not finite", self._where, "Check the model")
+                what = f"the model's {name} of {_planets(batch, tensor)} is not finite"
+                raise NonFiniteError(what, self._where, "Check the model")
         sigma = result[-1].detach()
         if not bool((sigma > 0).all()):
             raise SchemaError(f"the model's sigma of {_planets(batch, sigma, sigma > 0)} is not positive", self._where, "Floor it")
@@ -388,7 +390,8 @@ class SafePoints(Callback):
             raise self.signals.error(self.path)
         if late:
             self.on_event("wall", left_s=round(self.wall.left_s, 3), needed_s=round(self.wall.needed_s, 3))
-            remedy = f"Run the same command again to resume from {self.path}" if self.path else "Give it a larger trainer.wall.budget"
+            resume = f"Run the same command again to resume from {self.path}"
+            remedy = resume if self.path else "Give it a larger trainer.wall.budget"
             raise WallReached("the wall-time budget is used up", f"{self.wall.budget_s:.0f} s", remedy)
 
     def _due(self) -> bool:

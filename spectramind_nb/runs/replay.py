@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ..core.configuration import config_hash, validate
 from ..core.environment import workspace
@@ -155,7 +155,8 @@ def replay(
     prepare_process(config)
     verdict = expectation(record, config, audit.package_digest(), data_manifest(open_data(config)), audit.environment())
     if verdict.word == "impossible" and tolerance == "none":
-        raise ReplayMismatch(f"run {original.id} cannot be repeated exactly: {verdict.reasons[0]}", original.dir, "See what changed, or use --tolerance stat")
+        what = f"run {original.id} cannot be repeated exactly: {verdict.reasons[0]}"
+        raise ReplayMismatch(what, original.dir, "See what changed, or use --tolerance stat")
     again = train_again(config, original)
     steps, difference = first_difference(original, again, tolerance)
     if difference is not None:

@@ -46,8 +46,8 @@ from spectramind_nb.runs.guards import (
     weights_digest,
 )
 from spectramind_nb.runs.stages import (
-    Filled, calibrate, check_devices, check_disk, data_manifest, data_module, fill_split, fill_stores, fit,
-    naive_statistics, open_data, prepare_process, restored_determinism, splits_of,
+    Filled, check_devices, check_disk, data_manifest, data_module, fill_split, naive_statistics, open_data, prepare_process,
+    restored_determinism, splits_of,
 )
 
 # %% ../../nbs/runs/43_runtime.ipynb #trusted-class
@@ -61,7 +61,8 @@ def trusted_class(
 
     Raises `ConfigError` unless it is a class defined in this package, torch or pytorch_lightning.
     """
-    refusal = ConfigError(f"'{target}' may not be built from a configuration", "_target_", f"Use a class of {', '.join(_TRUSTED)}")
+    what, remedy = f"'{target}' may not be built from a configuration", f"Use a class of {', '.join(_TRUSTED)}"
+    refusal = ConfigError(what, "_target_", remedy)
     if target.split(".")[0] not in _TRUSTED:
         raise refusal
     try:
@@ -185,11 +186,12 @@ class Run:
 
     def plot(self) -> Any:
         """The learning curve: training loss and validation score by step, as a matplotlib figure."""
-        from matplotlib.figure import Figure
+        from matplotlib import pyplot as plt
 
         table = self.history
-        figure = Figure(figsize=(6.0, 2.6), layout="constrained")
-        for axis, name in zip(figure.subplots(1, 2), ("train/loss", "val/score"), strict=True):
+        figure, axes = plt.subplots(1, 2, figsize=(6.0, 2.6), dpi=80, layout="constrained")
+        plt.close(figure)  # a notebook shows the returned figure, and only that
+        for axis, name in zip(axes, ("train/loss", "val/score"), strict=True):
             if name in table:
                 known = table[["step", name]].dropna()
                 axis.plot(known["step"], known[name], marker="." if len(known) < 30 else None, color="#0072b2")
@@ -197,9 +199,9 @@ class Run:
             axis.set_title(name)
         for name, style in (("val/score_mean", ":"), ("val/score_fit", "--")):
             if name in self.metrics:
-                figure.axes[1].axhline(self.metrics[name], color="0.4", ls=style, lw=1, label=name.removeprefix("val/"))
-        if figure.axes[1].get_legend_handles_labels()[0]:
-            figure.axes[1].legend(fontsize=8)
+                axes[1].axhline(self.metrics[name], color="0.4", ls=style, lw=1, label=name.removeprefix("val/"))
+        if axes[1].get_legend_handles_labels()[0]:
+            axes[1].legend(fontsize=8)
         return figure
 
     def __str__(self) -> str:
@@ -213,8 +215,8 @@ class Run:
             "config": (record.get("config_hash") or "")[:12], "code": ((record.get("git") or {}).get("commit") or "no commit")[:12],
             "wall": f"{(record.get('wall') or {}).get('used_s') or 0:.1f} s", "directory": self.dir,
         }
-        body = "".join(f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(str(value))}</td></tr>"
-                       for name, value in rows.items())
+        cell = "<tr><th style='text-align:left'>{}</th><td style='text-align:left'>{}</td></tr>"
+        body = "".join(cell.format(escape(name), escape(str(value))) for name, value in rows.items())
         return f"<table><caption><b>run {escape(self.id)}</b></caption>{body}</table>"
 
 
@@ -222,8 +224,8 @@ def _score_line(metrics: Mapping[str, float], before: str = "") -> str:
     """`val/score 0.61 (training mean 0.00, raw fit 0.43)`, or nothing."""
     if metrics.get("val/score") is None:
         return ""
-    beside = [f"{words} {metrics[name]:.4f}" for name, words in (("val/score_mean", "training mean"), ("val/score_fit", "raw fit"))
-              if metrics.get(name) is not None]
+    names = {"val/score_mean": "training mean", "val/score_fit": "raw fit"}
+    beside = [f"{words} {metrics[name]:.4f}" for name, words in names.items() if metrics.get(name) is not None]
     return f"{before}val/score {metrics['val/score']:.4f}" + (f" ({', '.join(beside)})" if beside else "")
 
 # %% ../../nbs/runs/43_runtime.ipynb #trainer-arguments
@@ -276,8 +278,8 @@ class Lines(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         done = trainer.current_epoch + 1
-        final = done == trainer.max_epochs
-        if trainer.state.fn != "fit" or not trainer.is_global_zero or (not final and time.monotonic() - self._last < self.interval_s):
+        soon = done != trainer.max_epochs and time.monotonic() - self._last < self.interval_s
+        if trainer.state.fn != "fit" or not trainer.is_global_zero or soon:
             return
         self._last = time.monotonic()
         shown = [f"{name} {float(trainer.callback_metrics[name]):.4f}" for name in ("train/loss", "val/nll", "val/score")
@@ -288,14 +290,15 @@ class Lines(Callback):
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's tips and hints to itself; errors and our own lines remain."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero")]
+    names = ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\b")
-            warnings.filterwarnings("ignore", message=r".*(does not have many workers|log_every_n_steps|smaller than the logging).*")
+            warnings.filterwarnings("ignore", message=r".*(does not have many workers|smaller than the logging).*")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -344,7 +347,8 @@ def destination(
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     name = config.run_id or f"{stamp}-{config.launch.choices.trainer}"
     if config.run_id and (logs / name).exists():
-        raise ConfigError(f"there already is a run '{name}'", logs / name, "Choose another run_id, or resume that run by its name")
+        remedy = "Choose another run_id, or resume that run by its name"
+        raise ConfigError(f"there already is a run '{name}'", logs / name, remedy)
     return _new_directory(logs, name)
 
 
@@ -361,7 +365,8 @@ def _continue(run: Run, config: DictConfig) -> Destination:
     changed = differences(run.config, config)
     changed = [key for key in changed if key.split(".")[0] not in ("trainer", "paths", "launch", "run_id", "logger")]
     if changed:
-        raise ConfigError(f"run {run.id} had another {changed[0]}", "resume", "Only trainer settings may change when a run continues")
+        remedy = "Only trainer settings may change when a run continues"
+        raise ConfigError(f"run {run.id} had another {changed[0]}", "resume", remedy)
     last = run.checkpoint or run.dir / "checkpoints" / "last.ckpt"
     if not last.is_file():
         raise DataMissingError("there is no checkpoint to continue from", last, "Use --resume never to start again")
@@ -405,7 +410,8 @@ def _execute(command: str, config: DictConfig, target: Destination, **fields: An
             choices=OmegaConf.to_container(config.launch.choices), wall={"budget_s": wall.budget_s, "used_s": None},
             data=before.get("data", {"manifest_root": None, "files": {}}), **fields,
         ) as record:
-            with Watchdog(wall, signals, lambda: record.finish("wall", WallReached.exit_code, "stuck at the end of the budget")):
+            stuck = "wall", WallReached.exit_code, "stuck at the end of the budget"
+            with Watchdog(wall, signals, lambda: record.finish(*stuck)):
                 with quiet_lightning(), restored_determinism():
                     _Training(config, target, wall, signals, record).run()
     return Run(target.dir)
@@ -535,7 +541,8 @@ class _Training:
             stop = profile.early_stop
             callbacks.append(EarlyStopping(stop.monitor, mode=stop.mode, patience=stop.patience, check_finite=False))
         if profile.enable_checkpointing:
-            rule = {"monitor": keep.monitor, "mode": keep.mode, "auto_insert_metric_name": False, "enable_version_counter": False}
+            rule = {"monitor": keep.monitor, "mode": keep.mode}
+            rule |= {"auto_insert_metric_name": False, "enable_version_counter": False}
             callbacks.append(ModelCheckpoint(self.dir / "checkpoints", "best", save_top_k=1, **rule))
             if keep.save_top_k not in (0, 1):
                 name = "epoch{epoch:04d}-step{step:07d}"
@@ -626,11 +633,11 @@ def _revisited(
     """A recorded visit to a finished run: its configuration and its model with the weights it kept."""
     run = Run.open(run)
     config = _composed(command, None, [*run.overrides, *overrides], {}) if overrides else run.config
-    here = workspace()
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+    here, stamp = workspace(), datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+    record_file = here / "logs" / "invocations" / f"{stamp}-{command}.json"
     with audit.recorded(
-        here / "logs" / "invocations" / f"{stamp}-{command}.json", here / "logs" / "audit.jsonl", here / "v50_debug_log.md", command,
-        run.id, overrides=list(overrides), config_hash=config_hash(config), parent=str(run.dir),
+        record_file, here / "logs" / "audit.jsonl", here / "v50_debug_log.md", command, run.id,
+        overrides=list(overrides), config_hash=config_hash(config), parent=str(run.dir),
     ) as record, Signals(), quiet_lightning(), restored_determinism():
         prepare_process(config)
         check_devices(config.trainer.accelerator, config.trainer.devices)

@@ -162,7 +162,8 @@ class Clock:
 
     def __init__(self, seed):
         self.random, self.now = random.Random(seed), 0.0
-        self.mean = {"step": self.random.uniform(0.2, 5), "validation": self.random.uniform(0.2, 20), "save": self.random.uniform(0, 4)}
+        ranges = {"step": (0.2, 5), "validation": (0.2, 20), "save": (0, 4)}
+        self.mean = {kind: self.random.uniform(*limits) for kind, limits in ranges.items()}
 
     def work(self, kind):
         self.now += self.mean[kind] * self.random.uniform(0.5, 1.5)
@@ -243,7 +244,7 @@ def test_the_budget_starts_where_the_anchor_says(monkeypatch):
 
 def test_the_digest_sees_names_types_shapes_and_bits():
     base = {"a": torch.zeros(2, 3)}
-    others = [{"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3, dtype=torch.float64)}, {"a": -torch.zeros(2, 3)},
+    others = [{"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": -torch.zeros(2, 3)}, {"a": torch.zeros(2, 3).double()},
               {"a": torch.zeros(2, 3, dtype=torch.bfloat16)}, {"a": torch.zeros(2, 3), "c": torch.tensor(0)}]
     digests = [weights_digest(state) for state in [base, *others]]
     assert len(set(digests)) == len(digests) and weights_digest({"a": torch.zeros(3, 2).T}) == digests[0]
