@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['chebyshev', 'Curves', 'normalise', 'Orbit', 'orbit_prior', 'separation_gradients', 'limb_darkening_prior',
-           'VisitModel', 'descend', 'find_transit', 'fit_white', 'refine_noise', 'common_noise', 'VisitFit',
-           'fit_visit', 'combine_visits', 'fit_store', 'fit']
+           'VisitModel', 'descend', 'find_transit', 'fit_white', 'refine_noise', 'slow_factor', 'common_noise',
+           'common_shapes', 'VisitFit', 'fit_visit', 'combine_visits', 'fit_store', 'fit']
 
 # %% ../../nbs/physics/21_fitting.ipynb #imports
 import importlib
@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class Curves:
     def rebin(self, bins: int) -> "Curves":
         "Neighbouring time bins averaged so that about `bins` are left."
         n = max(1, len(self.time_h) // bins)
-        fold = lambda v: v[: len(v) // n * n].unflatten(0, (-1, n))  # noqa: E731
+        fold = lambda v: v[: len(v) // n * n].unflatten(0, (-1, n))
         good, count = fold(self.good), fold(self.good).sum(1)
         flux = torch.where(count > 0, (fold(self.flux) * good).sum(1) / count.clamp(min=1), 1.0)
         return replace(self, time_h=fold(self.time_h).mean(1), phase=fold(self.phase).mean(1), flux=flux,
@@ -218,6 +219,12 @@ class VisitModel:
         self._in_colour = [chebyshev(c.colour, drift["wavelength_degree"]) for c in curves]
         self._limb = [limb_darkening_prior(c.wavelength_um, temperature_k, limb) for c in curves]
 
+    def with_curves(self, curves: list[Curves]) -> "VisitModel":
+        "The same model for the same light curves with other noise or other outliers."
+        model = copy(self)
+        model.curves = curves
+        return model
+
     @property
     def depths(self) -> slice:
         "Where the depths are among the parameters."
@@ -301,12 +308,12 @@ class VisitModel:
                     curvature[at, to] += block[:, n + a, n + b]
         return chi2, curvature, gradient
 
-    def common_response(self, i: int, parameters: torch.Tensor) -> torch.Tensor:
-        "(P, P) sum over time of g g^T, g = how noise common to all channels of instrument i pulls the gradient."
+    def common_response(self, i: int, parameters: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
+        "(P, P) sum over time of g g^T, g = how noise of a shape (C,) over instrument i's channels pulls the gradient."
         c = self.curves[i]
         _, functions, k_own = self.linearise(i, parameters)
         pull = functions.new_zeros(len(parameters), functions.shape[1])
-        weighted = k_own * c.sigma[:, None, None] ** -2
+        weighted = k_own * (shape / c.sigma**2)[:, None, None]
         shared, depth, level = self._own(i)
         pull[shared], pull[depth], pull[level] = weighted[:, :-2].sum(0), weighted[:, -2], weighted[:, -1]
         return pull @ (functions.T @ functions) @ pull.T
@@ -435,24 +442,56 @@ def refine_noise(
     return refined
 
 
+def _slow_power(
+    series: torch.Tensor,  # (T, N) residuals
+    window_h: float,
+    fitted: float,  # how many slow shapes the fit has taken out of each
+    shortest_h: float,
+) -> tuple[torch.Tensor, float]:  # (N,) mean power of slow cosines, how many of them there are to judge by
+    "Power per bin at periods that can look like part of a transit; the variance, for white noise."
+    bins = len(series)
+    orders = torch.arange(1, min(int(2 * window_h / shortest_h), bins // 2) + 1, dtype=torch.float64)
+    waves = torch.cos(math.pi * orders * (torch.arange(bins)[:, None] + 0.5) / bins) * (2 / bins) ** 0.5
+    effective = max(1.0, len(orders) - fitted)
+    return ((waves.T @ series) ** 2).sum(0) / effective, effective
+
+
+def slow_factor(
+    residual: torch.Tensor,  # (T, C) relative flux
+    curves: Curves,
+    fitted: float,
+    shortest_h: float,
+) -> float:
+    "Slow over white scatter of a single channel, averaged over all, at least 1."
+    window_h = float(curves.time_h[-1] - curves.time_h[0])
+    power, _ = _slow_power(residual / curves.sigma, window_h, fitted, shortest_h)
+    return max(1.0, float(power.mean())) ** 0.5
+
+
 def common_noise(
     residual: torch.Tensor,  # (T, C) relative flux
     curves: Curves,
-    fitted: int,  # slow shapes that the fit has taken out of the residuals
+    shape: torch.Tensor,  # (C,) how the channels share it; of length 1 in units of their noise
+    fitted: float,
     config: Mapping,  # the red_noise part of the fit's configuration
-) -> tuple[float, float]:  # variance of a bin, red over white scatter of the mean channel
-    "Variance per bin of noise common to all channels at the periods of transits."
-    weight = curves.sigma**-2
-    mean = residual @ weight / weight.sum()
-    bins, window = len(mean), float(curves.time_h[-1] - curves.time_h[0])
-    orders = torch.arange(1, min(int(2 * window / config["shortest_h"]), bins // 2) + 1, dtype=torch.float64)
-    waves = torch.cos(math.pi * orders * (torch.arange(bins)[:, None] + 0.5) / bins) * (2 / bins) ** 0.5
-    total = float((mean**2).sum()) / (bins - fitted)
-    effective = max(1, len(orders) - fitted)
-    slow = float(((mean @ waves) ** 2).sum()) / effective
+) -> tuple[float, float]:  # variance of a bin beyond independent channels, red over white scatter
+    "Noise that the channels share, at the periods of transits."
+    series = residual @ (shape / curves.sigma**2)
+    window_h = float(curves.time_h[-1] - curves.time_h[0])
+    slow, periods = _slow_power(series[:, None], window_h, fitted, config["shortest_h"])
+    total = float((series**2).sum()) / (len(series) - fitted)
     # A score of periods measures its own power to some 30 %; the prior keeps that from being taken for red noise.
-    red = max(1.0, (effective * slow / total + config["prior_periods"]) / (effective + config["prior_periods"]))
-    return max(0.0, red * total - float(1 / weight.sum())), red**0.5
+    red = max(1.0, (periods * float(slow[0]) / total + config["prior_periods"]) / (periods + config["prior_periods"]))
+    return max(0.0, red * total - 1), red**0.5
+
+
+def common_shapes(
+    curves: Curves,
+    degree: int,  # polynomials in wavelength up to this
+) -> torch.Tensor:  # (degree + 1, C), orthonormal in units of the channels' noise; one for a single channel
+    "Smooth shapes along the wavelength in which noise may be shared, the mean of all channels first."
+    shapes = chebyshev(curves.colour, min(degree, len(curves.colour) - 1)) / curves.sigma[:, None]
+    return torch.linalg.qr(shapes)[0].T * curves.sigma
 
 # %% ../../nbs/physics/21_fitting.ipynb #visitfit
 @dataclass(frozen=True)
@@ -538,13 +577,13 @@ def fit_visit(
     parameters, _, _ = descend(model, parameters, config["iterations"], 1.0)
     for _ in range(config["robust"]["passes"]):
         curves = refine_noise(model, parameters, config["robust"]["clip_sigma"])
-        model = VisitModel(curves, orbit, temperature, config)
+        model = model.with_curves(curves)
         parameters, _, converged = descend(model, parameters, config["iterations"], config["tolerance"])
     covariance, reds, commons = _depth_covariance(model, parameters, config)
     depth = parameters[model.depths]
     if not (depth.isfinite().all() and covariance.isfinite().all()):
-        raise NonFiniteError("the fit has no finite result", f"planet {light_curves.planet_id}, visit {light_curves.visit}",
-                             "Look at its light curves with .plot()")
+        where = f"planet {light_curves.planet_id}, visit {light_curves.visit}"
+        raise NonFiniteError("the fit has no finite result", where, "Look at its light curves with .plot()")
     geometry = _geometry(model, parameters)
     weight = torch.linalg.solve(covariance[1:, 1:], torch.ones(282, dtype=torch.float64))
     start, end = (float(c) for c in curves[0].time_h[[0, -1]])
@@ -568,16 +607,26 @@ def _depth_covariance(
     model: VisitModel, parameters: torch.Tensor, config: Mapping
 ) -> tuple[torch.Tensor, list[float], list[float]]:
     "Covariance of the depths with all else marginalised, and for each instrument red-noise factor and common variance."
+    residuals = [model.residuals(i, parameters) for i in range(len(model.curves))]
+    shortest, slopes = config["red_noise"]["shortest_h"], config["drift"]["wavelength_degree"]
+    fitted = config["drift"]["time_degree"] + 4  # the drift, depth, mid-time, duration and b
+    curves = []
+    for c, residual in zip(model.curves, residuals):
+        many = len(c.sigma) > 1  # a single channel is judged by its common noise below
+        slow = slow_factor(residual, c, 1 + fitted * (slopes + 1) / len(c.sigma), shortest) if many else 1.0
+        curves.append(replace(c, sigma=slow * c.sigma))
+    model = model.with_curves(curves)
     _, curvature, _ = model.normal_equations(parameters)
-    columns = torch.eye(len(parameters), dtype=torch.float64)[:, model.depths]
-    response = _solve(curvature, columns)
+    response = _solve(curvature, torch.eye(len(parameters), dtype=torch.float64)[:, model.depths])
     covariance = response[model.depths].clone()
     reds, commons = [], []
-    for i, c in enumerate(model.curves):
-        common, red = common_noise(model.residuals(i, parameters), c, config["drift"]["time_degree"] + 4, config["red_noise"])
-        covariance += common * response.T @ model.common_response(i, parameters) @ response
-        reds.append(red)
-        commons.append(common)
+    for i, (c, residual) in enumerate(zip(curves, residuals)):
+        noises = []
+        for shape in common_shapes(c, slopes):
+            noises.append(common_noise(residual, c, shape, fitted, config["red_noise"]))
+            covariance += noises[-1][0] * response.T @ model.common_response(i, parameters, shape) @ response
+        reds.append(noises[0][1])
+        commons.append(noises[0][0] * float((c.sigma**-2).sum() ** -1))
     return (covariance + covariance.T) / 2, reds, commons
 
 
@@ -601,7 +650,8 @@ def combine_visits(
     """
     planets = sorted({f.planet_id for f in fits})
     if len(planets) != 1:
-        raise SchemaError(f"visits of {len(planets)} planets cannot be combined", str(planets), "Pass the visits of one planet")
+        what = f"visits of {len(planets)} planets cannot be combined"
+        raise SchemaError(what, str(planets), "Pass the visits of one planet")
     if len(fits) == 1:
         return fits[0]
     precisions = [torch.cholesky_inverse(torch.linalg.cholesky(f.covariance)) for f in fits]
@@ -638,7 +688,8 @@ def fit(
     config = group("fit") if config is None else config
     detector_config = group("detector") if detector_config is None else detector_config
     light_curves = calibrate(challenge, split, detector_config, store_root, workers)
-    source, store, stars = lightcurve_store(store_root, detector_config), fit_store(store_root, config), challenge.stars(split)
+    source, store = lightcurve_store(store_root, detector_config), fit_store(store_root, config)
+    stars = challenge.stars(split)
 
     def work(visit: Visit) -> VisitFit | SpectraMindError:
         key = light_curves[visit]

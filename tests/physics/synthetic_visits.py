@@ -1,4 +1,4 @@
-"""Light curves with known depths, made independently of the fit's model: power-law levels, polynomial drifts, random limb darkening."""
+"""Light curves with known depths, made by batman with drifts and limb darkening that are not the fit's own."""
 
 import math
 

@@ -1,14 +1,26 @@
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from synthetic_visits import observe
 
 from spectramind_nb.core.configuration import group
-from spectramind_nb.core.errors import SchemaError
-from spectramind_nb.physics.fitting import combine_visits, common_noise, fit_visit, normalise
+from spectramind_nb.core.errors import SchemaError, SpectraMindError
+from spectramind_nb.observations.challenge import open_challenge
+from spectramind_nb.physics.fitting import (
+    combine_visits,
+    common_noise,
+    common_shapes,
+    fit,
+    fit_store,
+    fit_visit,
+    normalise,
+    slow_factor,
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,31 +34,31 @@ def realisations():
 
 
 def test_errors_of_depths_are_as_large_as_their_sigmas(realisations):
-    z = torch.stack([(fit.depth - truth) / fit.sigma for fit, truth in realisations])
+    z = torch.stack([(result.depth - truth) / result.sigma for result, truth in realisations])
     assert 0.95 < float((z[:, 1:] ** 2).mean() ** 0.5) < 1.05
     assert 0.7 < float((z[:, 0] ** 2).mean() ** 0.5) < 1.3  # 32 values know their rms to 12 %
 
 
 def test_the_whole_covariance_is_true_not_only_its_diagonal(realisations):
     modes = []
-    for fit, truth in realisations:
-        values, vectors = torch.linalg.eigh(fit.covariance)
-        modes.append(((fit.depth - truth) @ vectors / values.sqrt())[[-1, -2, -3, 0, 1, 2, 100]])
+    for result, truth in realisations:
+        values, vectors = torch.linalg.eigh(result.covariance)
+        modes.append(((result.depth - truth) @ vectors / values.sqrt())[[-1, -2, -3, 0, 1, 2, 100]])
     assert 0.85 < float((torch.stack(modes) ** 2).mean() ** 0.5) < 1.15
 
 
 def test_white_depth_is_unbiased_and_near_the_noise(realisations):
-    z = [(fit.diagnostics["white_depth"] - float(truth[1:].mean())) / fit.diagnostics["white_sigma"]
-         for fit, truth in realisations]
+    z = [(result.diagnostics["white_depth"] - float(truth[1:].mean())) / result.diagnostics["white_sigma"]
+         for result, truth in realisations]
     assert abs(np.mean(z)) < 0.6 and 0.7 < np.sqrt(np.mean(np.square(z))) < 1.35
 
 
 def test_covariance_is_symmetric_positive_definite_and_has_a_common_mode(realisations):
-    for fit, _ in realisations:
-        assert torch.equal(fit.covariance, fit.covariance.T) and torch.linalg.eigvalsh(fit.covariance).min() > 0
-        off = fit.covariance[1:, 1:] - torch.diag(fit.covariance.diagonal()[1:])
+    for result, _ in realisations:
+        assert torch.equal(result.covariance, result.covariance.T) and torch.linalg.eigvalsh(result.covariance).min() > 0
+        off = result.covariance[1:, 1:] - torch.diag(result.covariance.diagonal()[1:])
         assert off.mean() > 0
-        assert fit.diagnostics["converged"]
+        assert result.diagnostics["converged"]
 
 
 def test_a_full_visit_finds_orbit_and_depth():
@@ -118,12 +130,35 @@ def test_red_noise_common_to_all_channels_widens_the_white_depth():
     assert after.diagnostics["white_sigma"] > 1.5 * before.diagnostics["white_sigma"]
 
 
+def test_slow_noise_of_single_channels_is_noticed():
+    light_curves, star, _ = observe(6, bins=(900, 300))
+    before = fit_visit(light_curves, star)
+    rng = np.random.default_rng(3)
+    walk = np.zeros((300, 282))
+    for i in range(1, 300):
+        walk[i] = 0.92 * walk[i - 1] + 0.4 * rng.normal(size=282)
+    airs = light_curves.flux["AIRS-CH0"]
+    airs *= 1 + 0.5 * walk * light_curves.noise["AIRS-CH0"] / airs.mean(0)
+    after = fit_visit(light_curves, star)
+    assert (after.sigma[1:] / before.sigma[1:]).median() > 1.5
+
+
 def test_white_noise_is_not_taken_for_red():
     curves = normalise(observe(8)[0])[1]
     config, rng = group("fit")["red_noise"], np.random.default_rng(2)
-    reds = [common_noise(torch.from_numpy(rng.normal(size=curves.flux.shape)) * curves.sigma, curves, 0, config)[1]
-            for _ in range(30)]
-    assert np.mean(reds) < 1.15
+    reds, slow = [], []
+    for _ in range(30):
+        residual = torch.from_numpy(rng.normal(size=curves.flux.shape)) * curves.sigma
+        reds.append(common_noise(residual, curves, common_shapes(curves, 3)[0], 0, config)[1])
+        slow.append(slow_factor(residual, curves, 0, config["shortest_h"]))
+    assert np.mean(reds) < 1.15 and max(slow) < 1.05
+
+
+def test_common_shapes_are_orthonormal_and_begin_with_the_mean():
+    curves = normalise(observe(8)[0])[1]
+    shapes = common_shapes(curves, 3) / curves.sigma
+    assert torch.allclose(shapes @ shapes.T, torch.eye(4, dtype=torch.float64), atol=1e-12)
+    assert torch.allclose(common_shapes(curves, 3)[0].abs(), (curves.sigma**-2).sum() ** -0.5 * torch.ones(282).double())
 
 
 def test_the_same_visit_gives_the_same_bits():
@@ -153,3 +188,31 @@ def test_curves_that_do_not_fit_together_are_named():
     light_curves.time_h["AIRS-CH0"] = light_curves.time_h["AIRS-CH0"][:-1]
     with pytest.raises(SchemaError, match="planet 77, AIRS-CH0"):
         fit_visit(light_curves, star)
+
+
+def test_driver_fits_every_visit_once_and_reports_the_one_that_fails(short_root, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    shutil.copytree(short_root, root)
+    challenge = open_challenge(root)
+    visits = challenge.visits("test")
+    first = fit(challenge, "test", store_root=tmp_path / "cache", workers=2)
+    assert list(first) == visits and all(result.depth.shape == (283,) for result in first.values())
+
+    monkeypatch.setattr("spectramind_nb.physics.fitting.fit_visit", lambda *_: pytest.fail("the store was not used"))
+    again = fit(challenge, "test", store_root=tmp_path / "cache", workers=1)
+    for visit in visits:
+        assert torch.equal(first[visit].depth, again[visit].depth)
+        assert torch.equal(first[visit].covariance, again[visit].covariance)
+        assert first[visit].diagnostics == again[visit].diagnostics and first[visit].geometry == again[visit].geometry
+    monkeypatch.undo()
+
+    challenge.signal_path("test", *visits[0], "FGS1").write_bytes(b"no parquet")
+    damaged = fit(open_challenge(root), "test", store_root=tmp_path / "cache")
+    assert isinstance(damaged[visits[0]], SpectraMindError) and "FGS1" in str(damaged[visits[0]])
+    assert torch.equal(damaged[visits[1]].depth, first[visits[1]].depth)
+
+
+def test_another_configuration_is_another_fit(tmp_path):
+    changed = OmegaConf.merge(group("fit"), {"depth_width": 0.2})
+    keys = {fit_store(tmp_path, config).key({"light_curves": "k"}) for config in (group("fit"), changed)}
+    assert len(keys) == 2

@@ -91,7 +91,10 @@ def test_a_nan_is_not_taken_for_an_empty_sky():
 def test_gradients_agree_with_finite_differences(impact, k):
     time = torch.linspace(-0.15, 0.15, 37, dtype=torch.float64) + 1e-4
     start = torch.tensor([0.001, PERIOD, A_RS, tilt(impact), k, 0.2, 0.3], dtype=torch.float64)
-    curve = lambda p: light_curve(time, *p)  # noqa: E731
+
+    def curve(p):
+        return light_curve(time, *p)
+
     forward, reverse = torch.func.jacfwd(curve)(start), torch.func.jacrev(curve)(start)
     assert torch.allclose(forward, reverse, atol=1e-12)
     for i, step in enumerate(1e-6 * torch.eye(7, dtype=torch.float64)):
