@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..core.errors import ConfigError, NonFiniteError, SchemaError
+from ..core.errors import DataMissingError, ConfigError, NonFiniteError, SchemaError
 from .metrics import CHANNELS
 from ..physics.fitting import VisitFit, combine_visits
 
@@ -174,7 +174,8 @@ def _targets(
     if missing:
         raise SchemaError(f"the labels lack {len(missing)} columns", where=missing[0])
     columns = [f"wl_{k}" for k in range(1, CHANNELS + 1)]
-    return torch.from_numpy(labels.loc[list(planets), columns].to_numpy(np.float64, copy=True))
+    # a copy in torch's own aligned memory: results must not depend on where NumPy put the table
+    return torch.tensor(labels.loc[list(planets), columns].to_numpy(np.float64))
 
 
 def planet_sets(
@@ -189,7 +190,10 @@ def planet_sets(
     chosen, held = split_planets(challenge.planets("train"), validation_fraction, split_seed)
     training = planet_set(chosen, fits, stars, labels)
     validation = planet_set(held, fits, stars, labels, training)
-    hidden = sorted(challenge.planets("test"))
+    try:
+        hidden = sorted(challenge.planets("test"))
+    except DataMissingError:  # a data set may have no test split: then there is nothing to submit
+        hidden = []
     return training, validation, planet_set(hidden, fits, stars, None, training) if hidden else None
 
 # %% ../../nbs/learning/31_datamodule.ipynb #planetorder

@@ -277,3 +277,17 @@ def test_the_order_matters_to_the_tiny_model():
             model.training_step(data[pair].tensors(), 0).backward()
             optimizer.step()
     assert not torch.equal(forward.weight, backward.weight)
+
+
+def test_data_without_a_test_split_train_all_the_same(short_root, tmp_path):
+    import shutil
+
+    from spectramind_nb.observations.challenge import open_challenge
+    from spectramind_nb.physics.fitting import fit
+
+    root = tmp_path / "root"
+    shutil.copytree(short_root, root, ignore=shutil.ignore_patterns("test", "test_*"))
+    challenge = open_challenge(root)
+    fits = fit(challenge, store_root=tmp_path / "cache")
+    train, val, test = planet_sets(challenge, fits, challenge.labels(), challenge.stars("train"), 0.25, 1)
+    assert test is None and len(train) + len(val) == 6
