@@ -20,9 +20,10 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ..core.configuration import compose, size_bytes
+from ..core.configuration import compose
 from ..core.environment import competition_root, pin_threads
 from ..core.errors import PreflightError
+from ..core.schema import size_bytes
 from ..core.storage import digest
 from ..learning.datamodule import VisitDataModule, planet_sets
 from ..observations import lightcurves
