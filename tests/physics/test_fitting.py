@@ -190,16 +190,16 @@ def test_curves_that_do_not_fit_together_are_named():
         fit_visit(light_curves, star)
 
 
-def test_driver_fits_every_visit_once_and_reports_the_one_that_fails(short_root, tmp_path, monkeypatch):
-    root = tmp_path / "root"
+def test_driver_fits_every_visit_once_and_reports_the_one_that_fails(short_root, workspace, monkeypatch):
+    root = workspace / "root"
     shutil.copytree(short_root, root)
     challenge = open_challenge(root)
     visits = challenge.visits("test")
-    first = fit(challenge, "test", store_root=tmp_path / "cache", workers=2)
+    first = fit(challenge, "test", store_root=workspace / "cache", workers=2)
     assert list(first) == visits and all(result.depth.shape == (283,) for result in first.values())
 
     monkeypatch.setattr("spectramind_nb.physics.fitting.fit_visit", lambda *_: pytest.fail("the store was not used"))
-    again = fit(challenge, "test", store_root=tmp_path / "cache", workers=1)
+    again = fit(challenge, "test", store_root=workspace / "cache", workers=1)
     for visit in visits:
         assert torch.equal(first[visit].depth, again[visit].depth)
         assert torch.equal(first[visit].covariance, again[visit].covariance)
@@ -207,7 +207,7 @@ def test_driver_fits_every_visit_once_and_reports_the_one_that_fails(short_root,
     monkeypatch.undo()
 
     challenge.signal_path("test", *visits[0], "FGS1").write_bytes(b"no parquet")
-    damaged = fit(open_challenge(root), "test", store_root=tmp_path / "cache")
+    damaged = fit(open_challenge(root), "test", store_root=workspace / "cache")
     assert isinstance(damaged[visits[0]], SpectraMindError) and "FGS1" in str(damaged[visits[0]])
     assert torch.equal(damaged[visits[1]].depth, first[visits[1]].depth)
 
