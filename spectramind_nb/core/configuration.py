@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .environment import cache_root, workspace
 from .errors import ConfigError, SpectraMindError, did_you_mean
-from .schema import SCIENCE_GROUPS, duration_s, faults, loosened, size_bytes
+from .schema import SCIENCE_GROUPS, faults, loosened
 from .storage import digest
 
 # %% ../../nbs/core/03_configuration.ipynb #config-dir
