@@ -18,7 +18,7 @@ from ..core.configuration import config_hash, validate
 from ..core.environment import workspace
 from ..core.errors import ConfigError, DataMissingError, ReplayMismatch
 from . import audit
-from .guards import step_losses
+from .journal import step_losses
 from .runtime import Run, train_again
 from .stages import data_manifest, open_data, prepare_process
 

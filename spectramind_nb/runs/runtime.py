@@ -44,10 +44,8 @@ from ..learning.datamodule import PlanetDataset, PlanetSet, VisitDataModule, pla
 from ..learning.metrics import ariel_score
 from ..observations.challenge import Challenge
 from . import audit, submission
-from spectramind_nb.runs.guards import (
-    Diary, EventLog, MetricsFile, NumericsGuard, SafePoints, Signals, StepSeed, Wall, Watchdog, history, wall_anchor,
-    weights_digest,
-)
+from .guards import NumericsGuard, SafePoints, Signals, StepSeed, Wall, Watchdog, wall_anchor
+from .journal import Diary, EventLog, MetricsFile, history, weights_digest
 from spectramind_nb.runs.stages import (
     Filled, check_devices, check_disk, data_manifest, data_module, data_root, fill_split, naive_statistics, open_data, prepare_process,
     restored_determinism, splits_of,

@@ -22,20 +22,8 @@ from spectramind_nb.core.errors import (
     TerminatedRun,
     WallReached,
 )
-from spectramind_nb.runs.guards import (
-    EventLog,
-    MetricsFile,
-    NumericsGuard,
-    SafePoints,
-    Signals,
-    StepSeed,
-    Wall,
-    Watchdog,
-    events,
-    history,
-    wall_anchor,
-    weights_digest,
-)
+from spectramind_nb.runs.guards import NumericsGuard, SafePoints, Signals, StepSeed, Wall, Watchdog, wall_anchor
+from spectramind_nb.runs.journal import EventLog, MetricsFile, events, history, weights_digest
 
 N = 3
 
