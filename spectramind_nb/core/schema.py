@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Duration', 'Batches', 'Precision', 'RULES', 'SCIENCE_GROUPS', 'ORCHESTRATION', 'duration_s', 'size_bytes',
            'WallConfig', 'CheckpointConfig', 'EarlyStopConfig', 'LoaderConfig', 'GuardsConfig', 'StorageConfig',
-           'TrainerConfig', 'SimulateConfig', 'DataConfig', 'LoggerConfig', 'PathsConfig', 'RunConfig', 'Rule',
-           'clashes', 'loosened', 'faults', 'leaks']
+           'TrainerConfig', 'SimulateConfig', 'DataConfig', 'WandbConfig', 'MlflowConfig', 'LoggerConfig',
+           'PathsConfig', 'RunConfig', 'Rule', 'clashes', 'loosened', 'faults', 'leaks']
 
 # %% ../../nbs/core/02a_schema.ipynb #imports
 import re
@@ -205,10 +205,29 @@ class DataConfig(_Closed):
     workers: int | None = Field(ge=1)
 
 
+class WandbConfig(_Closed):
+    """Weights & Biases."""
+
+    enabled: bool
+    project: str
+    offline: bool
+
+
+class MlflowConfig(_Closed):
+    """MLflow."""
+
+    enabled: bool
+    experiment: str
+    tracking_uri: str | None
+
+
 class LoggerConfig(_Closed):
-    """When metrics reach the disk."""
+    """Where metrics go, and when they reach the disk."""
 
     flush_s: float = Field(ge=0)
+    tensorboard: bool | Literal["auto"]
+    wandb: WandbConfig
+    mlflow: MlflowConfig
 
 
 class PathsConfig(_Closed):
