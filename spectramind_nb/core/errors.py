@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SpectraMindError', 'ConfigError', 'PreflightError', 'DataMissingError', 'DamagedFileError', 'SchemaError',
-           'NonFiniteError', 'ReplayMismatch', 'WallReached', 'InterruptedRun', 'TerminatedRun', 'did_you_mean']
+           'NonFiniteError', 'ReplayMismatch', 'WallReached', 'InterruptedRun', 'TerminatedRun', 'did_you_mean',
+           'none_usable']
 
 # %% ../../nbs/core/00_errors.ipynb #imports
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 # %% ../../nbs/core/00_errors.ipynb #spectraminderror
@@ -97,3 +98,13 @@ def did_you_mean(
     """A sentence that names the nearest option, or an empty string when nothing is near."""
     near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
     return f"Did you mean '{near[0]}'?" if near else ""
+
+# %% ../../nbs/core/00_errors.ipynb #none-usable
+def none_usable(
+    failures: Sequence[SpectraMindError],  # at least one
+    what: str = "visits",  # of what they are failures
+) -> SpectraMindError:
+    """One error that stands for many: how many there are, and the first of them."""
+    kinds = {type(failure) for failure in failures}
+    kind, first = kinds.pop() if len(kinds) == 1 else PreflightError, failures[0]
+    return kind(f"none of {len(failures)} {what} is usable; the first: {first.what}", first.where, first.remedy)

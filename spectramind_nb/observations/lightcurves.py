@@ -21,7 +21,7 @@ import numpy as np
 
 from ..core import configuration
 from ..core.environment import cpu_count, memory_gb, progress
-from ..core.errors import DataMissingError, PreflightError, SpectraMindError
+from ..core.errors import DataMissingError, PreflightError, SpectraMindError, none_usable
 from ..core.storage import Store, code_digest, file_digest
 from spectramind_nb.observations.challenge import (
     FRAME_SHAPE,
@@ -554,9 +554,6 @@ def calibrate(
     finally:  # on Ctrl-C: finish the visits in flight, start no other
         pool.shutdown(cancel_futures=True)
     failures = [result for result in results.values() if isinstance(result, SpectraMindError)]
-    if len(failures) == len(results):
-        classes = {type(failure) for failure in failures}
-        kind = classes.pop() if len(classes) == 1 else PreflightError
-        what = f"none of {len(results)} visits is usable; the first: {failures[0].what}"
-        raise kind(what, failures[0].where, failures[0].remedy)
+    if failures and len(failures) == len(results):
+        raise none_usable(failures)
     return results

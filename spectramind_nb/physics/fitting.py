@@ -22,7 +22,7 @@ import torch
 
 from ..core.configuration import group
 from ..core.environment import cpu_count, progress
-from ..core.errors import NonFiniteError, SchemaError, SpectraMindError
+from ..core.errors import NonFiniteError, SchemaError, SpectraMindError, none_usable
 from ..core.storage import Store, code_digest
 from ..observations.challenge import INSTRUMENTS, Challenge, Visit
 from ..observations.lightcurves import LightCurves, calibrate, lightcurve_store, load_light_curves
@@ -93,7 +93,11 @@ def normalise(
                                for values in (light_curves.flux, light_curves.noise, light_curves.time_h))
         wavelength = torch.as_tensor(wavelengths[channels])
         shape = (len(time_h), len(wavelength))
-        if flux.numel() != shape[0] * shape[1] or flux.shape != noise.shape or shape[0] < 20:
+        if shape[0] < 20:
+            raise SchemaError(f"{shape[0]} time bins are too few to fit a transit",
+                              f"planet {light_curves.planet_id}, {instrument}",
+                              "Use a whole visit, or shorter bins (detector.bin_seconds)")
+        if flux.numel() != shape[0] * shape[1] or flux.shape != noise.shape:
             raise SchemaError(
                 f"the light curves have {tuple(flux.shape)} values for {shape[0]} times and {shape[1]} channels",
                 f"planet {light_curves.planet_id}, {instrument}", "Extract the visit again")
@@ -684,7 +688,10 @@ def fit(
     store_root: Path | str = "cache",
     workers: int | None = None,  # visits in flight; None: one per core
 ) -> dict[Visit, VisitFit | SpectraMindError]:  # the fit, or why there is none
-    "Fit all visits of a split, each once."
+    """Fit all visits of a split, each once.
+
+    Raises only when no visit is usable: the failures' class if they share one, else PreflightError.
+    """
     config = group("fit") if config is None else config
     detector_config = group("detector") if detector_config is None else detector_config
     light_curves = calibrate(challenge, split, detector_config, store_root, workers)
@@ -703,10 +710,19 @@ def fit(
             return _load(store, address)
         except SpectraMindError as error:
             return error
+        except Exception as error:  # a failure nobody foresaw must not cost the other visits
+            what = f"the fit failed with {type(error).__name__}: {error}"
+            return SpectraMindError(what, f"planet {visit.planet_id} visit {visit.visit}", "Please report this")
 
-    with ThreadPoolExecutor(workers or cpu_count()) as pool:
-        done = progress(pool.map(work, light_curves), len(light_curves), f"fitting {split}")
-        return dict(zip(light_curves, done))
+    pool = ThreadPoolExecutor(workers or cpu_count())
+    try:
+        results = dict(zip(light_curves, progress(pool.map(work, light_curves), len(light_curves), f"fitting {split}")))
+    finally:  # on Ctrl-C: finish the visits in flight, start no other
+        pool.shutdown(cancel_futures=True)
+    failures = [result for result in results.values() if isinstance(result, SpectraMindError)]
+    if failures and len(failures) == len(results):
+        raise none_usable(failures)
+    return results
 
 
 def _save(store: Store, address: str, result: VisitFit) -> None:

@@ -216,3 +216,8 @@ def test_another_configuration_is_another_fit(tmp_path):
     changed = OmegaConf.merge(group("fit"), {"depth_width": 0.2})
     keys = {fit_store(tmp_path, config).key({"light_curves": "k"}) for config in (group("fit"), changed)}
     assert len(keys) == 2
+
+
+def test_when_no_visit_can_be_fitted_the_driver_says_why(sample_root, tmp_path):
+    with pytest.raises(SchemaError, match="1 time bins are too few to fit a transit"):
+        fit(open_challenge(sample_root), store_root=tmp_path)  # 50 frames last ten seconds
