@@ -309,9 +309,10 @@ class PosteriorModel(pl.LightningModule):
     def forward(
         self,
         batch: Mapping[str, Tensor],  # depth (B, 283), covariance (B, 283, 283), features (B, F)
+        fold: Tensor | None = None,  # (B,) in training: leave out the shapes that each planet helped to make
     ) -> tuple[Tensor, Tensor]:  # mu, sigma: (B, 283) float64, (Rp/Rs)^2
         """Posterior mean and standard deviation of the spectrum."""
-        return self._posterior(batch, None)
+        return self._posterior(batch, fold)
 
     def _standardised(self, features: Tensor) -> Tensor:
         """Features in units of their scatter, far ones held back."""
@@ -379,7 +380,7 @@ class PosteriorModel(pl.LightningModule):
     # -- Lightning ----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        mu, sigma = self._posterior(batch, self._fold(batch["planet_id"]))
+        mu, sigma = self(batch, self._fold(batch["planet_id"]))
         loss = self.loss(mu, sigma, batch["target"].double(), self.naive_mean, self.naive_sigma)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(mu), sync_dist=True)
         return loss + self.hparams.anchor / self.planets * self._distance()
