@@ -34,7 +34,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from ..core import profiles
-from ..core.configuration import compose, config_hash, differences
+from ..core.configuration import adjusted, compose, config_hash, differences
 from ..core.environment import is_terminal, process_start, workspace
 from spectramind_nb.core.errors import (
     ConfigError, DamagedFileError, DataMissingError, PreflightError, SchemaError, SpectraMindError, WallReached, did_you_mean,
@@ -478,12 +478,18 @@ def _profile_notes(profile: Mapping[str, Any]) -> list[str]:
 
 def _composed(command: str, trainer: str | None, overrides: Sequence[str], groups: Mapping[str, str]) -> DictConfig:
     """Compose; a configuration that does not compose is recorded too."""
-    try:
+    with _failure_recorded(command, overrides):
         config = compose(trainer, list(overrides), **groups)
         if command == "train" and config.trainer.max_epochs == 0:
             remedy = "Use spectramind evaluate RUN trainer=eval_only to score, or set trainer.max_epochs to train"
             raise ConfigError("this profile trains nothing", f"trainer={config.launch.choices.trainer}", remedy)
         return config
+
+
+@contextlib.contextmanager
+def _failure_recorded(command: str, overrides: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
     except SpectraMindError as error:
         ledger, debug_log = workspace() / "logs" / "audit.jsonl", workspace() / "v50_debug_log.md"
         with audit.recorded(None, ledger, debug_log, command, None, overrides=list(overrides)):
@@ -690,7 +696,8 @@ def _revisited(
 ) -> Iterator[tuple[DictConfig, pl.LightningModule, audit.Record]]:
     """A recorded visit to a finished run: its configuration and its model with the weights it kept."""
     run = Run.open(run)
-    config = _composed(command, None, [*run.overrides, *overrides], {}) if overrides else run.config
+    with _failure_recorded(command, overrides):
+        config = adjusted(run.config, overrides)
     fields = {"overrides": list(overrides), "config_hash": config_hash(config), "parent": str(run.dir)}
     with _invocation(command, run.id, fields) as record, Signals(), quiet_lightning(), restored_determinism():
         prepare_process(config)
@@ -716,8 +723,8 @@ def _scored(path: Path, overrides: Sequence[str]) -> dict[str, float]:
         labels = Challenge(data_root(config), config.data.edition).labels()
         if unknown := sorted(set(table["planet_id"]) - set(labels.index)):
             raise SchemaError(f"planet {unknown[0]} of the submission has no label", path, "Set data.root to the data of these planets")
-        mu, sigma = (table[list(columns)].to_numpy() for columns in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS))
-        truth, known = labels.loc[table["planet_id"]].to_numpy(), labels.to_numpy(dtype=np.float64)
+        mu, sigma = (np.array(table[list(columns)]) for columns in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS))
+        truth, known = np.array(labels.loc[table["planet_id"]]), labels.to_numpy(dtype=np.float64)
         score = ariel_score(mu, sigma, truth, float(known.mean()), float(known.std()), config.data.edition)
         record.update(metrics={"val/score": score})
     return {"val/score": score}
