@@ -245,6 +245,8 @@ def adjusted(
     anew = {key for key in words.values() if key in groups()}
     kept = [f"{name}={option}" for name, option in recorded.launch.choices.items()
             if name in recorded and name not in anew]
+    if "trainer" not in anew:  # some profiles leave these to the command line
+        kept += [f"trainer.{key}={recorded.trainer[key]}" for key in ("devices", "num_nodes")]
     elsewhere = [word for word in recorded.launch.overrides if word.startswith("hydra.")]
     fresh = compose(overrides=[*elsewhere, *kept, *words])
     config = OmegaConf.create(OmegaConf.to_container(recorded))

@@ -301,3 +301,9 @@ def test_p2_configs_are_found_from_any_folder(tmp_path, spectramind):
     done = spectramind("train", "--cfg", "trainer=ci_fast", cwd=tmp_path)
     assert done.returncode == 0 and "max_epochs: 1" in done.stdout
     assert not list(Path(tmp_path).iterdir()), "--cfg leaves nothing behind"
+
+
+def test_p39_a_run_that_was_told_its_devices_is_revisited_without_telling_them_again():
+    recorded = compose("ddp", ["trainer.devices=8", "trainer.num_nodes=2"])
+    assert configuration.adjusted(recorded, ["data.batch_size=3"]).trainer.devices == 8
+    assert configuration.adjusted(recorded, ["trainer=eval_only"]).trainer.devices == 1

@@ -1,0 +1,320 @@
+"""Profiles as mission modes: what each promises, the contract they keep, and what one can do with them."""
+
+import hashlib
+import json
+from base64 import urlsafe_b64encode
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from typer.testing import CliRunner
+
+from spectramind_nb.apps.cli import app
+from spectramind_nb.core import profiles as room
+from spectramind_nb.core.configuration import compose, config_dir, differences, group, options, profiles
+from spectramind_nb.core.errors import ConfigError, DataMissingError, SchemaError
+from spectramind_nb.core.profiles import check, find, new, origin
+from spectramind_nb.core.schema import TrainerConfig, duration_s, size_bytes
+from spectramind_nb.runs import runtime, submission
+
+PROMISED = {"defaults", "kaggle_safe", "ci_fast", "multi_gpu", "ddp", "h100", "a100", "ablation", "eval_only", "t4x2", "ddp_notebook"}
+GIVEN = {"ddp": ["trainer.devices=2", "trainer.num_nodes=1"]}
+DDP = "pytorch_lightning.strategies.DDPStrategy"
+
+
+def of(profile, *overrides):
+    """The trainer node of a composed profile."""
+    return compose(profile, [*GIVEN.get(profile, []), *overrides]).trainer
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+# -- all of them ---------------------------------------------------------------------------------------------------
+
+
+def test_p2_p5_the_promised_profiles_are_there():
+    assert set(options("trainer")) == PROMISED
+    assert (config_dir() / "trainer" / "defaults.yaml").is_file()
+    assert compose("default") == compose("defaults"), "an alias, for those who expect the other spelling"
+
+
+@pytest.mark.parametrize("name", sorted(PROMISED))
+def test_p55_every_profile_keeps_the_contract(name):
+    assert [str(clause) for clause in check(name) if clause.fault] == []
+    config = compose(name, GIVEN.get(name, []))
+    assert config.trainer.doc == profiles()[name] and config.launch.choices.trainer == name
+    assert config.trainer.deterministic is True and config.trainer.benchmark is False
+
+
+@pytest.mark.parametrize("path", sorted(config_dir().glob("trainer/*.yaml")), ids=lambda path: path.stem)
+def test_p17_profiles_hold_orchestration_and_are_read_at_a_glance(path):
+    own = set(yaml.safe_load(path.read_text())) - {"defaults", "doc"}
+    assert own <= set(TrainerConfig.model_fields)
+    assert path.stem == "defaults" or len(own) <= 12
+    assert path.read_text().startswith("# ")
+
+
+def test_profiles_build_what_lightning_accepts():
+    """Every strategy is built, every argument is one of Trainer's; a Trainer of the CPU profiles is made."""
+    import pytorch_lightning as pl
+
+    for name in PROMISED:
+        arguments = runtime.trainer_arguments(of(name))
+        assert arguments["strategy"] in ("auto",) or isinstance(arguments["strategy"], pl.strategies.DDPStrategy), name
+    for name in ("defaults", "ci_fast", "ablation", "eval_only"):
+        pl.Trainer(**runtime.trainer_arguments(of(name, "trainer.accelerator=cpu")), logger=False)
+
+
+# -- one by one ----------------------------------------------------------------------------------------------------
+
+
+def test_p22_p23_defaults_suit_a_laptop():
+    node = of("defaults")
+    assert node.precision == "32-true" and node.devices == 1 and node.accelerator == "auto" and node.strategy == "auto"
+    assert node.check_val_every_n_epoch == 1 and node.gradient_clip_val == 1.0 and node.gradient_clip_algorithm == "norm"
+    assert node.enable_checkpointing and node.max_epochs > 1
+
+
+def test_p6_p24_p25_p26_p27_kaggle_safe_stays_inside_the_session():
+    node, base = of("kaggle_safe"), of("defaults")
+    assert duration_s(node.wall.budget) <= 9 * 3600 and duration_s(node.wall.reserve) >= 300
+    assert node.precision == "16-mixed" and node.gradient_clip_val
+    assert 0 < node.loader.num_workers <= 2
+    assert duration_s(node.checkpoint.every) > duration_s(base.checkpoint.every) and node.log_every_n_steps > base.log_every_n_steps
+    assert size_bytes(node.storage.budget) < 20e9, "the working folder of a Kaggle notebook"
+    assert node.network is False
+    with_two = of("t4x2")
+    assert with_two.devices == 2 and with_two.wall == node.wall and with_two.locked == node.locked and with_two.min_capability == 7.5
+
+
+def test_p7_p29_p30_ci_fast_is_small_and_keeps_nothing():
+    node = of("ci_fast")
+    assert node.max_epochs == 1 and node.enable_checkpointing is False and node.accelerator == "cpu"
+    assert all(0 < node[f"limit_{stage}_batches"] <= 8 for stage in ("train", "val", "test"))
+    assert duration_s(node.wall.budget) <= 20 * 60 and "wall.budget" in node.locked
+
+
+def test_p8_p34_p35_p36_multi_gpu_takes_every_gpu():
+    node = of("multi_gpu")
+    assert node.devices == "auto" and node.accelerator == "gpu" and node.precision == "auto"
+    assert node.strategy._target_ == DDP and node.strategy.find_unused_parameters is False
+    assert of("multi_gpu", "trainer.devices=4").devices == 4
+    strategy = runtime.trainer_arguments(node)["strategy"]
+    assert strategy._timeout.total_seconds() == 1800
+
+
+def test_p9_p39_p40_ddp_is_explicit():
+    node = of("ddp")
+    assert (node.devices, node.num_nodes, node.sync_batchnorm) == (2, 1, True)
+    assert group("trainer", "ddp").devices is None and group("trainer", "ddp").num_nodes is None
+
+
+@pytest.mark.parametrize("name, capability", [("a100", 8.0), ("h100", 9.0)])
+def test_p56_data_centre_profiles(name, capability):
+    node = of(name)
+    assert node.precision == "bf16-mixed" and node.matmul_precision == "high" and node.min_capability == capability
+    assert node.env.TORCH_NCCL_ASYNC_ERROR_HANDLING == "1" and "NCCL_DEBUG" in node.env
+    assert "NCCL_ASYNC_ERROR_HANDLING" not in node.env, "the old spelling is deprecated"
+    assert of(name, "+trainer.env.NCCL_SOCKET_IFNAME=eth0").env.NCCL_SOCKET_IFNAME == "eth0"
+
+
+def test_p57_ablation_validates_often_and_keeps_every_snapshot():
+    node, base = of("ablation"), of("defaults")
+    assert isinstance(node.val_check_interval, int) and node.check_val_every_n_epoch is None
+    assert node.checkpoint.save_top_k == -1 and duration_s(node.checkpoint.every) < duration_s(base.checkpoint.every)
+
+
+def test_p58_eval_only_cannot_train(workspace):
+    node = of("eval_only")
+    assert node.max_epochs == 0 and node.enable_checkpointing is False
+    result = invoke("train", "trainer=eval_only")
+    assert result.exit_code == 2 and "spectramind evaluate RUN trainer=eval_only" in result.stderr
+    assert not list(workspace.glob("logs/*/config.yaml")), "nothing was started"
+
+
+# -- branches and scores -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ablation_words(short_root):
+    return [f"data.root={short_root}", "data.batch_size=2", "data.workers=1", "trainer.max_epochs=4", "trainer.val_check_interval=2"]
+
+
+@pytest.fixture
+def trunk(ablation_words, here, _kept):
+    """A run of the ablation profile, with a snapshot of each validation."""
+    if "trunk" not in _kept:
+        _kept["trunk"] = runtime.train("ablation", ablation_words, resume="never")
+    return _kept["trunk"]
+
+
+def snapshots(run):
+    return sorted((run.dir / "checkpoints").glob("epoch*.ckpt"))
+
+
+def test_p57_a_snapshot_of_every_validation(trunk):
+    validations = [line for line in map(json.loads, (trunk.dir / "events.jsonl").read_text().splitlines()) if line["event"] == "validation"]
+    assert len(snapshots(trunk)) == len(validations) >= 3
+
+
+def test_p57_a_branch_without_changes_ends_where_its_trunk_ended(trunk, ablation_words):
+    branch = runtime.train("ablation", ablation_words, fork=snapshots(trunk)[0])
+    assert branch.id != trunk.id and branch.record["parent"] == trunk.id
+    assert branch.record["snapshot"] == snapshots(trunk)[0].name
+    assert branch.record["weights"]["final"] == trunk.record["weights"]["final"]
+
+
+def test_p57_a_branch_follows_its_own_overrides(trunk, ablation_words, monkeypatch):
+    rates = []
+    step = runtime.Branched.on_train_start
+
+    def noted(self, trainer, pl_module):
+        rates.append(trainer.optimizers[0].param_groups[0]["lr"])  # as restored from the snapshot
+        step(self, trainer, pl_module)
+        rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    monkeypatch.setattr(runtime.Branched, "on_train_start", noted)
+    branch = runtime.train("ablation", [*ablation_words, "model.optimizer.lr=0.002"], fork=snapshots(trunk)[0])
+    assert rates == [0.01, 0.002]
+    assert branch.record["weights"]["final"] != trunk.record["weights"]["final"]
+    assert runtime.Run.open(trunk.id).record["outcome"] == "finished", "the trunk is as it was"
+
+
+def test_p57_branching_off_nothing_is_a_sentence(here, whole_run):
+    with pytest.raises(DataMissingError, match="nearest|there is no run"):
+        runtime.train("ablation", fork="no-such-run")
+
+
+def test_p58_a_checkpoint_is_scored_without_training(whole_run, here, monkeypatch):
+    monkeypatch.setattr(runtime.pl.Trainer, "fit", lambda *_, **__: pytest.fail("eval_only trained"))
+    before = {path: path.stat().st_mtime_ns for path in whole_run.dir.rglob("*")}
+    found = runtime.evaluate(whole_run.dir / "checkpoints" / "best.ckpt", ["trainer=eval_only"])
+    assert found == pytest.approx({name: whole_run.metrics[name] for name in found})
+    assert {path: path.stat().st_mtime_ns for path in whole_run.dir.rglob("*")} == before
+    records = sorted((here / "logs" / "invocations").glob("*-evaluate.json"))
+    assert json.loads(records[-1].read_text())["metrics"] == found
+
+
+def test_p58_a_submission_is_scored_with_labels_alone(whole_run, short_root, here, tmp_path):
+    from spectramind_nb.apps.report import score
+
+    table = whole_run.predict(split="train")
+    made = submission.write(tmp_path / "train.csv", table["planet_id"], *(
+        table[list(columns)].to_numpy() for columns in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS)))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "train.csv").write_bytes((short_root / "train.csv").read_bytes())
+    found = runtime.evaluate(made, ["trainer=eval_only", f"data.root={tmp_path / 'labels'}"])
+    assert found["val/score"] == pytest.approx(score(made, short_root / "train.csv")["score"], abs=1e-12)
+    with pytest.raises(SchemaError, match="has no label"):
+        runtime.evaluate(whole_run.dir / "submission.csv", ["trainer=eval_only", f"data.root={tmp_path / 'labels'}"])
+
+
+# -- profiles of one's own -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["file://", ""])
+def test_p2_p55_a_profile_from_elsewhere(tmp_path, scheme):
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "mine.yaml").write_text(
+        "# Mine.\ndefaults: [kaggle_safe, _self_]\ndoc: Nights on our own cluster, small and safe.\nmax_epochs: 3\n")
+    words = [f"hydra.searchpath=[{scheme}{tmp_path}]", "trainer=mine"]
+    config = compose(overrides=words)
+    assert config.trainer.max_epochs == 3 and config.launch.choices.trainer == "mine"
+    assert list(config.launch.overrides) == words
+    with pytest.raises(ConfigError, match="mine locks it at 9h"):
+        compose(overrides=[*words, "trainer.wall.budget=12h"])
+    with pytest.raises(ConfigError, match="Did you mean 'mine'"):
+        compose(overrides=[words[0], "trainer=mime"])
+    assert origin(config)["state"] == "own"
+
+
+def test_p55_new_profiles_pass_their_check_and_are_documented(workspace):
+    result = invoke("profiles", "new", "night", "--from", "kaggle_safe", "--doc", "Nights: on our own cluster.")
+    assert result.exit_code == 0, result.output
+    path = workspace / "configs" / "trainer" / "night.yaml"
+    assert str(path) in result.stdout and f"hydra.searchpath=[file://{workspace / 'configs'}] trainer=night" in result.stdout
+    assert "| `night` | `kaggle_safe` | Nights: on our own cluster. |" in path.with_name("README.md").read_text()
+    for name in ("night", path):
+        assert invoke("profiles", "check", name).exit_code == 0
+    words = result.stdout.split("spectramind train ")[1].split("\n")[0].split()
+    shown = invoke("train", "--cfg", *words)
+    assert shown.exit_code == 0 and OmegaConf.create(shown.stdout).trainer.doc == "Nights: on our own cluster."
+    invoke("profiles", "new", "later")
+    assert path.with_name("README.md").read_text().count("|---|---|---|") == 1
+
+
+@pytest.mark.parametrize("words, said", [
+    (["ci_fast"], "already is a profile"), (["Bad-Name"], "no name for a profile"), (["mine", "--from", "ci_fats"], "Did you mean 'ci_fast'"),
+])
+def test_p55_new_refuses(workspace, words, said):
+    result = invoke("profiles", "new", *words)
+    assert result.exit_code == 2 and said in result.stderr and not list(workspace.iterdir())
+
+
+@pytest.mark.parametrize("text, broken", [
+    ("defaults: [defaults, _self_]\nmax_epochs: 3\n", "says what it is for"),
+    ("defaults: [defaults, _self_]\ndoc: Everything at once, and a learning rate.\nlr: 0.1\n", "holds orchestration only"),
+    ("doc: Standing on nothing at all, it seems.\nmax_epochs: 3\n", "stands on another profile"),
+    ("defaults: [defaults, _self_]\ndoc: Half precision without any clipping.\nprecision: 16-mixed\ngradient_clip_val: null\n",
+     "composes into a valid run"),
+    ("defaults: [nobody, _self_]\ndoc: Standing on a profile that is not there.\n", "composes into a valid run"),
+    ("doc: [unclosed\n", "is YAML"),
+])
+def test_p55_check_finds_what_is_wrong(tmp_path, text, broken):
+    path = tmp_path / "trainer" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(text)
+    result = invoke("profiles", "check", path)
+    assert result.exit_code == 2 and broken in result.stderr and f"X   {broken}: " in result.stdout
+
+
+def test_p55_list_show_diff():
+    assert all(f"{name} " in invoke("profiles", "list").stdout for name in PROMISED)
+    assert OmegaConf.create(invoke("profiles", "show", "h100").stdout).min_capability == 9.0
+    lines = invoke("profiles", "diff", "defaults", "ci_fast").stdout.splitlines()
+    assert len(lines) == len(differences(group("trainer", "defaults"), group("trainer", "ci_fast")))
+    assert any(line.split() == ["max_epochs", "40", "->", "1"] for line in lines)
+    assert invoke("profiles", "diff", "defaults", "default").stdout == ""
+
+
+# -- is it what was released? --------------------------------------------------------------------------------------
+
+
+def installed(monkeypatch, tmp_path, text):
+    """A wheel that lists the digest of `text` for ci_fast.yaml."""
+    digest = urlsafe_b64encode(hashlib.sha256(text).digest()).rstrip(b"=").decode()
+    path = config_dir() / "trainer" / "ci_fast.yaml"
+    entry = SimpleNamespace(name="ci_fast.yaml", hash=SimpleNamespace(value=digest), locate=lambda: path)
+    monkeypatch.setattr(room.metadata, "files", lambda name: [entry])
+
+
+def test_p4_an_edited_profile_is_told_and_recorded(monkeypatch, tmp_path, capsys):
+    shipped = (config_dir() / "trainer" / "ci_fast.yaml").read_bytes()
+    installed(monkeypatch, tmp_path, shipped)
+    released = origin(compose("ci_fast"))
+    assert released == {"name": "ci_fast", "sha256": hashlib.sha256(shipped).hexdigest(), "state": "released"}
+    installed(monkeypatch, tmp_path, shipped + b"# edited\n")
+    assert origin(compose("ci_fast"))["state"] == "modified"
+    assert runtime._profile_notes({"name": "ci_fast", "state": "modified", "unlocked": []}) == [
+        "the installed profile ci_fast is not as it was released"]
+
+
+def test_p4_p28_the_record_says_which_profile_and_which_locks(words, here, capsys):
+    run = runtime.train("ci_fast", [*words[:3], "trainer.wall.budget=30m", "trainer.unlock=true"], resume="never")
+    profile = run.record["profile"]
+    assert profile["name"] == "ci_fast" and len(profile["sha256"]) == 64 and profile["unlocked"] == ["wall.budget"]
+    assert "the locks of ci_fast are open for trainer.wall.budget" in capsys.readouterr().err
+
+
+def test_find_accepts_names_and_files(tmp_path):
+    assert find("h100").path == config_dir() / "trainer" / "h100.yaml"
+    with pytest.raises(ConfigError, match="no such profile file"):
+        find(tmp_path / "trainer" / "none.yaml")
+    (tmp_path / "x.yaml").write_text("doc: x")
+    with pytest.raises(ConfigError, match="folder named trainer"):
+        find(tmp_path / "x.yaml")
+    with pytest.raises(ConfigError, match="not a name|no name"):
+        new("1st", folder=tmp_path)
