@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench notebooks readme clean
+.PHONY: help demo test promises bench notebooks readme clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ demo: $(VENV)/.installed  ## simulate planets, train on ci_fast through papermil
 test: $(VENV)/.installed .venv-nbdev3/.installed  ## everything: exported code in sync, notebooks, pytest, papermill
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest
+
+promises: $(VENV)/.installed  ## the trainer layer: every promise with its tests and their result
+	$(BIN)/python tests/promises.py
 
 bench: $(VENV)/.installed  ## speed, printed as ratios against a peer measured in the same run
 	$(BIN)/python tests/benchmarks/run.py
