@@ -425,7 +425,8 @@ class SafePoints(Callback):
             trainer._logger_connector.update_train_step_metrics()  # Lightning would log this step after the checkpoint
         for logger in trainer.loggers:
             logger.save()
-        self.on_event("saving", step=trainer.global_step)
+        if trainer.is_global_zero:
+            self.on_event("saving", step=trainer.global_step)
         began = self.wall.clock()
         if self._held is None:
             trainer.save_checkpoint(self.path)
@@ -434,7 +435,6 @@ class SafePoints(Callback):
             trainer.strategy.barrier("SafePoints.save")
         self._saved_at = self.wall.clock()
         self.wall.save_s = max(self.wall.save_s, self._saved_at - began)
-        self.on_event("checkpoint", path=self.path.name, step=trainer.global_step, bytes=self.path.stat().st_size)
 
 
 def _validation_follows(trainer: Trainer) -> bool:

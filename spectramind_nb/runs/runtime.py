@@ -12,7 +12,6 @@ import contextlib
 import inspect
 import itertools
 import logging
-import resource
 import sys
 import time
 import warnings
@@ -45,7 +44,8 @@ from ..learning.metrics import ariel_score
 from ..observations.challenge import Challenge
 from . import audit, submission
 from .guards import NumericsGuard, SafePoints, Signals, StepSeed, Wall, Watchdog, wall_anchor
-from .journal import Diary, EventLog, MetricsFile, history, weights_digest
+from .envelope import Checkpoints, check_storage, envelope, envelope_line, guardrails, stage, summarise
+from .journal import Diary, EventLog, check_trackers, history, loggers, weights_digest
 from spectramind_nb.runs.stages import (
     Filled, check_devices, check_disk, data_manifest, data_module, data_root, fill_split, naive_statistics, open_data, prepare_process,
     restored_determinism, splits_of,
@@ -260,13 +260,14 @@ def bare_trainer(
 
 def numerics_guard(
     guards: DictConfig,  # trainer.guards
+    metrics: Sequence[str] = (),  # what a validation must report
     channels: int = submission.N_CHANNELS,
 ) -> NumericsGuard:
     """The guard for batches and models of this product."""
     shapes = {"planet_id": (), "depth": (channels,), "covariance": (channels, channels), "target": (channels,)}
     return NumericsGuard(
         shapes, {"mu": (channels,), "sigma": (channels,)}, batches=guards.batches, outputs_guarded=guards.outputs,
-        loss=guards.loss, gradients=guards.gradients, weights=guards.weights,
+        loss=guards.loss, gradients=guards.gradients, weights=guards.weights, metrics=metrics,
     )
 
 
@@ -444,7 +445,7 @@ def _execute(command: str, config: DictConfig, target: Destination, **fields: An
     logs, wall, profile = Path(config.paths.logs), _wall(config), profiles.origin(config) | {"unlocked": list(config.launch.unlocked)}
     for note in _profile_notes(profile):
         print(f"note: {note}", file=sys.stderr)
-    with audit.held(target.dir), Signals() as signals, _noted_wall():
+    with audit.held(target.dir), Signals() as signals, _noted_wall(), _summarised(target.dir):
         before = audit.load(target.dir / "audit.json")
         fields = {name: before[name] for name in ("parent", "snapshot") if before.get(name)} | fields
         with audit.recorded(
@@ -458,6 +459,15 @@ def _execute(command: str, config: DictConfig, target: Destination, **fields: An
                 with quiet_lightning(), restored_determinism():
                     _Training(config, target, wall, signals, record).run()
     return Run(target.dir)
+
+
+@contextlib.contextmanager
+def _summarised(run_dir: Path) -> Iterator[None]:
+    """However the attempt within ends, its summary for machines is written after its record was closed."""
+    try:
+        yield
+    finally:
+        summarise(run_dir)
 
 
 @contextlib.contextmanager
@@ -510,32 +520,44 @@ class _Training:
         self.wall, self.signals, self.record = wall, signals, record
         self.fits: dict[str, Filled] = {}
         self.log = EventLog(target.dir / "events.jsonl", target.attempt, config.logger.flush_s)
+        budget = size_bytes(config.trainer.storage.budget)
+        self.checkpoints = Checkpoints(target.dir, budget, self.log)
 
     def run(self) -> None:
         """Everything, in order."""
         (self.dir / "overrides.txt").write_text("".join(f"{word}\n" for word in self.record.fields["overrides"]))
         OmegaConf.save(self.config, self.dir / "config.yaml")
         self.log("start", checkpoint=str(self.target.checkpoint or ""))
-        self.preflight()
-        challenge = open_data(self.config)
-        self.baseline(challenge)
-        data = self.planets(challenge)
-        model = self.model(data.train)
         try:
-            learned = self.fit(model, data)
-        except WallReached:
-            self.predict_in_time(model, challenge, len(data.val))
-            raise
-        self.record.update(metrics=learned | _validated(model, data, self.config))
-        self.predict(model, challenge)
-        self.farewell()
+            with stage(self.log, "preflight"):
+                self.preflight()
+            with stage(self.log, "data"):
+                challenge = open_data(self.config)
+                self.baseline(challenge)
+                data = self.planets(challenge)
+                model = self.model(data.train)
+            try:
+                with stage(self.log, "training"):
+                    learned = self.fit(model, data)
+            except WallReached:
+                self.predict_in_time(model, challenge, len(data.val))
+                raise
+            with stage(self.log, "validation"):
+                self.record.update(metrics=learned | _validated(model, data, self.config))
+            with stage(self.log, "prediction"):
+                self.predict(model, challenge)
+        finally:
+            self.farewell()
 
     def preflight(self) -> None:
-        """Process, devices and disk."""
+        """Process, trackers, devices and disk."""
         prepare_process(self.config)
         check_devices(self.config.trainer.accelerator, self.config.trainer.devices)
         check_disk(self.dir, self.config.trainer.storage.budget)
-        self.record.update(environment=audit.environment())
+        check_trackers(self.config.logger)
+        held_to = guardrails(self.config.trainer, self.config.seed)
+        print(f"guardrails: {'; '.join(f'{name} {value}' for name, value in held_to.items())}", file=sys.stderr)
+        self.record.update(environment=audit.environment(), guardrails=held_to)
 
     def baseline(self, challenge: Challenge) -> None:
         """A valid submission from the first minute on."""
@@ -570,10 +592,12 @@ class _Training:
     def fit(self, model: pl.LightningModule, data: VisitDataModule) -> dict[str, float]:
         """Train to the end or to a safe point, load the best weights, return the last training metrics."""
         profile, best, last = self.config.trainer, self._checkpoint("best"), self._checkpoint("last")
-        logger = MetricsFile(self.dir / "metrics.csv", self.target.attempt, self.config.logger.flush_s)
+        check_storage(model, self.dir, profile, len(data.train_dataloader()))
+        self.checkpoints.sweep()
+        trackers = loggers(self.config.logger, self.dir, self.target.attempt, profile.network)
         trainer = pl.Trainer(
             **{**trainer_arguments(profile), "enable_progress_bar": profile.enable_progress_bar and is_terminal()},
-            default_root_dir=self.dir, logger=logger, callbacks=self._callbacks(profile),
+            default_root_dir=self.dir, logger=trackers, callbacks=self._callbacks(profile), plugins=[self.checkpoints],
         )
         self.record.update(precision=str(trainer.precision))
         began = time.time()
@@ -581,7 +605,8 @@ class _Training:
             with self.signals.wait_for_safe_point():
                 trainer.fit(model, datamodule=data, ckpt_path=self.target.checkpoint, weights_only=True)
         finally:
-            logger.save()
+            for tracker in trackers:
+                tracker.save()
             self.log("fit end", seconds=round(time.time() - began, 3), step=trainer.global_step)
             self.record.fields["weights"]["final"] = weights_digest(model.state_dict())
         if profile.enable_checkpointing and not best.is_file():
@@ -594,7 +619,8 @@ class _Training:
 
     def _callbacks(self, profile: DictConfig) -> list[Callback]:
         keep, rolling = profile.checkpoint, self._checkpoint("last") if profile.enable_checkpointing else None
-        callbacks: list[Callback] = [StepSeed(self.config.seed), numerics_guard(profile.guards), Diary(self.log)]
+        watched = [keep.monitor] * profile.enable_checkpointing + [profile.early_stop.monitor] * profile.early_stop.enabled
+        callbacks: list[Callback] = [StepSeed(self.config.seed), numerics_guard(profile.guards, watched), Diary(self.log)]
         if "snapshot" in self.record.fields:
             callbacks.append(Branched())
         if not profile.enable_progress_bar or not is_terminal():
@@ -635,20 +661,14 @@ class _Training:
             self.log("submission", planets=len(table))
 
     def farewell(self) -> None:
-        """The score beside what needs no learning, and what the run used of its envelope."""
-        used_bytes = sum(path.stat().st_size for path in self.dir.rglob("*") if path.is_file())
-        envelope = {
-            "wall_s": round(time.time() - self.wall.started, 1), "wall_budget_s": self.wall.budget_s, "bytes": used_bytes,
-            "bytes_budget": size_bytes(self.config.trainer.storage.budget),
-            "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-            "precision": self.record.fields.get("precision"),
-        }
-        self.record.update(envelope=envelope)
-        self.log("end", **envelope)
-        budget = f" of {self.wall.budget_s:.0f}" if self.wall.budget_s is not None else ""
-        print(_score_line(self.record.fields["metrics"]) or "no validation was done")
-        print(f"envelope: {envelope['wall_s']:.0f}{budget} s, {used_bytes / 1e6:.1f} of {envelope['bytes_budget'] / 1e6:.0f} MB, "
-              f"peak memory {envelope['peak_memory_gb']:.1f} GB, precision {envelope['precision']}")
+        """The score beside what needs no learning, and what the run used of its envelope, however it ended."""
+        budget, precision = self.checkpoints.budget_bytes, self.record.fields.get("precision")
+        used = envelope(self.dir, self.wall, budget, precision, self.checkpoints.written)
+        self.record.update(envelope=used)
+        self.log("end", **used)
+        if precision is not None:  # it came as far as training
+            print(_score_line(self.record.fields["metrics"]) or "no validation was done")
+            print(envelope_line(used))
 
 # %% ../../nbs/runs/43_runtime.ipynb #evaluate
 def evaluate(
