@@ -105,6 +105,8 @@ def none_usable(
     what: str = "visits",  # of what they are failures
 ) -> SpectraMindError:
     """One error that stands for many: how many there are, and the first of them."""
-    kinds = {type(failure) for failure in failures}
-    kind, first = kinds.pop() if len(kinds) == 1 else PreflightError, failures[0]
+    if len(failures) == 1:
+        return failures[0]
+    kinds, first = {type(failure) for failure in failures}, failures[0]
+    kind = kinds.pop() if len(kinds) == 1 else PreflightError
     return kind(f"none of {len(failures)} {what} is usable; the first: {first.what}", first.where, first.remedy)
