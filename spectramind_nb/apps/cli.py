@@ -89,10 +89,15 @@ def train(
 
         print(OmegaConf.to_yaml(compose(overrides=overrides or [])), end="")
         return
+    from spectramind_nb.runs.launch import asked, place
+
+    config = asked("train", None, overrides or [], {})  # refuses what is not there before anything heavy is imported
     from spectramind_nb.apps.notebooks import result_of, write_result
     from spectramind_nb.runs import runtime
 
-    run = runtime.train(overrides=overrides or [], resume=resume, fork=fork)
+    run = runtime.train_composed(config, resume, fork)
+    if not place().leads:
+        return
     if result is not None:
         write_result(result, result_of(run))
     print(f"run {run}\n{run.dir}")

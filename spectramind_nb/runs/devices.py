@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['NATIVE_BF16', 'Gpu', 'gpus', 'kernel_fault', 'effective_precision', 'steadier_precision', 'Devices', 'settle',
-           'synchronised_batchnorm', 'cluster_plugins', 'Overflowing', 'Escalation', 'SameWeights', 'compare_weights',
-           'Deaf', 'relaunchable', 'dismiss', 'matmul_precision']
+           'one_device', 'synchronised_batchnorm', 'cluster_plugins', 'Overflowing', 'Escalation', 'SameWeights',
+           'compare_weights', 'Deaf', 'relaunchable', 'dismiss', 'matmul_precision']
 
 # %% ../../nbs/runs/42b_devices.ipynb #imports
 import contextlib
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,12 +91,6 @@ class Devices:
         """Processes in all."""
         return count_devices(self.devices, 1) * self.num_nodes
 
-    @property
-    def one(self) -> "Devices":
-        """Only the first device: for looking at a model that is trained on many."""
-        first = self.devices[:1] if isinstance(self.devices, list) else 1
-        return replace(self, devices=first, num_nodes=1)
-
     def arguments(self) -> dict[str, Any]:
         """For Lightning's Trainer."""
         return {name: getattr(self, name) for name in ("accelerator", "devices", "num_nodes", "precision")}
@@ -134,6 +127,16 @@ def settle(
     precision = effective_precision(profile["precision"], accelerator, native)
     settled = Devices(accelerator, chosen, profile["num_nodes"], precision, native)
     return replace(settled, notes=tuple(_notes(profile, settled, len(present))))
+
+
+def one_device(
+    profile: Mapping[str, Any],  # the `trainer` node
+) -> dict[str, Any]:
+    """The profile for a single process, as needed to look at a model, however many trained it."""
+    devices = profile["devices"]
+    first = devices.split(",")[:1] if isinstance(devices, str) and "," in devices else None
+    first = [int(first[0])] if first else 1 if isinstance(devices, (int, str)) else list(devices)[:1]
+    return {**profile, "devices": first, "num_nodes": 1, "strategy": "auto"}
 
 
 def _indices(devices: int | str | Sequence[int], present: int) -> list[int]:
@@ -185,9 +188,9 @@ def synchronised_batchnorm(
 
 def cluster_plugins(
     here: Place,
-) -> list[SLURMEnvironment] | None:
+) -> list[SLURMEnvironment]:
     """Lightning's view of a cluster, without its own idea of resubmitting a job: our safe points save and leave."""
-    return [SLURMEnvironment(auto_requeue=False)] if here.starter == "slurm" else None
+    return [SLURMEnvironment(auto_requeue=False)] if here.starter == "slurm" else []
 
 # %% ../../nbs/runs/42b_devices.ipynb #overflowing
 class Overflowing(NonFiniteError):
@@ -301,15 +304,15 @@ def relaunchable(
 
 
 def dismiss(
-    trainer: Trainer,
+    processes: Iterable[subprocess.Popen],  # that Lightning started
     patience_s: float = 10.0,
 ) -> None:
-    """Wait for the processes that Lightning started, and end those that do not leave by themselves."""
-    for process in getattr(trainer.strategy.launcher, "procs", None) or []:
+    """Wait for processes, and end those that do not leave by themselves."""
+    for process in processes:
         try:
             process.wait(patience_s)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ class NumericsGuard(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.outputs and self._hook is None:
-            self._hook = pl_module.register_forward_hook(lambda module, inputs, result: self._check_outputs(inputs[0], result))
+            self._hook = pl_module.register_forward_hook(self._after_forward)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._hook is not None:
@@ -115,6 +115,10 @@ class NumericsGuard(Callback):
             if isinstance(tensor, torch.Tensor) and not all_finite(tensor):
                 what = f"tensor '{name}' of {_planets(batch, tensor)} is not finite"
                 raise NonFiniteError(what, self._where, "Check this planet's data")
+
+    def _after_forward(self, module: LightningModule, inputs: tuple, result: Any) -> None:
+        if len(inputs) == 1:  # with several processes Lightning sends whole steps through forward too: (batch, index)
+            self._check_outputs(inputs[0], result)
 
     def _check_outputs(self, batch: Mapping[str, torch.Tensor], result: Any) -> None:
         if not (isinstance(result, tuple) and len(result) == len(self.output_shapes)):

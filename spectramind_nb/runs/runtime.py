@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['RESUMABLE', 'trusted_class', 'build', 'Run', 'trainer_arguments', 'bare_trainer', 'numerics_guard', 'Top', 'Branched',
-           'Lines', 'quiet_lightning', 'Destination', 'readable_checkpoint', 'destination', 'train', 'train_again',
-           'evaluate', 'predict']
+           'Lines', 'quiet_lightning', 'Destination', 'readable_checkpoint', 'destination', 'train', 'train_composed',
+           'train_again', 'evaluate', 'predict']
 
 # %% ../../nbs/runs/43_runtime.ipynb #imports
 import contextlib
 import inspect
 import itertools
 import logging
+import os
+import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from html import escape
 from pathlib import Path
@@ -33,7 +35,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from ..core import profiles
-from ..core.configuration import adjusted, compose, config_hash, differences
+from ..core.configuration import adjusted, config_hash, differences
 from ..core.environment import is_terminal, process_start, workspace
 from spectramind_nb.core.errors import (
     ConfigError, DamagedFileError, DataMissingError, PreflightError, SchemaError, SpectraMindError, WallReached, did_you_mean,
@@ -43,11 +45,19 @@ from ..learning.datamodule import PlanetDataset, PlanetSet, VisitDataModule, pla
 from ..learning.metrics import ariel_score
 from ..observations.challenge import Challenge
 from . import audit, submission
+from spectramind_nb.runs.devices import (
+    Deaf, Devices, Escalation, Overflowing, SameWeights, cluster_plugins, dismiss, matmul_precision, one_device, relaunchable, settle,
+    steadier_precision, synchronised_batchnorm,
+)
 from .guards import NumericsGuard, SafePoints, Signals, StepSeed, Wall, Watchdog, wall_anchor
 from .envelope import Checkpoints, check_storage, envelope, envelope_line, guardrails, stage, summarise
-from .journal import Diary, EventLog, check_trackers, history, loggers, weights_digest
+from .journal import Diary, EventLog, check_trackers, events, history, loggers, weights_digest
+from spectramind_nb.runs.launch import (
+    Order, Place, announce_stores, asked, complaining, facts, failure_recorded, frozen_config, join_meeting, lead_meeting,
+    leave_with_parent, listening, place, wait_for_stores,
+)
 from spectramind_nb.runs.stages import (
-    Filled, check_devices, check_disk, data_manifest, data_module, data_root, fill_split, naive_statistics, open_data, prepare_process,
+    Filled, check_disk, data_manifest, data_module, data_root, fill_split, naive_statistics, open_data, prepare_process,
     restored_determinism, splits_of,
 )
 
@@ -238,10 +248,13 @@ _ARGUMENTS = frozenset(inspect.signature(pl.Trainer.__init__).parameters) - {"se
 
 def trainer_arguments(
     profile: DictConfig,  # the `trainer` node
+    devices: Devices | None = None,  # what the profile comes to on this machine
 ) -> dict[str, Any]:
     """The profile's keys that are arguments of Lightning's Trainer."""
     plain = OmegaConf.to_container(profile, resolve=True)
     arguments = {name: value for name, value in plain.items() if name in _ARGUMENTS}
+    if devices is not None:
+        arguments |= devices.arguments() | ({"strategy": "auto"} if devices.world_size == 1 else {})
     if isinstance(arguments.get("strategy"), Mapping):
         arguments["strategy"] = build(arguments["strategy"])
     return arguments
@@ -251,11 +264,13 @@ def bare_trainer(
     profile: DictConfig,  # the `trainer` node
     callbacks: Sequence[Callback] = (),
 ) -> pl.Trainer:
-    """A trainer for looking, not learning: same devices and precision, every planet predicted, nothing written."""
+    """A trainer for looking, not learning: one device, the same precision, every planet predicted, nothing written."""
+    alone = settle(one_device(profile), Place())
     looking = {
         "enable_checkpointing": False, "enable_progress_bar": False, "fast_dev_run": False, "limit_predict_batches": 1.0,
+        "sync_batchnorm": False,
     }
-    return pl.Trainer(**{**trainer_arguments(profile), **looking}, logger=False, callbacks=list(callbacks))
+    return pl.Trainer(**{**trainer_arguments(profile, alone), **looking}, logger=False, callbacks=list(callbacks))
 
 
 def numerics_guard(
@@ -412,7 +427,18 @@ def train(
     A run that stops at its wall comes back as a `Run` with outcome "wall" and exit code 75; everything else that ends a run early
     raises, after the record was closed.
     """
-    config = _composed("train", trainer, overrides, groups)
+    return train_composed(asked("train", trainer, overrides, groups), resume, fork)
+
+
+def train_composed(
+    config: DictConfig,  # see `launch.asked`
+    resume: str | Path | Run = "auto",  # auto, never, or the run to continue
+    fork: str | Path | Run | None = None,  # a run or a checkpoint to branch off
+) -> Run:
+    """The run that a configuration describes, led or joined by this process; see `train`."""
+    here = place()
+    if not here.leads:
+        return _follow(config, here)
     audit.settle(Path(config.paths.logs), Path(config.paths.debug_log))
     if fork is None:
         return _execute("train", config, destination(config, resume))
@@ -456,9 +482,41 @@ def _execute(command: str, config: DictConfig, target: Destination, **fields: An
         ) as record:
             stuck = "wall", WallReached.exit_code, "stuck at the end of the budget"
             with Watchdog(wall, signals, lambda: record.finish(*stuck)):
-                with quiet_lightning(), restored_determinism():
-                    _Training(config, target, wall, signals, record).run()
+                with quiet_lightning(), restored_determinism(), matmul_precision(config.trainer.matmul_precision):
+                    _Training(config, target, wall, signals, record, place()).run()
     return Run(target.dir)
+
+
+def _follow(config: DictConfig, here: Place) -> Run:
+    """Join a run that another process leads: train with it, write nothing, fail quietly."""
+    folder, run_dir, word = _meeting(config, here), Path(here.meeting), None
+    if here.starter == "lightning":
+        leave_with_parent()
+    else:
+        run_dir, word = join_meeting(folder, here, facts(config), _patience_s(config))
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        with complaining(run_dir, here.rank), Deaf() as signals, quiet_lightning(), restored_determinism():
+            if word is not None:
+                wait_for_stores(folder, word, run_dir)
+            order = Order.read(run_dir)
+            config = frozen_config(run_dir, order.config_hash)
+            with matmul_precision(config.trainer.matmul_precision):
+                _Following(config, order, _wall(config), signals, here).run()
+    if here.starter == "lightning":
+        os._exit(0)  # whatever happened: Lightning answers a child that ends otherwise by killing the leading process
+    return Run(run_dir)
+
+
+def _meeting(config: DictConfig, here: Place) -> Path:
+    """Where processes meet that torchrun or SLURM started."""
+    return Path(config.paths.logs) / ".launch" / here.meeting
+
+
+def _patience_s(config: DictConfig) -> float:
+    """How long processes wait for each other: as long as they do in training."""
+    strategy = config.trainer.strategy
+    timeout = strategy.get("timeout", {}) if OmegaConf.is_config(strategy) else {}
+    return float(timeout.get("seconds", 1800))
 
 
 @contextlib.contextmanager
@@ -486,26 +544,6 @@ def _profile_notes(profile: Mapping[str, Any]) -> list[str]:
     return [*notes, f"the locks of {profile['name']} are open for {opened}"] if opened else notes
 
 
-def _composed(command: str, trainer: str | None, overrides: Sequence[str], groups: Mapping[str, str]) -> DictConfig:
-    """Compose; a configuration that does not compose is recorded too."""
-    with _failure_recorded(command, overrides):
-        config = compose(trainer, list(overrides), **groups)
-        if command == "train" and config.trainer.max_epochs == 0:
-            remedy = "Use spectramind evaluate RUN trainer=eval_only to score, or set trainer.max_epochs to train"
-            raise ConfigError("this profile trains nothing", f"trainer={config.launch.choices.trainer}", remedy)
-        return config
-
-
-@contextlib.contextmanager
-def _failure_recorded(command: str, overrides: Sequence[str]) -> Iterator[None]:
-    try:
-        yield
-    except SpectraMindError as error:
-        ledger, debug_log = workspace() / "logs" / "audit.jsonl", workspace() / "v50_debug_log.md"
-        with audit.recorded(None, ledger, debug_log, command, None, overrides=list(overrides)):
-            raise error
-
-
 def _wall(config: DictConfig) -> Wall:
     wall = config.trainer.wall
     budget_s = None if wall.budget is None else duration_s(wall.budget)
@@ -515,10 +553,14 @@ def _wall(config: DictConfig) -> Wall:
 class _Training:
     """One attempt of one run: the steps of `train` and what they share."""
 
-    def __init__(self, config: DictConfig, target: Destination, wall: Wall, signals: Signals, record: audit.Record):
+    def __init__(
+        self, config: DictConfig, target: Destination, wall: Wall, signals: Signals, record: audit.Record, here: Place
+    ):
         self.config, self.target, self.dir = config, target, target.dir
-        self.wall, self.signals, self.record = wall, signals, record
+        self.wall, self.signals, self.record, self.here = wall, signals, record, here
         self.fits: dict[str, Filled] = {}
+        self.devices: Devices | None = None
+        self.children: list[subprocess.Popen] = []
         self.log = EventLog(target.dir / "events.jsonl", target.attempt, config.logger.flush_s)
         budget = size_bytes(config.trainer.storage.budget)
         self.checkpoints = Checkpoints(target.dir, budget, self.log)
@@ -552,12 +594,23 @@ class _Training:
     def preflight(self) -> None:
         """Process, trackers, devices and disk."""
         prepare_process(self.config)
-        check_devices(self.config.trainer.accelerator, self.config.trainer.devices)
+        self.devices = self._steadied(settle(self.config.trainer, self.here))
         check_disk(self.dir, self.config.trainer.storage.budget)
         check_trackers(self.config.logger)
+        if self.here.world_size is not None:
+            lead_meeting(_meeting(self.config, self.here), self.here, facts(self.config), self.dir, _patience_s(self.config))
+        for note in self.devices.notes:
+            print(f"note: {note}", file=sys.stderr)
         held_to = guardrails(self.config.trainer, self.config.seed)
         print(f"guardrails: {'; '.join(f'{name} {value}' for name, value in held_to.items())}", file=sys.stderr)
-        self.record.update(environment=audit.environment(), guardrails=held_to)
+        self.record.update(environment=audit.environment(), guardrails=held_to, devices=asdict(self.devices))
+
+    def _steadied(self, devices: Devices) -> Devices:
+        """As an earlier attempt left them: a precision that proved too small is not tried again."""
+        changes = [line for line in events(self.dir / "events.jsonl") if line["event"] == "precision"]
+        if self.target.attempt > 1 and changes and changes[-1]["asked"] == self.config.trainer.precision:
+            return replace(devices, precision=changes[-1]["now"])
+        return devices
 
     def baseline(self, challenge: Challenge) -> None:
         """A valid submission from the first minute on."""
@@ -591,13 +644,58 @@ class _Training:
 
     def fit(self, model: pl.LightningModule, data: VisitDataModule) -> dict[str, float]:
         """Train to the end or to a safe point, load the best weights, return the last training metrics."""
-        profile, best, last = self.config.trainer, self._checkpoint("best"), self._checkpoint("last")
-        check_storage(model, self.dir, profile, len(data.train_dataloader()))
+        check_storage(model, self.dir, self.config.trainer, len(data.train_dataloader()))
         self.checkpoints.sweep()
+        state = self._checkpoint("last") if self.config.trainer.enable_checkpointing else self.dir / "overflow.ckpt"
+        with self._company():
+            while True:
+                try:
+                    return self._fit(model, data, state)
+                except Overflowing as overflow:
+                    before, now = self.devices.precision, steadier_precision(self.devices.native_bf16)
+                    self.devices = replace(self.devices, precision=now)
+                    self.target = replace(self.target, checkpoint=overflow.checkpoint)
+                    self.log("precision", before=before, now=now, asked=self.config.trainer.precision, reason=overflow.what)
+                    print(f"note: {overflow.what}; the run goes on in {now}", file=sys.stderr)
+                finally:
+                    (self.dir / "overflow.ckpt").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _company(self) -> Iterator[None]:
+        """Within: the other processes of the run train along, if there are any."""
+        if self.devices.world_size == 1:
+            yield
+            return
+        known = self.record.fields
+        shared = {"data": {"manifest_root": known["data"]["manifest_root"]}, "environment": {}, "config_hash": known["config_hash"]}
+        shared |= {name: known[name] for name in ("snapshot",) if name in known}
+        Order(self.dir, known["config_hash"], self.target.attempt, self.target.checkpoint, asdict(self.devices), shared).write()
+        started_by_us = self.here.starter == "alone"
+        if not started_by_us:
+            announce_stores(_meeting(self.config, self.here))
+        try:
+            with listening(self.dir, self._leave), relaunchable(self.dir) if started_by_us else contextlib.nullcontext():
+                yield
+        finally:
+            dismiss(self.children)
+
+    def _leave(self, error: SpectraMindError) -> None:
+        """Another process failed and this one waits for it in vain: close the record and go."""
+        self.record.finish("failed", error.exit_code, str(error))
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        for child in self.children:
+            child.kill()
+        os._exit(error.exit_code)
+
+    def _fit(self, model: pl.LightningModule, data: VisitDataModule, state: Path) -> dict[str, float]:
+        profile, best, last = self.config.trainer, self._checkpoint("best"), self._checkpoint("last")
         trackers = loggers(self.config.logger, self.dir, self.target.attempt, profile.network)
+        arguments = trainer_arguments(profile, self.devices)
+        arguments["enable_progress_bar"] = profile.enable_progress_bar and is_terminal()
+        arguments["sync_batchnorm"] = synchronised_batchnorm(profile.sync_batchnorm, self.devices, model)
         trainer = pl.Trainer(
-            **{**trainer_arguments(profile), "enable_progress_bar": profile.enable_progress_bar and is_terminal()},
-            default_root_dir=self.dir, logger=trackers, callbacks=self._callbacks(profile), plugins=[self.checkpoints],
+            **arguments, default_root_dir=self.dir, logger=trackers, callbacks=self._callbacks(profile, state),
+            plugins=[self.checkpoints, *cluster_plugins(self.here)],
         )
         self.record.update(precision=str(trainer.precision))
         began = time.time()
@@ -605,6 +703,7 @@ class _Training:
             with self.signals.wait_for_safe_point():
                 trainer.fit(model, datamodule=data, ckpt_path=self.target.checkpoint, weights_only=True)
         finally:
+            self.children += getattr(trainer.strategy.launcher, "procs", [])
             for tracker in trackers:
                 tracker.save()
             self.log("fit end", seconds=round(time.time() - began, 3), step=trainer.global_step)
@@ -617,12 +716,16 @@ class _Training:
     def _checkpoint(self, name: str) -> Path:
         return self.dir / "checkpoints" / f"{name}.ckpt"
 
-    def _callbacks(self, profile: DictConfig) -> list[Callback]:
+    def _callbacks(self, profile: DictConfig, state: Path) -> list[Callback]:
         keep, rolling = profile.checkpoint, self._checkpoint("last") if profile.enable_checkpointing else None
         watched = [keep.monitor] * profile.enable_checkpointing + [profile.early_stop.monitor] * profile.early_stop.enabled
         callbacks: list[Callback] = [StepSeed(self.config.seed), numerics_guard(profile.guards, watched), Diary(self.log)]
         if "snapshot" in self.record.fields:
             callbacks.append(Branched())
+        if self.devices.world_size > 1:
+            callbacks.append(SameWeights(self.log))
+        if profile.escalate_after is not None and self.devices.precision.startswith("16"):
+            callbacks.append(Escalation(profile.escalate_after, state, self.log))
         if not profile.enable_progress_bar or not is_terminal():
             callbacks.append(Lines())
         if profile.early_stop.enabled:
@@ -670,6 +773,36 @@ class _Training:
             print(_score_line(self.record.fields["metrics"]) or "no validation was done")
             print(envelope_line(used))
 
+
+class _Silent(EventLog):
+    """The diary of a process that does not lead: it has none."""
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        """Nothing is written."""
+
+
+class _Following(_Training):
+    """The part of a process that does not lead: the same planets, the same model, the same steps, and no file."""
+
+    def __init__(self, config: DictConfig, order: Order, wall: Wall, signals: Signals, here: Place):
+        record = audit.Record(None, Path(config.paths.logs), Path(config.paths.debug_log), dict(order.fields))
+        super().__init__(config, Destination(order.dir, order.attempt, order.checkpoint), wall, signals, record, here)
+        self.devices, self.log = Devices(**order.settings), _Silent(order.dir / "events.jsonl")
+        self.checkpoints.on_event = self.log
+
+    def run(self) -> None:
+        """Train along."""
+        prepare_process(self.config)
+        if self.here.starter != "lightning":  # another machine, with devices of its own
+            self.devices = replace(settle(self.config.trainer, self.here), precision=self.devices.precision)
+        data = self.planets(open_data(self.config))
+        self.fit(self.model(data.train), data)
+
+    @contextlib.contextmanager
+    def _company(self) -> Iterator[None]:
+        """The leading process called; nobody else is to be started."""
+        yield
+
 # %% ../../nbs/runs/43_runtime.ipynb #evaluate
 def evaluate(
     run: Run | str | Path,  # a run, its identifier, its directory, a checkpoint, or a submission file (.csv)
@@ -716,12 +849,12 @@ def _revisited(
 ) -> Iterator[tuple[DictConfig, pl.LightningModule, audit.Record]]:
     """A recorded visit to a finished run: its configuration and its model with the weights it kept."""
     run = Run.open(run)
-    with _failure_recorded(command, overrides):
+    with failure_recorded(command, overrides):
         config = adjusted(run.config, overrides)
     fields = {"overrides": list(overrides), "config_hash": config_hash(config), "parent": str(run.dir)}
     with _invocation(command, run.id, fields) as record, Signals(), quiet_lightning(), restored_determinism():
         prepare_process(config)
-        check_devices(config.trainer.accelerator, config.trainer.devices)
+        settle(one_device(config.trainer), Place())
         model = build(config.model, loss=build(config.loss))
         model.load_state_dict(_state(run.weights))
         record.update(weights={"initial": None, "final": weights_digest(model.state_dict())})
@@ -737,7 +870,7 @@ def _invocation(command: str, run_id: str | None, fields: Mapping[str, Any]) -> 
 
 def _scored(path: Path, overrides: Sequence[str]) -> dict[str, float]:
     """The official metric of a submission file; only the labels of the data are read."""
-    config = _composed("evaluate", None, overrides, {})
+    config = asked("evaluate", None, overrides, {})
     with _invocation("evaluate", None, {"overrides": list(overrides), "config_hash": config_hash(config)}) as record:
         table = submission.read(path)
         labels = Challenge(data_root(config), config.data.edition).labels()
