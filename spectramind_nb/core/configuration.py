@@ -135,7 +135,8 @@ def _read(name: str, option: str, search: Sequence[str | Path] = ()) -> dict:
         try:
             config = hydra_compose(overrides=[*words, f"+{name}={option}"])
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"this file does not compose: {str(error).splitlines()[0]}", f"{name}/{option}.yaml") from None
+            what = f"this file does not compose: {str(error).splitlines()[0]}"
+            raise ConfigError(what, f"{name}/{option}.yaml") from None
     return OmegaConf.to_container(config[name], resolve=False)
 
 
@@ -156,7 +157,8 @@ def _hydra() -> Iterator[None]:
 
 def _plain(config: DictConfig) -> dict:
     if missing := sorted(OmegaConf.missing_keys(config)):
-        raise ConfigError(f"{' and '.join(missing)} must be given", None, f"Add {' '.join(f'{key}=...' for key in missing)}")
+        example = " ".join(f"{key}=..." for key in missing)
+        raise ConfigError(f"{' and '.join(missing)} must be given", None, f"Add {example}")
     try:
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -169,8 +171,8 @@ def _alias(word: str) -> str:
 
 def _last_choices(words: list[str]) -> list[str]:
     """Of several choices in a group the last one counts, as with every other override."""
-    last = {word.partition("=")[0]: place for place, word in enumerate(words)}
-    return [word for place, word in enumerate(words) if word.partition("=")[0] not in groups() or last[word.partition("=")[0]] == place]
+    keys = [word.partition("=")[0] for word in words]
+    return [word for place, (key, word) in enumerate(zip(keys, words)) if key not in groups() or key not in keys[place + 1 :]]
 
 
 def search_path(
@@ -181,10 +183,12 @@ def search_path(
     for word in words:
         if word.startswith("hydra.searchpath="):
             value = parser.parse_override(word).value()
-            found += [Path(str(place).removeprefix("file://")) for place in (value if isinstance(value, list) else [value])]
+            places = value if isinstance(value, list) else [value]
+            found += [Path(str(place).removeprefix("file://")) for place in places]
     for place in found:
         if not place.is_absolute() or not place.is_dir():
-            raise ConfigError("there is no such folder of configurations", place, "Write hydra.searchpath=[file:///absolute/folder]")
+            remedy = "Write hydra.searchpath=[file:///absolute/folder]"
+            raise ConfigError("there is no such folder of configurations", place, remedy)
     return found
 
 
@@ -207,15 +211,16 @@ def _check_option(name: str, option: str, search: Sequence[str | Path] = ()) -> 
     known = sorted({*options(name), *(path.stem for place in search for path in Path(place, name).glob("*.yaml"))})
     if option not in known:
         kind = "trainer profile" if name == "trainer" else f"{name} option"
-        hint = did_you_mean(option, known)
-        raise ConfigError(f"there is no {kind} '{option}'", f"{name}={option}", f"{hint} There are: {', '.join(known)}".strip())
+        remedy = f"{did_you_mean(option, known)} There are: {', '.join(known)}".strip()
+        raise ConfigError(f"there is no {kind} '{option}'", f"{name}={option}", remedy)
 
 
 def _explained(words: Sequence[str], error: Exception) -> SpectraMindError:
     message = f"the overrides do not compose: {str(error).splitlines()[0]}"
     unexplained = ConfigError(message, None, str(error.__cause__ or "").split("\n")[0] or None)
     try:
-        known = hydra_compose("train", overrides=[word for word in words if word.split("=")[0] in (*groups(), "hydra.searchpath")])
+        choices = [word for word in words if word.split("=")[0] in (*groups(), "hydra.searchpath")]
+        known = hydra_compose("train", overrides=choices)
     except (HydraException, OmegaConfBaseException, ValueError):
         return unexplained
     parser = OverridesParser.create()

@@ -295,12 +295,14 @@ RULES = (
     Rule(("trainer.precision", "trainer.gradient_clip_val", "model.optimizer.fused"),
          lambda precision, clip, fused: bool(precision in _MIXED and clip and fused),
          "model.optimizer.fused: a fused optimizer cannot clip gradients in mixed precision, leave it out"),
-    Rule(("trainer.strategy.static_graph", "trainer.accumulate_grad_batches"), lambda static, batches: bool(static and batches > 1),
-         "trainer.strategy.static_graph: PyTorch fails with a static graph and trainer.accumulate_grad_batches above 1, choose one"),
-    Rule(("trainer.deterministic", "trainer.benchmark"), lambda deterministic, benchmark: bool(deterministic and benchmark),
+    Rule(("trainer.strategy.static_graph", "trainer.accumulate_grad_batches"),
+         lambda static, batches: bool(static and batches > 1),
+         "trainer.strategy.static_graph: with trainer.accumulate_grad_batches above 1 PyTorch fails on it, choose one"),
+    Rule(("trainer.deterministic", "trainer.benchmark"),
+         lambda deterministic, benchmark: bool(deterministic and benchmark),
          "trainer.benchmark: it chooses kernels by timing them, which trainer.deterministic forbids"),
     Rule(("trainer.benchmark", "trainer.shape_stable"), lambda benchmark, stable: benchmark and not stable,
-         "trainer.benchmark: it pays only when every batch has the same shape, confirm that with trainer.shape_stable=true"),
+         "trainer.benchmark: it needs batches of one shape, confirm that with trainer.shape_stable=true"),
     Rule(("trainer.wall.budget", "trainer.min_epochs", "trainer.min_steps"),
          lambda budget, epochs, steps: bool(budget is not None and (epochs or steps)),
          "trainer.wall.budget: min_epochs and min_steps cannot be promised within a time budget, set them to null"),
@@ -316,7 +318,8 @@ RULES = (
          "trainer.val_check_interval: counting batches across epochs needs trainer.check_val_every_n_epoch=null"),
     Rule(("trainer.early_stop.enabled", "trainer.limit_val_batches"), lambda enabled, limit: enabled and limit == 0,
          "trainer.early_stop.enabled: without validation there is nothing to watch"),
-    Rule(("trainer.devices",), _no_devices, "trainer.devices: must be auto, a number of devices, or a list of their indices"),
+    Rule(("trainer.devices",), _no_devices,
+         "trainer.devices: must be auto, a number of devices, or a list of their indices"),
     Rule(("trainer.strategy",), _no_strategy,
          "trainer.strategy: must be auto, ddp, or a group with a _target_ and its arguments, as in multi_gpu.yaml"),
     Rule(("trainer.strategy",), _bare_timeout,
@@ -335,10 +338,15 @@ def clashes(
     wrong, found = set(wrong), []
     for rule in rules:
         values = [_value(plain, key) for key in rule.keys]
-        readable = not any(key == bad or key.startswith(f"{bad}.") or bad.startswith(f"{key}.") for key in rule.keys for bad in wrong)
+        readable = not any(_overlap(key, bad) for key in rule.keys for bad in wrong)
         if readable and all(value is not _NOTHING for value in values) and rule.broken(*values):
             found.append(rule.sentence)
     return found
+
+
+def _overlap(left: str, right: str) -> bool:
+    """Is one of two dotted keys the other, or above it?"""
+    return f"{left}.".startswith(f"{right}.") or f"{right}.".startswith(f"{left}.")
 
 
 _NOTHING = object()
@@ -381,7 +389,8 @@ def _tighter(key: str, now: Any, then: Any) -> bool:
 
 # %% ../../nbs/core/02a_schema.ipynb #faults
 SCIENCE_GROUPS = ("simulator", "detector", "fit", "model", "loss")
-ORCHESTRATION = frozenset(TrainerConfig.model_fields) - {"doc", "env", "storage", "strategy", "threads", "checkpoint", "network"}
+_ANYBODYS = {"doc", "env", "storage", "strategy", "threads", "checkpoint", "network"}  # words that other groups may use
+ORCHESTRATION = frozenset(TrainerConfig.model_fields) - _ANYBODYS
 
 
 def faults(
@@ -411,11 +420,11 @@ def _path(item: Mapping) -> str:
 
 
 _MEANT = {
-    "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number", "bool_type": "true or false",
-    "string_type": "text", "list_type": "a list", "dict_type": "a group of keys", "model_type": "a group of keys",
-    "none_required": "null", "greater_than_equal": "at least {ge}", "greater_than": "greater than {gt}", "less_than": "less than {lt}",
-    "literal_error": "{expected}", "string_too_short": "at least {min_length} letters long",
-    "string_too_long": "at most {max_length} letters long",
+    "int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number",
+    "bool_type": "true or false", "string_type": "text", "list_type": "a list", "dict_type": "a group of keys",
+    "model_type": "a group of keys", "none_required": "null", "literal_error": "{expected}",
+    "greater_than_equal": "at least {ge}", "greater_than": "greater than {gt}", "less_than": "less than {lt}",
+    "string_too_short": "at least {min_length} letters long", "string_too_long": "at most {max_length} letters long",
 }
 
 
@@ -455,9 +464,13 @@ def _wrong_types(node: Mapping, shipped: Mapping, path: str) -> Iterator[str]:
             yield f"{path}.{key}: must be {_kind(expected)}, not {value!r}"
 
 
+_KINDS = {
+    bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a group of keys",
+}
+
+
 def _kind(value: Any) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a group of keys"}
-    return names[type(value)]
+    return _KINDS[type(value)]
 
 
 def leaks(

@@ -1,5 +1,6 @@
 """The two pages beside the profiles: what they list is there, what they say is so, and every command in them runs."""
 
+import itertools
 import os
 import re
 import resource
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from spectramind_nb.core import schema
 from spectramind_nb.core.configuration import compose, config_dir, options
 from spectramind_nb.core.schema import duration_s
 
@@ -23,7 +25,7 @@ def rows(page: str, header: str) -> list[list[str]]:
     """The cells of the table whose header line begins so."""
     lines = page.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(header)) + 2
-    table = lines[start : next(number for number, line in enumerate([*lines, ""]) if number >= start and not line.startswith("|"))]
+    table = itertools.takewhile(lambda line: line.startswith("|"), lines[start:])
     return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in table]
 
 
@@ -45,12 +47,14 @@ def test_p10_what_the_readme_says_of_a_profile_is_so():
     for name, _, devices, precision, stops, keeps in rows(README, "| profile |"):
         node = compose(name, GIVEN.get(name, [])).trainer
         assert precision == node.precision, name
-        assert ("given" in devices) == (name in GIVEN) and ("all GPUs" == devices) == (node.devices == "auto" and node.accelerator == "gpu")
+        assert ("given" in devices) == (name in GIVEN), name
+        assert ("all GPUs" == devices) == (node.devices == "auto" and node.accelerator == "gpu"), name
         if found := re.search(r"(\d+) epoch", stops):
             assert int(found[1]) == node.max_epochs, name
         assert ("trains nothing" in stops) == (node.max_epochs == 0)
         budget = re.search(r"(\d+) (h|min)$", stops)
-        assert (duration_s(f"{budget[1]}{budget[2][0]}") if budget else None) == (node.wall.budget and duration_s(node.wall.budget)), name
+        promised_s = duration_s(f"{budget[1]}{budget[2][0]}") if budget else None
+        assert promised_s == (node.wall.budget and duration_s(node.wall.budget)), name
         every = re.search(r"every (\d+) min", keeps)
         assert (keeps == "nothing") == (not node.enable_checkpointing)
         assert not every or int(every[1]) * 60 == duration_s(node.checkpoint.every), name
@@ -79,9 +83,10 @@ def test_p11_keys_of_the_architecture_exist():
     known = compose().trainer
     for key in re.findall(r"`((?:wall|checkpoint|storage)\.\w+)`", ARCHITECTURE):
         assert key.split(".")[1] in known[key.split(".")[0]], key
-    for key in ("precision", "escalate_after", "deterministic", "benchmark", "shape_stable", "network", "env", "barebones", "max_time"):
+    for key in ("precision", "escalate_after", "deterministic", "benchmark", "shape_stable", "network", "env", "barebones",
+                "max_time"):
         assert f"`{key}" in ARCHITECTURE and key in known
-    assert "RULES" in ARCHITECTURE and __import__("spectramind_nb.core.schema", fromlist=["RULES"]).RULES
+    assert "`RULES` of `core.schema`" in ARCHITECTURE and schema.RULES
 
 
 # -- commands ------------------------------------------------------------------------------------------------------
@@ -107,7 +112,8 @@ def shell(tmp_path_factory):
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m spectramind_nb "$@"\n')
     program.chmod(0o755)
     (home / "here").mkdir()
-    env = {**os.environ, "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(home / "site"), "OMP_NUM_THREADS": "1"}
+    path = f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(home / "site"), "OMP_NUM_THREADS": "1"}
     env.pop("SPECTRAMIND_CACHE", None)
 
     def run(line: str) -> subprocess.CompletedProcess:
@@ -132,7 +138,8 @@ def refused(done: subprocess.CompletedProcess, *words: str) -> None:
     """Code 3 and one sentence that says what is there and how to simulate it."""
     assert done.returncode == 3, done.stderr
     (sentence,) = done.stderr.strip().splitlines()
-    assert sentence.startswith("error: ") and all(word in sentence for word in ("trainer.accelerator=cpu", "trainer.devices=2", *words))
+    assert sentence.startswith("error: ")
+    assert all(word in sentence for word in ("trainer.accelerator=cpu", "trainer.devices=2", *words)), sentence
 
 
 def processor_seconds(run, line):

@@ -18,7 +18,8 @@ from spectramind_nb.core.profiles import check, find, new, origin
 from spectramind_nb.core.schema import TrainerConfig, duration_s, size_bytes
 from spectramind_nb.runs import runtime, submission
 
-PROMISED = {"defaults", "kaggle_safe", "ci_fast", "multi_gpu", "ddp", "h100", "a100", "ablation", "eval_only", "t4x2", "ddp_notebook"}
+PROMISED = {"defaults", "kaggle_safe", "ci_fast", "multi_gpu", "ddp", "h100", "a100", "ablation", "eval_only", "t4x2",
+            "ddp_notebook"}
 GIVEN = {"ddp": ["trainer.devices=2", "trainer.num_nodes=1"]}
 DDP = "pytorch_lightning.strategies.DDPStrategy"
 
@@ -83,11 +84,13 @@ def test_p6_p24_p25_p26_p27_kaggle_safe_stays_inside_the_session():
     assert duration_s(node.wall.budget) <= 9 * 3600 and duration_s(node.wall.reserve) >= 300
     assert node.precision == "16-mixed" and node.gradient_clip_val
     assert 0 < node.loader.num_workers <= 2
-    assert duration_s(node.checkpoint.every) > duration_s(base.checkpoint.every) and node.log_every_n_steps > base.log_every_n_steps
+    assert duration_s(node.checkpoint.every) > duration_s(base.checkpoint.every)
+    assert node.log_every_n_steps > base.log_every_n_steps
     assert size_bytes(node.storage.budget) < 20e9, "the working folder of a Kaggle notebook"
     assert node.network is False
     with_two = of("t4x2")
-    assert with_two.devices == 2 and with_two.wall == node.wall and with_two.locked == node.locked and with_two.min_capability == 7.5
+    assert with_two.devices == 2 and with_two.min_capability == 7.5
+    assert with_two.wall == node.wall and with_two.locked == node.locked
 
 
 def test_p7_p29_p30_ci_fast_is_small_and_keeps_nothing():
@@ -140,7 +143,8 @@ def test_p58_eval_only_cannot_train(workspace):
 
 @pytest.fixture(scope="module")
 def ablation_words(short_root):
-    return [f"data.root={short_root}", "data.batch_size=2", "data.workers=1", "trainer.max_epochs=4", "trainer.val_check_interval=2"]
+    return [f"data.root={short_root}", "data.batch_size=2", "data.workers=1", "trainer.max_epochs=4",
+            "trainer.val_check_interval=2"]
 
 
 @pytest.fixture
@@ -156,7 +160,8 @@ def snapshots(run):
 
 
 def test_p57_a_snapshot_of_every_validation(trunk):
-    validations = [line for line in map(json.loads, (trunk.dir / "events.jsonl").read_text().splitlines()) if line["event"] == "validation"]
+    lines = map(json.loads, (trunk.dir / "events.jsonl").read_text().splitlines())
+    validations = [line for line in lines if line["event"] == "validation"]
     assert len(snapshots(trunk)) == len(validations) >= 3
 
 
@@ -247,7 +252,8 @@ def test_p55_new_profiles_pass_their_check_and_are_documented(workspace):
 
 
 @pytest.mark.parametrize("words, said", [
-    (["ci_fast"], "already is a profile"), (["Bad-Name"], "no name for a profile"), (["mine", "--from", "ci_fats"], "Did you mean 'ci_fast'"),
+    (["ci_fast"], "already is a profile"), (["Bad-Name"], "no name for a profile"),
+    (["mine", "--from", "ci_fats"], "Did you mean 'ci_fast'"),
 ])
 def test_p55_new_refuses(workspace, words, said):
     result = invoke("profiles", "new", *words)
