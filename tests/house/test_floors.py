@@ -73,7 +73,7 @@ def test_what_users_import_is_there():
     for name in ("train", "evaluate", "predict", "simulate", "calibrate", "fit", "score", "compose", "launchpad", "replay"):
         assert callable(getattr(spectramind_nb, name))
     with pytest.raises(AttributeError):
-        spectramind_nb.nonsense  # noqa: B018
+        spectramind_nb.nonsense
 
 
 def tracked_text() -> list[tuple[str, str]]:
