@@ -443,18 +443,23 @@ def train_composed(
     if fork is None:
         return _execute("train", config, destination(config, resume))
     parent = Run.open(fork)
-    snapshot = _snapshot(parent)
+    snapshot = _snapshot(parent, config.trainer.max_epochs)
     return _execute("train", config, _named_directory(config, snapshot), parent=parent.id, snapshot=snapshot.name)
 
 
-def _snapshot(run: Run) -> Path:
-    """The checkpoint that a branch of a run starts from: the one that was named, or the latest."""
-    path = run.checkpoint or run.dir / "checkpoints" / "last.ckpt"
-    if not path.is_file():
-        kept = sorted(found.name for found in (run.dir / "checkpoints").glob("*.ckpt"))
-        raise DataMissingError("there is no such checkpoint to branch from", path, f"There are: {', '.join(kept)}" if kept else None)
+def _snapshot(run: Run, max_epochs: int | None) -> Path:
+    """The checkpoint that a branch of a run starts from: the one that was named, or the newest; it must leave something to do."""
+    kept = sorted((run.dir / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    if run.checkpoint is None and not kept:
+        raise DataMissingError("this run kept no checkpoint to branch from", run.dir, "Train with trainer=ablation")
+    path = run.checkpoint or kept[-1]
     if not readable_checkpoint(path):
         raise DamagedFileError("the checkpoint cannot be read", path, "Branch from another one")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    seen = checkpoint["epoch"] + bool(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"])
+    if max_epochs not in (None, -1) and seen >= max_epochs:
+        what = f"this snapshot has seen {seen} epochs and the branch ends after {max_epochs}"
+        raise ConfigError(what, path.name, f"Set trainer.max_epochs above {seen}, or branch from an earlier snapshot")
     return path
 
 
