@@ -381,13 +381,16 @@ class SafePoints(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.wall.steps_s.append(self.wall.clock() - self._step_began)  # with the time that its batch was waited for
-        if not _validation_follows(trainer):
-            self._safe_point(trainer, self.wall.step_s)
+        if not (_gradients_pending(trainer) or _validation_follows(trainer)):
+            self._safe_point(trainer, self.wall.step_s * trainer.accumulate_grad_batches)
         self._step_began = self.wall.clock()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        if _gradients_pending(trainer):
+            what = f"a validation begins between {trainer.accumulate_grad_batches} batches whose gradients belong together"
+            raise ConfigError(what, "trainer.val_check_interval", "Make it a multiple of trainer.accumulate_grad_batches")
         self._validation_began = self._step_began = self.wall.clock()
         self._held = _as_interrupted_validation(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
         self._safe_point(trainer, self.wall.validation_s)
@@ -439,6 +442,11 @@ class SafePoints(Callback):
             trainer.strategy.barrier("SafePoints.save")
         self._saved_at = self.wall.clock()
         self.wall.save_s = max(self.wall.save_s, self._saved_at - began)
+
+
+def _gradients_pending(trainer: Trainer) -> bool:
+    """Is the optimizer still waiting for batches? Their gradients are in no checkpoint."""
+    return bool(trainer.fit_loop.epoch_loop._should_accumulate())
 
 
 def _validation_follows(trainer: Trainer) -> bool:
