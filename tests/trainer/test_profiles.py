@@ -188,9 +188,21 @@ def test_p57_a_branch_follows_its_own_overrides(trunk, ablation_words, monkeypat
     assert runtime.Run.open(trunk.id).record["outcome"] == "finished", "the trunk is as it was"
 
 
+def test_p57_a_branch_that_would_train_nothing_is_refused(trunk, ablation_words):
+    with pytest.raises(ConfigError, match="Set trainer.max_epochs above 4"):
+        runtime.train("ablation", ablation_words, fork=trunk)
+    longer = runtime.train("ablation", [*ablation_words, "trainer.max_epochs=5"], fork=trunk.id)
+    assert longer.record["parent"] == trunk.id and longer.history["epoch"].max() == 4
+
+
 def test_p57_branching_off_nothing_is_a_sentence(here, whole_run):
-    with pytest.raises(DataMissingError, match="nearest|there is no run"):
+    with pytest.raises(DataMissingError, match="there is no run 'no-such-run'"):
         runtime.train("ablation", fork="no-such-run")
+    hollow = here / "elsewhere"
+    hollow.mkdir()
+    (hollow / "audit.json").write_text("{}")
+    with pytest.raises(DataMissingError, match="kept no checkpoint"):
+        runtime.train("ablation", fork=hollow)
 
 
 def test_p58_a_checkpoint_is_scored_without_training(whole_run, here, monkeypatch):
