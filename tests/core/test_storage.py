@@ -111,7 +111,7 @@ def _append(path, number):
         append_line(path, f"{number}:{line}:" + "x" * 200)
 
 
-def test_parallel_appends_lose_and_mix_nothing(tmp_path):
+def test_p44_parallel_appends_lose_and_mix_nothing(tmp_path):
     path = tmp_path / "ledger"
     with multiprocessing.get_context("fork").Pool(4) as pool:
         pool.starmap(_append, [(path, number) for number in range(8)])

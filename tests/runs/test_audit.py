@@ -34,14 +34,14 @@ def invocation(places, name, error=None, **fields):
     (KeyboardInterrupt(), "interrupted", 130), (ConfigError("x"), "failed", 2), (ValueError("x"), "failed", 1),
     (SystemExit(3), "failed", 3), (SystemExit(0), "finished", 0),
 ])
-def test_whatever_ends_a_run_is_written_down(places, error, outcome, code):
+def test_p3_whatever_ends_a_run_is_written_down(places, error, outcome, code):
     record = invocation(places, "a", error)
     assert (record["outcome"], record["exit_code"]) == (outcome, code) and record["finished"] >= record["started"]
     assert [line["event"] for line in audit.entries(places["ledger"])] == ["start", "finish"]
     assert f"train: {outcome} ({code})" in places["debug_log"].read_text()
 
 
-def test_the_record_holds_the_promised_fields(places):
+def test_p16_p44_the_record_holds_the_promised_fields(places):
     record = invocation(places, "a", overrides=["trainer=ci_fast"])
     promised = ("run_id attempt outcome exit_code argv overrides choices config_hash run_hash git data weights metrics wall "
                 "environment started finished").split()
@@ -50,7 +50,7 @@ def test_the_record_holds_the_promised_fields(places):
     assert set(record["weights"]) >= {"initial", "final"} and set(record["data"]) == {"manifest_root", "files"}
 
 
-def test_the_commit_is_git_s_own(repo):
+def test_p21_the_commit_is_git_s_own(repo):
     if not (repo / ".git").exists():
         pytest.skip("not a checkout")
     head = subprocess.run(["git", "-C", repo, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
@@ -70,7 +70,7 @@ def _twenty(number):
     audit.append(Path("logs/audit.jsonl"), {"run_id": f"r{number}", "event": "start"})
 
 
-def test_parallel_processes_leave_an_intact_chain(places):
+def test_p44_parallel_processes_leave_an_intact_chain(places):
     with multiprocessing.get_context("fork").Pool(8) as pool:
         pool.map(_twenty, range(20), chunksize=1)
     lines = audit.entries(places["ledger"])
@@ -89,7 +89,7 @@ def changed(lines, kind):
 
 
 @pytest.mark.parametrize("kind", ["edited", "deleted", "swapped", "truncated"])
-def test_a_tampered_ledger_shows(places, kind):
+def test_p44_a_tampered_ledger_shows(places, kind):
     for name in "abc":
         invocation(places, name)
     assert audit.verify(Path("logs"), places["debug_log"]) == []
@@ -98,14 +98,14 @@ def test_a_tampered_ledger_shows(places, kind):
     assert audit.verify(Path("logs"), places["debug_log"])
 
 
-def test_a_tampered_record_shows(places):
+def test_p44_a_tampered_record_shows(places):
     invocation(places, "a")
     path = Path("logs/a/audit.json")
     path.write_text(path.read_text().replace('"finished"', '"perfect"', 1))
     assert audit.verify(Path("logs")) == ["the record a/audit.json was changed after it was closed"]
 
 
-def test_a_killed_run_is_named_by_the_next_invocation_and_a_living_one_is_not(places):
+def test_p3_a_killed_run_is_named_by_the_next_invocation_and_a_living_one_is_not(places):
     ready, go = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
@@ -131,7 +131,7 @@ def test_a_line_cut_short_by_a_crash_costs_that_line_only(places):
     assert len(audit.entries(places["ledger"])) == 2 and any("cannot be read" in p for p in audit.verify(Path("logs")))
 
 
-def test_one_flipped_byte_changes_the_manifest_and_names_the_file(workspace):
+def test_p45_one_flipped_byte_changes_the_manifest_and_names_the_file(workspace):
     files = {name: Path(name) for name in ("a.bin", "b.bin")}
     for path in files.values():
         path.write_bytes(bytes(100))

@@ -25,13 +25,13 @@ def edit(run, **fields):
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def test_a_run_repeats_bit_for_bit(whole_run):
+def test_p21_a_run_repeats_bit_for_bit(whole_run):
     again = replay(whole_run.id)
     assert again.difference is None and again.verdict.word == "exact" and again.steps == 6
     assert again.again != whole_run.dir and "identical" in str(again)
 
 
-def test_changed_code_is_named_before_anything_runs(copy, monkeypatch):
+def test_p21_changed_code_is_named_before_anything_runs(copy, monkeypatch):
     edit(copy, code="0" * 64)
     monkeypatch.setattr(module, "train_again", None)
     with pytest.raises(ReplayMismatch, match="code is another") as caught:
@@ -47,7 +47,7 @@ def test_an_edited_configuration_is_named_before_anything_runs(copy, monkeypatch
         replay(copy)
 
 
-def test_a_changed_data_file_is_named_before_anything_runs(copy, monkeypatch):
+def test_p21_p45_a_changed_data_file_is_named_before_anything_runs(copy, monkeypatch):
     data = copy.record["data"]
     name = next(name for name in data["files"] if name.endswith("FGS1_signal_0.parquet"))
     edit(copy, data={"manifest_root": "0", "files": {**data["files"], name: "0" * 64}})
@@ -63,7 +63,7 @@ def test_another_library_makes_the_verdict_statistical(copy):
     assert replay(copy, tolerance="stat").verdict.word == "statistical"
 
 
-def test_the_first_step_that_differs_is_named(copy):
+def test_p21_the_first_step_that_differs_is_named(copy):
     path = copy.dir / "events.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     steps = [line for line in lines if line["event"] == "step"]

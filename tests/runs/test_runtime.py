@@ -32,7 +32,7 @@ def outcome_of(run):
     }
 
 
-def test_a_run_leaves_its_files_its_record_and_a_valid_submission(whole_run, short_root):
+def test_p12_p16_a_run_leaves_its_files_its_record_and_a_valid_submission(whole_run, short_root):
     present = {path.name for path in whole_run.dir.iterdir()}
     assert {"config.yaml", "overrides.txt", "audit.json", "events.jsonl", "metrics.csv", "checkpoints", "submission.csv"} <= present
     assert submission.validate(whole_run.dir / "submission.csv", short_root / "sample_submission.csv").planets == 2
@@ -50,7 +50,7 @@ def test_the_predictions_are_not_the_baseline(whole_run):
     assert table["wl_1"].nunique() == 2 and table[list(submission.SIGMA_COLUMNS)].nunique(axis=1).min() > 100
 
 
-def test_two_equal_runs_are_equal_to_the_last_bit(whole_run, words):
+def test_p45_p54_two_equal_runs_are_equal_to_the_last_bit(whole_run, words):
     again = train(overrides=words, resume="never")
     assert again.dir != whole_run.dir and outcome_of(again) == outcome_of(whole_run)
 
@@ -70,7 +70,7 @@ def test_another_seed_is_another_run(whole_run, words):
 
 
 @pytest.mark.parametrize("look", [3, 8, 11, 16])
-def test_a_run_stopped_at_its_wall_goes_on_as_if_nothing_had_happened(whole_run, words, monkeypatch, look):
+def test_p24_p50_a_run_stopped_at_its_wall_goes_on_as_if_nothing_had_happened(whole_run, words, monkeypatch, look):
     looks = itertools.count()
     wall = Wall(0.0, 1000.0, 1.0, clock=lambda: 0.0 if next(looks) < look else 1e6)
     with monkeypatch.context() as patch:
@@ -92,7 +92,7 @@ CHILD = "import sys; from spectramind_nb.apps.cli import main; sys.argv[0] = 'sp
 @pytest.mark.parametrize("number, code, outcome", [
     (signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -9, "killed"),
 ])
-def test_a_run_that_is_signalled_says_so_and_resumes_exactly(words, repo, _kept, number, code, outcome):
+def test_p50_a_run_that_is_signalled_says_so_and_resumes_exactly(words, repo, _kept, number, code, outcome):
     long = [*words[:-1], *LONG]
     if "long" not in _kept:
         _kept["long"] = train(overrides=long, resume="never")
@@ -116,7 +116,7 @@ def test_a_run_that_is_signalled_says_so_and_resumes_exactly(words, repo, _kept,
     assert [line["outcome"] for line in lines if line["event"] == "finish"] == [outcome, "finished"]
 
 
-def test_ci_fast_keeps_no_checkpoint_and_says_so_plainly(words):
+def test_p30_ci_fast_keeps_no_checkpoint_and_says_so_plainly(words):
     run = train("ci_fast", words[:-1])
     assert run.outcome == "finished" and not list(run.dir.rglob("*.ckpt"))
     for again in (run.predict, run.evaluate):
@@ -125,7 +125,7 @@ def test_ci_fast_keeps_no_checkpoint_and_says_so_plainly(words):
     assert submission.validate(run.dir / "submission.csv").planets == 2
 
 
-def test_a_nan_in_the_loss_ends_the_run_with_its_own_code_and_is_never_resumed(words, monkeypatch):
+def test_p32_a_nan_in_the_loss_ends_the_run_with_its_own_code_and_is_never_resumed(words, monkeypatch):
     from spectramind_nb.learning.models import PosteriorModel
 
     honest = PosteriorModel.training_step
@@ -147,7 +147,7 @@ def test_a_nan_in_the_loss_ends_the_run_with_its_own_code_and_is_never_resumed(w
         train(overrides=words)
 
 
-def test_weights_that_are_not_finite_never_become_the_best(words, monkeypatch):
+def test_p32_weights_that_are_not_finite_never_become_the_best(words, monkeypatch):
     from spectramind_nb.learning.models import PosteriorModel
 
     def step(self, *args, **kwargs):
@@ -160,7 +160,7 @@ def test_weights_that_are_not_finite_never_become_the_best(words, monkeypatch):
     assert not list(Run.open("nan-weights").dir.rglob("*.ckpt"))
 
 
-def test_an_override_that_does_not_compose_is_recorded_too(here):
+def test_p3_an_override_that_does_not_compose_is_recorded_too(here):
     with pytest.raises(ConfigError, match="max_epochs"):
         train(overrides=["trainer.max_epoch=3"])
     last = audit.entries(Path("logs/audit.jsonl"))[-1]
@@ -174,7 +174,7 @@ def test_missing_data_end_before_anything_heavy(here):
 
 
 @pytest.mark.parametrize("word", ["trainer.accelerator=gpu", "trainer.storage.budget=9999999TB"])
-def test_missing_devices_and_disk_end_with_code_3(words, word):
+def test_p34_p53_missing_devices_and_disk_end_with_code_3(words, word):
     if "gpu" in word and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     began = time.time()
@@ -183,7 +183,7 @@ def test_missing_devices_and_disk_end_with_code_3(words, word):
     assert caught.value.exit_code == 3 and time.time() - began < 10
 
 
-def test_every_trainer_argument_comes_from_the_profile(here):
+def test_p15_every_trainer_argument_comes_from_the_profile(here):
     import inspect
 
     import pytorch_lightning as pl
@@ -244,7 +244,7 @@ def test_the_record_of_a_run_is_shown_escaped(whole_run, tmp_path):
     assert len(whole_run.plot().axes) == 2
 
 
-def test_the_saved_configuration_composes_the_same_hash(whole_run):
+def test_p12_p65_the_saved_configuration_composes_the_same_hash(whole_run):
     from spectramind_nb.core.configuration import config_hash
 
     saved = OmegaConf.load(whole_run.dir / "config.yaml")

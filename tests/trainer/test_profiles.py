@@ -79,7 +79,7 @@ def test_p22_p23_defaults_suit_a_laptop():
     assert node.enable_checkpointing and node.max_epochs > 1
 
 
-def test_p6_p24_p25_p26_p27_kaggle_safe_stays_inside_the_session():
+def test_p6_p24_p25_p26_p27_p49_kaggle_safe_stays_inside_the_session():
     node, base = of("kaggle_safe"), of("defaults")
     assert duration_s(node.wall.budget) <= 9 * 3600 and duration_s(node.wall.reserve) >= 300
     assert node.precision == "16-mixed" and node.gradient_clip_val
