@@ -702,7 +702,8 @@ class _Training:
             **arguments, default_root_dir=self.dir, logger=trackers, callbacks=self._callbacks(profile, state),
             plugins=[self.checkpoints, *cluster_plugins(self.here)],
         )
-        self.record.update(precision=str(trainer.precision))
+        per_step = self.config.data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+        self.record.update(precision=str(trainer.precision), effective_batch_size=per_step)
         began = time.time()
         try:
             with self.signals.wait_for_safe_point():
