@@ -59,10 +59,9 @@ def command_line(
 
 # %% ../../nbs/apps/53_launchpad.ipynb #envelope
 def envelope(
-    profile: str,  # a trainer profile
+    trainer: Mapping,  # a trainer profile, with what was overridden in it
 ) -> str:  # such as "wall 20m · precision 32-true · devices 1 · no checkpoints"
-    "The limits of a profile on one line."
-    trainer = group("trainer", profile)
+    "The limits of a run on one line."
     wall = trainer.wall.budget or "unlimited"
     kept = f"checkpoint every {trainer.checkpoint.every}" if trainer.enable_checkpointing else "no checkpoints"
     parts = f"precision {trainer.precision}", f"devices {trainer.devices}", f"{trainer.max_epochs} epochs"
@@ -110,10 +109,11 @@ def labelled(label: str, body: str) -> str:
 
 
 def profile_html(state: State) -> str:
-    "What the chosen profile is for, and its envelope."
+    "What the chosen profile is for, and the envelope that the overrides leave of it."
     if state.profile not in profiles():
         return ""
-    return f"{html.escape(profiles()[state.profile])}<br><small>{html.escape(envelope(state.profile))}</small>"
+    trainer = OmegaConf.create(state.preview).trainer if state.preview else group("trainer", state.profile)
+    return f"{html.escape(profiles()[state.profile])}<br><small>{html.escape(envelope(trainer))}</small>"
 
 
 def check_html(state: State) -> str:

@@ -50,7 +50,7 @@ def test_an_error_is_a_sentence_in_place(profile, line, words):
 
 def test_only_what_differs_from_defaults_is_marked():
     assert changed_keys(compose_preview("defaults")[0]) == {}
-    state = State()
+    state = room.State()
     state.choose("defaults", "trainer.max_epochs=3")
     assert re.findall(r"<b style='border-left[^>]*>\s*(.*?)</b>", room.preview_html(state)) == ["max_epochs: 3"]
 
@@ -155,7 +155,7 @@ def test_follow_reads_every_line(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", "for i in range(100): print(i)"], stdout=subprocess.PIPE, text=True
     )
-    state = State()
+    state = room.State()
     follow(process, state, tmp_path / "none.json")
     assert state.log[-1] == "99" and len(state.log) == state.log.maxlen
 
@@ -179,3 +179,9 @@ def test_run_true_trains_here_and_renders_without_widgets(workspace, monkeypatch
     pad = launchpad("ci_fast", "seed=7", run=True)
     assert asked == [("ci_fast", ["seed=7"])] and pad.box is None
     assert "logs/r7" in pad._repr_html_() and "0.61" in pad._repr_html_()
+
+
+def test_the_envelope_is_that_of_the_run_not_of_the_profile():
+    state = room.State()
+    state.choose("kaggle_safe", "trainer.max_epochs=3")
+    assert "3 epochs" in room.profile_html(state) and "60 epochs" not in room.profile_html(state)
