@@ -327,6 +327,11 @@ def test_p4_p28_the_record_says_which_profile_and_which_locks(words, here, capsy
     assert "the locks of ci_fast are open for trainer.wall.budget" in capsys.readouterr().err
 
 
+def test_p38_the_record_says_how_many_planets_make_one_step(words, here):
+    run = runtime.train("ci_fast", [*words[:3], "trainer.accumulate_grad_batches=3"], resume="never")
+    assert run.record["effective_batch_size"] == 2 * 3
+
+
 def test_find_accepts_names_and_files(tmp_path):
     assert find("h100").path == config_dir() / "trainer" / "h100.yaml"
     with pytest.raises(ConfigError, match="no such profile file"):
