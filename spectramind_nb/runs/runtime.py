@@ -652,18 +652,23 @@ class _Training:
         check_storage(model, self.dir, self.config.trainer, len(data.train_dataloader()))
         self.checkpoints.sweep()
         state = self._checkpoint("last") if self.config.trainer.enable_checkpointing else self.dir / "overflow.ckpt"
-        with self._company():
-            while True:
-                try:
-                    return self._fit(model, data, state)
-                except Overflowing as overflow:
-                    before, now = self.devices.precision, steadier_precision(self.devices.native_bf16)
-                    self.devices = replace(self.devices, precision=now)
-                    self.target = replace(self.target, checkpoint=overflow.checkpoint)
-                    self.log("precision", before=before, now=now, asked=self.config.trainer.precision, reason=overflow.what)
-                    print(f"note: {overflow.what}; the run goes on in {now}", file=sys.stderr)
-                finally:
-                    (self.dir / "overflow.ckpt").unlink(missing_ok=True)
+        try:
+            with self._company():
+                while True:
+                    try:
+                        return self._fit(model, data, state)
+                    except Overflowing as overflow:
+                        self._steady(overflow)
+        finally:
+            (self.dir / "overflow.ckpt").unlink(missing_ok=True)
+
+    def _steady(self, overflow: Overflowing) -> None:
+        """Go on from the state in which fp16 failed, in a precision that can hold it."""
+        before, now = self.devices.precision, steadier_precision(self.devices.native_bf16)
+        self.devices = replace(self.devices, precision=now)
+        self.target = replace(self.target, checkpoint=overflow.checkpoint)
+        self.log("precision", before=before, now=now, asked=self.config.trainer.precision, reason=overflow.what)
+        print(f"note: {overflow.what}; the run goes on in {now}", file=sys.stderr)
 
     @contextlib.contextmanager
     def _company(self) -> Iterator[None]:
