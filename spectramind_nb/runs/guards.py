@@ -117,8 +117,9 @@ class NumericsGuard(Callback):
                 raise NonFiniteError(what, self._where, "Check this planet's data")
 
     def _after_forward(self, module: LightningModule, inputs: tuple, result: Any) -> None:
-        if len(inputs) == 1:  # with several processes Lightning sends whole steps through forward too: (batch, index)
-            self._check_outputs(inputs[0], result)
+        if isinstance(inputs[-1], int):  # with several processes Lightning sends whole steps through forward: (batch, index)
+            return
+        self._check_outputs(inputs[0], result)
 
     def _check_outputs(self, batch: Mapping[str, torch.Tensor], result: Any) -> None:
         if not (isinstance(result, tuple) and len(result) == len(self.output_shapes)):
@@ -393,7 +394,8 @@ class SafePoints(Callback):
             raise ConfigError(what, "trainer.val_check_interval", "Make it a multiple of trainer.accumulate_grad_batches")
         self._validation_began = self._step_began = self.wall.clock()
         self._held = _as_interrupted_validation(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
-        self._safe_point(trainer, self.wall.validation_s)
+        unknown = self.wall.budget_s is not None and self.wall.validation_s == 0  # it may not come back in time: save first
+        self._safe_point(trainer, self.wall.validation_s, save=unknown)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -407,8 +409,8 @@ class SafePoints(Callback):
             self.wall.validation_s = self.wall.clock() - self._validation_began
             self._held, self._step_began = None, self.wall.clock()
 
-    def _safe_point(self, trainer: Trainer, next_work_s: float) -> None:
-        late, due = not self.wall.fits(next_work_s), self._due()
+    def _safe_point(self, trainer: Trainer, next_work_s: float, save: bool = False) -> None:
+        late, due = not self.wall.fits(next_work_s), save or self._due()
         late, due, received = trainer.strategy.broadcast((late, due, self.signals.received))
         if late or due or received:
             self.save(trainer)

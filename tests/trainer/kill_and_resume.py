@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+from datetime import datetime
 from pathlib import Path
 
 from spectramind_nb.runs.journal import events, step_losses
@@ -84,6 +85,11 @@ def count(place: Path, event: str) -> int:
     return sum(line["event"] == event for line in diary(place))
 
 
+def moment(place: Path, event: str) -> float:
+    """When something happened, in seconds since the epoch."""
+    return next(datetime.fromisoformat(line["time"]).timestamp() for line in diary(place) if line["event"] == event)
+
+
 def kill_in_training(child: int, place: Path, after_s: float, attempts: int) -> str | None:
     """SIGKILL to the whole group some time after training began; says where. None: the run was already over."""
     while count(place, "train start") < attempts:
@@ -115,8 +121,8 @@ def undisturbed(variant: str, words: list[str], place: Path) -> tuple[dict, floa
     """Outcome of a run that nobody kills, and how long its training took."""
     place.mkdir()
     wait(start(variant, words, place), place)
-    took = next(line["seconds"] for line in diary(place) if line["event"] == "fit end")
-    return outcome(place), took
+    began, ended = (moment(place, event) for event in ("train start", "fit end"))
+    return outcome(place), ended - began
 
 
 def trial(variant: str, words: list[str], place: Path, took_s: float, draw: random.Random) -> tuple[dict, str]:

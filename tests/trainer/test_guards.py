@@ -1,8 +1,8 @@
-"""A run leaves in time with its state saved, and no number passes that is not one."""
+"""No number passes that is not one, no shape that is wrong, and a signal costs nothing."""
 
-import logging
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,88 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pytorch_lightning import LightningModule, Trainer
-from torch.utils.data import DataLoader, Dataset
+from toys import N, Tiny, fit
 
-from spectramind_nb.core.errors import (
-    ConfigError,
-    InterruptedRun,
-    NonFiniteError,
-    SchemaError,
-    TerminatedRun,
-    WallReached,
-)
-from spectramind_nb.runs.guards import NumericsGuard, SafePoints, Signals, StepSeed, Wall, Watchdog, wall_anchor
+from spectramind_nb.core.errors import InterruptedRun, NonFiniteError, SchemaError, TerminatedRun
+from spectramind_nb.learning.models import PosteriorModel
+from spectramind_nb.runs.guards import NumericsGuard, SafePoints, Signals, StepSeed, Wall
 from spectramind_nb.runs.journal import EventLog, MetricsFile, events, history, weights_digest
-
-N = 3
-
-
-class Tiny(LightningModule):
-    """Batches in, (mu, sigma) out; `fault` spoils one thing at the third step."""
-
-    def __init__(self, fault=None, clock=None):
-        super().__init__()
-        torch.manual_seed(0)
-        self.net, self.fault, self.clock = torch.nn.Linear(N, N), fault, clock
-
-    def forward(self, batch):
-        mu, sigma = self.net(batch["depth"]), torch.ones(len(batch["depth"]), N)
-        if self.fault == "sigma" and self.global_step >= 2:
-            sigma = -sigma
-        if self.fault == "mu" and self.global_step >= 2:
-            mu = mu / 0
-        return (mu[:, 1:], sigma) if self.fault == "shape" and self.global_step >= 2 else (mu, sigma)
-
-    def training_step(self, batch, batch_idx):
-        if self.clock:
-            self.clock.work("step")
-        loss = ((self(batch)[0] - batch["target"]) ** 2).mean()
-        if self.global_step == 2 and self.fault == "loss":
-            loss = loss * float("nan")
-        if self.global_step == 2 and self.fault == "gradients":
-            self.net.weight.register_hook(lambda gradient: gradient * float("inf"))
-        if self.global_step == 2 and self.fault == "weights":
-            with torch.no_grad():
-                self.net.bias.fill_(float("inf"))
-            return loss * 0 + self.net.weight.sum() * 0
-        return loss
-
-    def validation_step(self, batch, batch_idx):
-        if self.clock:
-            self.clock.work("validation")
-        self.log("val/score", self(batch)[0].mean(), batch_size=len(batch["depth"]))
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-class Planets(Dataset):
-    def __init__(self, spoil=None):
-        self.depth = torch.randn(12, N, generator=torch.Generator().manual_seed(1))
-        self.spoil = spoil
-
-    def __len__(self):
-        return 12
-
-    def __getitem__(self, i):
-        item = {"planet_id": 100 + i, "depth": self.depth[i].clone(), "target": self.depth[i].flip(0)}
-        if self.spoil == "nan" and i == 7:
-            item["depth"][1] = float("nan")
-        if self.spoil == "missing":
-            del item["target"]
-        if self.spoil == "shape":
-            item["target"] = item["target"][1:]
-        return item
-
-
-def fit(model, callbacks, spoil=None, **settings):
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, accelerator="cpu")
-    trainer = Trainer(**{**quiet, "max_epochs": 2, "num_sanity_val_steps": 0, **settings}, callbacks=callbacks)
-    with torch.random.fork_rng():
-        trainer.fit(model, DataLoader(Planets(spoil), batch_size=4), DataLoader(Planets(), batch_size=6))
-    return trainer
+from spectramind_nb.runs.runtime import Run, train
 
 
 def guard(**switches):
@@ -104,7 +29,7 @@ def guard(**switches):
     ("shape", SchemaError, "mu has shape .4, 2. instead of .4, 3."), ("loss", NonFiniteError, "the loss is nan .*epoch 0, batch 2"),
     ("gradients", NonFiniteError, "the gradient of 'net.weight'"), ("weights", NonFiniteError, "the weight 'net.bias'"),
 ])
-def test_each_fault_of_a_model_has_its_error(fault, error, words):
+def test_p32_each_fault_of_a_model_has_its_error(fault, error, words):
     with pytest.raises(error, match=words) as caught:
         fit(Tiny(fault), [guard()])
     assert caught.value.exit_code == {SchemaError: 10, NonFiniteError: 11}[error]
@@ -114,23 +39,107 @@ def test_each_fault_of_a_model_has_its_error(fault, error, words):
     ("nan", NonFiniteError, "tensor 'depth' of planet 107 .*batch 1"), ("missing", SchemaError, "no tensor 'target'"),
     ("shape", SchemaError, "tensor 'target' has shape .2,. a planet instead of .3,."),
 ])
-def test_each_fault_of_a_batch_names_batch_and_tensor(spoil, error, words):
+def test_p32_each_fault_of_a_batch_names_batch_and_tensor(spoil, error, words):
     with pytest.raises(error, match=words):
         fit(Tiny(), [guard()], spoil)
 
 
-def test_a_healthy_model_passes_and_the_guard_changes_nothing():
+def test_p32_a_healthy_model_passes_and_the_guard_changes_nothing():
     bare, guarded = Tiny(), Tiny()
     fit(bare, [])
     fit(guarded, [guard()])
     assert weights_digest(bare.state_dict()) == weights_digest(guarded.state_dict())
 
 
-def test_the_guard_can_be_switched_off():
+def test_p32_the_guard_can_be_switched_off():
     fit(Tiny("loss"), [guard(loss=False, gradients=False, weights=False, outputs_guarded=False)])
 
 
-def test_every_number_is_a_function_of_seed_epoch_and_batch():
+def test_p32_gradients_that_are_all_zero_are_told_in_the_first_step():
+    class Detached(Tiny):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) * 0
+
+    with pytest.raises(SchemaError, match="all gradients are zero .*epoch 0, batch 0"):
+        fit(Detached(), [guard()])
+
+
+def test_p32_weights_that_do_not_change_are_told_after_an_epoch():
+    class Still(Tiny):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    with pytest.raises(SchemaError, match="no weight changed in 3 steps"):
+        fit(Still(), [guard()])
+
+
+def test_p32_a_metric_that_something_waits_for_must_be_there_and_finite():
+    with pytest.raises(SchemaError, match="no 'val/nll' .*Known: val/score"):
+        fit(Tiny(), [guard(metrics=["val/nll"])])
+
+    class Lost(Tiny):
+        def validation_step(self, batch, batch_idx):
+            self.log("val/score", torch.tensor(float("nan")))
+
+    with pytest.raises(NonFiniteError, match="the metric 'val/score' is nan"):
+        fit(Lost(), [guard(metrics=["val/score"])])
+
+
+# -- the same faults in a whole run ---------------------------------------------------------------------------------
+
+
+def wrong_shape(self, batch, fold=None):
+    mu, sigma = HONEST(self, batch, fold)
+    return mu[:, 1:], sigma
+
+
+HONEST = PosteriorModel.forward
+
+
+def exploding(self, batch, batch_idx, honest=PosteriorModel.training_step):
+    loss = honest(self, batch, batch_idx)
+    if self.global_step == 3:
+        next(self.parameters()).register_hook(lambda gradient: gradient * 1e300 * 1e300)
+    return loss
+
+
+@pytest.mark.parametrize("method, fault, error, told", [
+    ("forward", wrong_shape, SchemaError, "the model's mu has shape .2, 282. instead of .2, 283. .training epoch 0, batch 0"),
+    ("training_step", exploding, NonFiniteError, "the gradient of '.*' is not finite .training epoch 1"),
+])
+def test_p3_p32_a_fault_of_the_model_ends_the_run_with_its_code_and_a_record(words, monkeypatch, method, fault, error, told):
+    monkeypatch.setattr(PosteriorModel, method, fault)
+    with pytest.raises(error, match=told) as caught:
+        train(overrides=[*words, f"run_id=fault-{method}"])
+    run = Run.open(f"fault-{method}")
+    assert (run.outcome, run.exit_code) == ("failed", caught.value.exit_code) and run.record["envelope"]["bytes"] > 0
+    assert not (run.dir / "checkpoints" / "last.ckpt").exists()
+
+
+def lacking(table):
+    return table.drop(columns="wl_7")
+
+
+def spoiled(table):
+    table.loc[2, "wl_9"] = float("nan")
+    return table
+
+
+@pytest.mark.parametrize("edit, code, words", [(lacking, 10, "wl_7"), (spoiled, 11, "planet")])
+def test_p3_p32_a_fault_of_the_data_ends_the_command_with_its_code(short_root, here, tmp_path, spectramind, edit, code, words):
+    root = shutil.copytree(short_root, tmp_path / "data", copy_function=os.link)
+    table = edit(pd.read_csv(root / "train.csv"))
+    (root / "train.csv").unlink()
+    table.to_csv(root / "train.csv", index=False)
+    run = spectramind("train", "trainer=ci_fast", f"data.root={root}", "data.workers=1", f"run_id=broken{code}", cwd=here)
+    assert run.returncode == code, run.stderr
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and words in last and "Traceback" not in run.stderr
+    summary = (here / "logs" / f"broken{code}" / "junit.xml").read_text()
+    assert 'failures="1"' in summary and f'type="{code}"' in summary
+
+
+def test_p54_every_number_is_a_function_of_seed_epoch_and_batch():
     seen = {}
 
     class Draws(Tiny):
@@ -145,64 +154,8 @@ def test_every_number_is_a_function_of_seed_epoch_and_batch():
     assert all(first == second for first, second in seen.values()) and len({draws[0] for draws in seen.values()}) == 6
 
 
-class Clock:
-    """Time passes only where work is done; how long it takes is drawn anew each time."""
-
-    def __init__(self, seed):
-        self.random, self.now = random.Random(seed), 0.0
-        ranges = {"step": (0.2, 5), "validation": (0.2, 20), "save": (0, 4)}
-        self.mean = {kind: self.random.uniform(*limits) for kind, limits in ranges.items()}
-
-    def work(self, kind):
-        self.now += self.mean[kind] * self.random.uniform(0.5, 1.5)
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_no_schedule_overruns_its_budget_and_each_leaves_a_checkpoint(seed, tmp_path, monkeypatch):
-    clock, path = Clock(seed), tmp_path / "last.ckpt"
-    budget = clock.random.uniform(60, 300)
-    honest = Trainer.save_checkpoint
-
-    def slow(self, *args, **kwargs):
-        clock.work("save")
-        return honest(self, *args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "save_checkpoint", slow)
-    points = SafePoints(Wall(0.0, budget, 30.0, clock=clock), Signals(), path, every_s=40.0)
-    with pytest.raises(WallReached):
-        fit(Tiny(clock=clock), [points], max_epochs=10_000)
-    assert clock.now <= budget and "loops" in torch.load(path, weights_only=True)
-    assert clock.now > 0.2 * budget - 30.0, "the budget is used, not only kept"
-
-
-def test_the_watchdog_ends_a_run_whose_main_thread_is_stuck():
-    ended = []
-    with Watchdog(Wall(time.time(), 1.3, reserve_s=0.2), Signals(), lambda: ended.append("closed"), ended.append):
-        time.sleep(0.7)
-    assert ended == ["closed", 75]
-
-
-def test_outside_training_the_watchdog_interrupts_the_main_thread():
-    wall = Wall(time.time(), 3.0, reserve_s=4.0)
-    with pytest.raises(WallReached), Signals() as signals, Watchdog(wall, signals, lambda: None, lambda code: None):
-        time.sleep(2.5)
-    assert wall.left_s > 0.4
-
-
-def test_a_watchdog_that_is_not_needed_does_nothing():
-    ended = []
-    with Watchdog(Wall(time.time(), 1000.0), Signals(), lambda: ended.append(1), ended.append):
-        pass
-    with Watchdog(Wall(0.0, None), Signals(), lambda: ended.append(1), ended.append):
-        pass
-    assert ended == []
-
-
 @pytest.mark.parametrize("number, error", [(signal.SIGTERM, TerminatedRun), (signal.SIGINT, InterruptedRun)])
-def test_a_signal_waits_for_a_safe_point_in_training(number, error, tmp_path):
+def test_p50_a_signal_waits_for_a_safe_point_in_training(number, error, tmp_path):
     class Signalled(Tiny):
         def training_step(self, batch, batch_idx):
             if self.global_step == 4:
@@ -216,21 +169,14 @@ def test_a_signal_waits_for_a_safe_point_in_training(number, error, tmp_path):
     assert signal.getsignal(number) == before
 
 
-def test_a_second_signal_does_not_wait():
+def test_p50_a_second_signal_does_not_wait():
     with pytest.raises(TerminatedRun), Signals() as signals, signals.wait_for_safe_point():
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
 
 
-def test_the_budget_starts_where_the_anchor_says(monkeypatch):
-    monkeypatch.setenv("NOTEBOOK_STARTED", "123.5")
-    assert (wall_anchor("process", 9.0), wall_anchor(77, 9.0), wall_anchor("NOTEBOOK_STARTED", 9.0)) == (9.0, 77.0, 123.5)
-    with pytest.raises(ConfigError, match="names no moment"):
-        wall_anchor("NO_SUCH_VARIABLE", 9.0)
-
-
-def test_the_digest_sees_names_types_shapes_and_bits():
+def test_p45_the_digest_sees_names_types_shapes_and_bits():
     base = {"a": torch.zeros(2, 3)}
     others = [{"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": -torch.zeros(2, 3)}, {"a": torch.zeros(2, 3).double()},
               {"a": torch.zeros(2, 3, dtype=torch.bfloat16)}, {"a": torch.zeros(2, 3), "c": torch.tensor(0)}]
@@ -238,7 +184,7 @@ def test_the_digest_sees_names_types_shapes_and_bits():
     assert len(set(digests)) == len(digests) and weights_digest({"a": torch.zeros(3, 2).T}) == digests[0]
 
 
-def test_metrics_keep_their_history_over_attempts(tmp_path):
+def test_p50_p51_metrics_keep_their_history_over_attempts(tmp_path):
     path = tmp_path / "metrics.csv"
     first = MetricsFile(path, 1, flush_s=1e9)
     for step in range(4):
@@ -254,7 +200,7 @@ def test_metrics_keep_their_history_over_attempts(tmp_path):
     assert whole["train/loss"].dropna().tolist() == [0, 1, 12, 13, 14, 15] and whole["val/score"].dropna().tolist() == [0.5]
 
 
-def test_a_diary_line_cut_short_is_left_out(tmp_path):
+def test_p16_a_diary_line_cut_short_is_left_out(tmp_path):
     log = EventLog(tmp_path / "events.jsonl", flush_s=1e9)
     log("step", epoch=0, batch=0, loss="0x1p0")
     assert events(log.path) == []
