@@ -1,0 +1,65 @@
+"""Killed and resumed is the same as never interrupted, to the last bit."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from toys import Tiny, fit
+
+from spectramind_nb.core.errors import ConfigError
+from spectramind_nb.runs.guards import SafePoints, Signals, Wall
+from spectramind_nb.runs.runtime import Run, train
+
+SCRIPT = Path(__file__).parent / "kill_and_resume.py"
+
+
+@pytest.mark.parametrize("variants, runs", [("single,workers,accumulate", 3), ("ddp", 1)])
+def test_p50_runs_killed_at_random_moments_end_as_if_they_had_never_been(short_root, filled, repo, variants, runs):
+    """`kill_and_resume.py 30` does the same at length; two uninterrupted runs must be equal there too."""
+    command = [sys.executable, SCRIPT, str(runs), "--root", short_root, "--cache", filled / "cache", "--variants", variants]
+    environment = {**os.environ, "PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == f"{runs} of {runs}", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_p50_no_checkpoint_between_batches_whose_gradients_belong_together(tmp_path, accumulate):
+    """Twelve planets, three batches an epoch: the optimizer steps after `accumulate` batches and at the end of each epoch."""
+    saved = []
+
+    class Noting(SafePoints):
+        def save(self, trainer):
+            saved.append(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+            super().save(trainer)
+
+    points = Noting(Wall(0.0, None), Signals(), tmp_path / "last.ckpt", every_s=0.0)
+    fit(Tiny(), [points], accumulate_grad_batches=accumulate, max_epochs=2)
+    at_steps = [batch for batch in (1, 2, 3) if batch % accumulate == 0 or batch == 3]
+    assert set(saved) == set(at_steps)
+
+
+def test_p50_a_validation_between_such_batches_is_refused(tmp_path):
+    points = SafePoints(Wall(0.0, None), Signals(), tmp_path / "last.ckpt")
+    with pytest.raises(ConfigError, match="val_check_interval"):
+        fit(Tiny(), [points], accumulate_grad_batches=2, val_check_interval=1)
+
+
+def test_p50_checkpoints_hold_tensors_and_plain_values_only(whole_run):
+    for path in (whole_run.dir / "checkpoints").glob("*.ckpt"):
+        assert {"state_dict", "optimizer_states", "loops"} <= set(torch.load(path, weights_only=True))
+
+
+def test_p50_metrics_keep_their_history_when_a_run_goes_on_with_more_epochs(words):
+    first = train(overrides=[*words, "run_id=longer", "trainer.checkpoint.every=0s"], resume="never")
+    rows = len(pd.read_csv(first.dir / "metrics.csv"))
+    more = [word for word in words if "max_epochs" not in word]
+    again = train(overrides=[*more, "trainer.max_epochs=5", "run_id=longer"], resume=first)
+    table = pd.read_csv(again.dir / "metrics.csv")
+    assert again.record["attempt"] == 2 and set(table["attempt"]) == {1, 2} and len(table) > rows
+    assert Run.open("longer").history["epoch"].max() == 4
+    whole = train(overrides=[*more, "trainer.max_epochs=5"], resume="never")
+    assert again.record["weights"]["final"] == whole.record["weights"]["final"]
