@@ -76,7 +76,18 @@ class Diary(Callback):
     """Notes steps, epochs with their weights digest, and validations in the event log."""
 
     def __init__(self, log: EventLog):
-        self._event_log = log
+        self._event_log, self._before = log, {}
+
+    def training_metrics(self, trainer: Trainer) -> dict[str, float]:
+        """The latest metrics of training, from before a resume where nothing was trained after it."""
+        latest = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        return self._before | latest
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["training_metrics"] = self.training_metrics(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._before = checkpoint.get("training_metrics", {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._note(trainer, "train start", step=trainer.global_step, weights=weights_digest(pl_module.state_dict()))

@@ -485,8 +485,7 @@ def _execute(command: str, config: DictConfig, target: Destination, **fields: An
             choices=OmegaConf.to_container(config.launch.choices), wall={"budget_s": wall.budget_s, "used_s": None},
             data=before.get("data", {"manifest_root": None, "files": {}}), profile=profile, **fields,
         ) as record:
-            stuck = "wall", WallReached.exit_code, "stuck at the end of the budget"
-            with Watchdog(wall, signals, lambda: record.finish(*stuck)):
+            with Watchdog(wall, signals, lambda: _close_stuck(record)):
                 with quiet_lightning(), restored_determinism(), matmul_precision(config.trainer.matmul_precision):
                     _Training(config, target, wall, signals, record, place()).run()
     return Run(target.dir)
@@ -540,6 +539,13 @@ def _noted_wall() -> Iterator[None]:
         yield
     except WallReached as wall:
         print(wall, file=sys.stderr, flush=True)
+
+
+def _close_stuck(record: audit.Record) -> None:
+    """What the watchdog does before it ends the process."""
+    what = "stuck at the end of the wall-time budget"
+    record.finish("wall", WallReached.exit_code, what)
+    print(f"{what}. Run the same command again to resume from the last checkpoint.", file=sys.stderr, flush=True)
 
 
 def _profile_notes(profile: Mapping[str, Any]) -> list[str]:
@@ -703,8 +709,9 @@ class _Training:
         arguments = trainer_arguments(profile, self.devices)
         arguments["enable_progress_bar"] = profile.enable_progress_bar and is_terminal()
         arguments["sync_batchnorm"] = synchronised_batchnorm(profile.sync_batchnorm, self.devices, model)
+        diary = Diary(self.log)
         trainer = pl.Trainer(
-            **arguments, default_root_dir=self.dir, logger=trackers, callbacks=self._callbacks(profile, state),
+            **arguments, default_root_dir=self.dir, logger=trackers, callbacks=self._callbacks(profile, state, diary),
             plugins=[self.checkpoints, *cluster_plugins(self.here)],
         )
         per_step = self.config.data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
@@ -722,15 +729,15 @@ class _Training:
         if profile.enable_checkpointing and not best.is_file():
             trainer.save_checkpoint(last)
         self._load_best(model)
-        return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        return diary.training_metrics(trainer)
 
     def _checkpoint(self, name: str) -> Path:
         return self.dir / "checkpoints" / f"{name}.ckpt"
 
-    def _callbacks(self, profile: DictConfig, state: Path) -> list[Callback]:
+    def _callbacks(self, profile: DictConfig, state: Path, diary: Diary) -> list[Callback]:
         keep, rolling = profile.checkpoint, self._checkpoint("last") if profile.enable_checkpointing else None
         watched = [keep.monitor] * profile.enable_checkpointing + [profile.early_stop.monitor] * profile.early_stop.enabled
-        callbacks: list[Callback] = [StepSeed(self.config.seed), numerics_guard(profile.guards, watched), Diary(self.log)]
+        callbacks: list[Callback] = [StepSeed(self.config.seed), numerics_guard(profile.guards, watched), diary]
         if "snapshot" in self.record.fields:
             callbacks.append(Branched())
         if self.devices.world_size > 1:

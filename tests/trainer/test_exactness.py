@@ -63,3 +63,20 @@ def test_p50_metrics_keep_their_history_when_a_run_goes_on_with_more_epochs(word
     assert Run.open("longer").history["epoch"].max() == 4
     whole = train(overrides=[*more, "trainer.max_epochs=5"], resume="never")
     assert again.record["weights"]["final"] == whole.record["weights"]["final"]
+
+
+def test_p50_a_run_killed_in_its_last_validation_keeps_its_training_metrics(whole_run, words, monkeypatch):
+    """kill_and_resume.py found this: nothing is trained after such a resume, and the last training loss was lost."""
+    from spectramind_nb.learning.models import PosteriorModel
+
+    def killed(self):
+        if self.trainer.state.fn == "fit" and self.global_step == whole_run.history["step"].max() + 1:
+            raise KeyboardInterrupt
+
+    last_step = [*words, "run_id=last", "trainer.checkpoint.every=0s"]
+    with monkeypatch.context() as patch:
+        patch.setattr(PosteriorModel, "on_validation_epoch_start", killed)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(overrides=last_step, resume="never")
+    resumed = train(overrides=last_step, resume="last")
+    assert resumed.metrics == whole_run.metrics and resumed.record["attempt"] == 2
