@@ -14,13 +14,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.trainer.connectors import accelerator_connector
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import spectramind_nb
@@ -287,14 +288,15 @@ def relaunchable(
     """Within: Lightning's launcher starts `spectramind train` for this run directory. Afterwards nothing of it is left."""
     main, package = sys.modules["__main__"], Path(spectramind_nb.__file__).parent
     before = {name: os.environ.get(name) for name in _MARKS}
-    words, spec = sys.argv, getattr(main, "__spec__", None)
+    words, spec, interactive = sys.argv, getattr(main, "__spec__", None), accelerator_connector._IS_INTERACTIVE
     paths = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ.update(SPECTRAMIND_RUN_DIR=str(run_dir), PYTHONPATH=os.pathsep.join(paths))
     sys.argv, main.__spec__ = ["spectramind", "train"], importlib.util.find_spec(f"{package.name}.__main__")
+    accelerator_connector._IS_INTERACTIVE = False
     try:
         yield
     finally:
-        sys.argv, main.__spec__ = words, spec
+        sys.argv, main.__spec__, accelerator_connector._IS_INTERACTIVE = words, spec, interactive
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:

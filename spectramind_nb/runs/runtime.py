@@ -119,9 +119,9 @@ class Run:
         path = Path(which)
         if path.is_file() and path.suffix == ".ckpt":
             return cls(path.absolute().parent.parent, path.absolute())
-        for place in (path, workspace() / "logs" / str(which)):
-            if (place / "audit.json").is_file():
-                return cls(place.absolute())
+        for folder in (path, workspace() / "logs" / str(which)):
+            if (folder / "audit.json").is_file():
+                return cls(folder.absolute())
         known = sorted(found.parent.name for found in (workspace() / "logs").glob("*/audit.json"))
         remedy = did_you_mean(str(which), known) or (f"The latest is {known[-1]}" if known else "There are no runs here yet")
         raise DataMissingError(f"there is no run '{which}'", workspace() / "logs", remedy)

@@ -87,6 +87,13 @@ def test_p37_the_next_run_in_this_process_is_alone_again(pair, whole_run, words)
     assert result(train(overrides=words, resume="never")) == result(whole_run)
 
 
+def test_p34_a_notebook_trains_on_all_devices_with_fresh_processes(pair, words, monkeypatch):
+    """Lightning would refuse, because in a notebook it could only repeat the kernel's command line or fork it."""
+    monkeypatch.setattr(devices.accelerator_connector, "_IS_INTERACTIVE", True)
+    run = train("ddp_notebook", [*words, *TWO[1:]], resume="never")
+    assert run.record["weights"] == pair.record["weights"] and devices.accelerator_connector._IS_INTERACTIVE
+
+
 @pytest.mark.parametrize("look", [2, 7])
 def test_p24_p37_p50_all_processes_leave_at_the_wall_together_and_resume_exactly(pair, two, monkeypatch, look):
     looks, walled = itertools.count(), [*two, "trainer.wall.budget=9h"]
