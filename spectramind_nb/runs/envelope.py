@@ -40,6 +40,9 @@ def directory_bytes(
     return total
 
 
+_SPARE = 0.05  # of the budget, for what is written after the last checkpoint: diary, metrics, record, summaries
+
+
 class Checkpoints(TorchCheckpointIO):
     """Writes checkpoints atomically, and only as far as the run directory stays within its budget."""
 
@@ -75,7 +78,7 @@ class Checkpoints(TorchCheckpointIO):
         self.on_event("checkpoint", path=path.name, step=checkpoint.get("global_step"), bytes=size)
 
     def _make_room(self, size: int, path: Path) -> bool:
-        excess = directory_bytes(self.run_dir) + size - self.budget_bytes
+        excess = directory_bytes(self.run_dir) + size - (1 - _SPARE) * self.budget_bytes
         snapshots = [found for found in (self.run_dir / "checkpoints").glob("*.ckpt") if found not in self.kept]
         for oldest in sorted(snapshots, key=lambda found: found.stat().st_mtime):
             if excess <= 0:
@@ -84,7 +87,7 @@ class Checkpoints(TorchCheckpointIO):
             oldest.unlink()
             self.on_event("pruned", path=oldest.name)
         if excess > 0 and path in self.kept:
-            what = f"{path.name} would make the run {excess / 1e6:.1f} MB larger than its {self.budget_bytes / 1e6:.1f} MB"
+            what = f"{path.name} would make the run {excess / 1e6:.2f} MB too large for its {self.budget_bytes / 1e6:.2f} MB"
             raise PreflightError(what, self.run_dir, "Raise trainer.storage.budget and resume")
         return excess <= 0
 
@@ -105,7 +108,7 @@ def check_storage(
     needed = directory_bytes(run_dir) + _LINES_BYTES * epochs * batches
     if trainer["enable_checkpointing"]:
         needed += 3 * (state + moments)
-    if needed > (budget := size_bytes(trainer["storage"]["budget"])):
+    if needed > (1 - _SPARE) * (budget := size_bytes(trainer["storage"]["budget"])):
         what = f"the run needs about {needed / 1e6:.1f} MB and may use {budget / 1e6:.1f} MB"
         raise PreflightError(what, run_dir, "Raise trainer.storage.budget or set trainer.enable_checkpointing=false")
     return needed
