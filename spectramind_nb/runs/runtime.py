@@ -13,6 +13,7 @@ import inspect
 import itertools
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -694,6 +695,8 @@ class _Training:
                 yield
         finally:
             dismiss(self.children)
+            if not started_by_us:
+                shutil.rmtree(_meeting(self.config, self.here), ignore_errors=True)
 
     def _leave(self, error: SpectraMindError) -> None:
         """Another process failed and this one waits for it in vain: close the record and go."""
