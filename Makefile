@@ -30,7 +30,7 @@ demo: $(VENV)/.installed  ## simulate planets, train on ci_fast through papermil
 
 test: $(VENV)/.installed .venv-nbdev3/.installed  ## everything: exported code in sync, notebooks, pytest, papermill
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 promises: $(VENV)/.installed  ## the trainer layer: every promise with its tests and their result
 	$(BIN)/python tests/promises.py
