@@ -1,0 +1,107 @@
+"""The guarded training loop beside the same loop in bare PyTorch: same model, planets, batches, steps, in one process."""
+
+import contextlib
+import io
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from omegaconf import OmegaConf
+
+from spectramind_nb.core.configuration import compose
+from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataModule
+from spectramind_nb.runs import audit, runtime
+from spectramind_nb.runs.guards import Signals, Wall, weights_digest
+
+PLANETS, EPOCHS, REPEATS = 120, 3, 5
+
+
+def planets(count: int, seed: int) -> PlanetSet:
+    """Planets with the shapes and sizes of real fits."""
+    draw = torch.Generator().manual_seed(seed)
+    depth = 0.01 + 1e-4 * torch.randn(count, 283, generator=draw, dtype=torch.float64)
+    covariance = (3e-5) ** 2 * torch.eye(283, dtype=torch.float64).repeat(count, 1, 1)
+    features = torch.randn(count, len(FEATURES), generator=draw, dtype=torch.float64)
+    target = depth + 3e-5 * torch.randn(count, 283, generator=draw, dtype=torch.float64)
+    return PlanetSet(torch.arange(count), depth, covariance, features, target)
+
+
+def fresh(config, train: PlanetSet, val: PlanetSet):
+    """Model and data module as a run makes them."""
+    torch.manual_seed(config.seed)
+    model = runtime.build(config.model, loss=runtime.build(config.loss))
+    model.prepare(train)
+    loader = OmegaConf.to_container(config.trainer.loader)
+    return model, VisitDataModule(train, val, None, config.data.batch_size, config.seed, loader)
+
+
+def bare(config, train: PlanetSet, val: PlanetSet) -> tuple[float, str]:
+    """The loop as one would write it in a notebook; returns seconds and the digest of the weights."""
+    model, data = fresh(config, train, val)
+    model.log = lambda *words, **more: None
+    loader, validation = data.train_dataloader(), data.val_dataloader()
+    optimizer = model.configure_optimizers()
+    began = time.perf_counter()
+    for epoch in range(EPOCHS):
+        loader.sampler.set_epoch(epoch)
+        model.train()
+        for number, batch in enumerate(loader):
+            optimizer.zero_grad()
+            model.training_step(batch, number).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.trainer.gradient_clip_val)
+            optimizer.step()
+        model.eval()
+        model.on_validation_epoch_start()
+        with torch.inference_mode():
+            for number, batch in enumerate(validation):
+                model.validation_step(batch, number)
+            model.on_validation_epoch_end()
+    return time.perf_counter() - began, weights_digest(model.state_dict())
+
+
+def guarded(config, train: PlanetSet, val: PlanetSet, folder: Path) -> tuple[float, str]:
+    """The loop of a run: every guard, the diary, metrics, best and rolling checkpoints, wall and signals."""
+    model, data = fresh(config, train, val)
+    target = runtime.Destination(folder)
+    with audit.recorded(None, folder / "audit.jsonl", folder / "log.md", "bench", "bench") as record, Signals() as signals:
+        silent = contextlib.redirect_stderr(io.StringIO())
+        with silent, runtime.quiet_lightning(), runtime.restored_determinism():
+            record.fields["weights"] = {}
+            training = runtime._Training(config, target, Wall(time.time(), 3600.0), signals, record, runtime.place())
+            training.devices = runtime.settle(config.trainer, training.here)
+            began = time.perf_counter()
+            training.fit(model, data)
+            taken = time.perf_counter() - began
+    return taken, record.fields["weights"]["final"]
+
+
+def main() -> None:
+    """Alternate both, so that whatever else the machine does hits both alike."""
+    words = [f"trainer.max_epochs={EPOCHS}", "trainer.wall.budget=1h", "trainer.accelerator=cpu", *sys.argv[1:]]
+    config = compose(overrides=words)
+    torch.set_num_threads(config.trainer.threads)
+    train, val = planets(PLANETS, 1), planets(PLANETS // 4, 2)
+    times = {"bare": [], "guarded": []}
+    for repeat in range(REPEATS + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            plain_s, plain = bare(config, train, val)
+            full_s, full = guarded(config, train, val, Path(folder))
+        assert plain == full, "both loops must end with the same weights"
+        if repeat:
+            times["bare"].append(plain_s)
+            times["guarded"].append(full_s)
+    steps = EPOCHS * -(-PLANETS // config.data.batch_size)
+    middle = {name: statistics.median(taken) for name, taken in times.items()}
+    ratio = statistics.median(full / plain for full, plain in zip(times["guarded"], times["bare"], strict=True))
+    print(f"{steps} steps of {config.data.batch_size} planets, {EPOCHS} validations: bare PyTorch {middle['bare']:.2f} s, "
+          f"guarded {middle['guarded']:.2f} s, ratio {ratio:.2f} (target 1.10); equal weights")
+
+
+if __name__ == "__main__":
+    main()
