@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,8 @@ def main() -> int:
         verdict = f"DIFFERENT in {', '.join(differing)} ({folder})" if differing else "equal"
         print(f"{number + 1:3d} {variant:10} killed {where}: {verdict}", flush=True)
     print(json.dumps({variant: whole[variant][0]["weights"]["final"][:16] for variant in whole}))
+    if equal == asked.runs:
+        shutil.rmtree(folder)
     print(f"{equal} of {asked.runs}")
     return 0 if equal == asked.runs else 1
 

@@ -17,7 +17,7 @@ from spectramind_nb.runs.runtime import Run, train
 SCRIPT = Path(__file__).parent / "kill_and_resume.py"
 
 
-@pytest.mark.parametrize("variants, runs", [("single,workers,accumulate", 3), ("ddp", 1)])
+@pytest.mark.parametrize("variants, runs", [("single,workers,accumulate", 3), pytest.param("ddp", 1, marks=pytest.mark.slow)])
 def test_p50_runs_killed_at_random_moments_end_as_if_they_had_never_been(short_root, filled, repo, variants, runs):
     """`kill_and_resume.py 30` does the same at length; two uninterrupted runs must be equal there too."""
     command = [sys.executable, SCRIPT, str(runs), "--root", short_root, "--cache", filled / "cache", "--variants", variants]
