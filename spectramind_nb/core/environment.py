@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['COMPETITION_SLUG', 'platform_name', 'is_terminal', 'cpu_count', 'memory_gb', 'process_start', 'pin_threads',
-           'workspace', 'cache_root', 'competition_root', 'progress']
+           'workspace', 'cache_root', 'competition_root', 'progress', 'in_threads']
 
 # %% ../../nbs/core/01_environment.ipynb #imports
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .errors import DataMissingError
@@ -148,3 +149,17 @@ def progress(
             ending = f"{now - start:.0f} s" if done == total else f"about {left_s:.0f} s left"
             print(f"{label}: {done}/{total}, {ending}", file=sys.stderr, flush=True)
             last = now
+
+# %% ../../nbs/core/01_environment.ipynb #in-threads
+def in_threads(
+    work: Callable,  # called with one item
+    items: Sequence,  # hashable; the order of the answer
+    workers: int,  # items in flight
+    label: str,  # what is being done, for the progress report
+) -> dict:
+    """What `work` returns for each item, with a report of the progress."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        return dict(zip(items, progress(pool.map(work, items), len(items), label)))
+    finally:
+        pool.shutdown(cancel_futures=True)

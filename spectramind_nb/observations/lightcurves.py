@@ -11,7 +11,6 @@ __all__ = ['LightCurves', 'extraction_weights', 'trace_profile', 'running_sum', 
 import importlib
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numba
 import numpy as np
 
 from ..core import configuration
-from ..core.environment import cpu_count, memory_gb, progress
+from ..core.environment import cpu_count, in_threads, memory_gb
 from ..core.errors import DataMissingError, PreflightError, SpectraMindError, none_usable
 from ..core.storage import Store, code_digest, file_digest
 from spectramind_nb.observations.challenge import (
@@ -547,12 +546,7 @@ def calibrate(
             what = f"visit {visit.visit} failed with {type(error).__name__}: {error}"
             return SpectraMindError(what, place, "Please report this.")
 
-    pool = ThreadPoolExecutor(workers)
-    try:
-        outcomes = pool.map(work, visits)
-        results = dict(zip(visits, progress(outcomes, len(visits), f"calibrating {split}")))
-    finally:  # on Ctrl-C: finish the visits in flight, start no other
-        pool.shutdown(cancel_futures=True)
+    results = in_threads(work, visits, workers, f"calibrating {split}")
     failures = [result for result in results.values() if isinstance(result, SpectraMindError)]
     if failures and len(failures) == len(results):
         raise none_usable(failures)

@@ -11,7 +11,6 @@ __all__ = ['chebyshev', 'Curves', 'normalise', 'Orbit', 'orbit_prior', 'separati
 import importlib
 import math
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 from ..core.configuration import group
-from ..core.environment import cpu_count, progress
+from ..core.environment import cpu_count, in_threads
 from ..core.errors import NonFiniteError, SchemaError, SpectraMindError, none_usable
 from ..core.storage import Store, code_digest
 from ..observations.challenge import INSTRUMENTS, Challenge, Visit
@@ -714,11 +713,7 @@ def fit(
             what = f"the fit failed with {type(error).__name__}: {error}"
             return SpectraMindError(what, f"planet {visit.planet_id} visit {visit.visit}", "Please report this")
 
-    pool = ThreadPoolExecutor(workers or cpu_count())
-    try:
-        results = dict(zip(light_curves, progress(pool.map(work, light_curves), len(light_curves), f"fitting {split}")))
-    finally:  # on Ctrl-C: finish the visits in flight, start no other
-        pool.shutdown(cancel_futures=True)
+    results = in_threads(work, list(light_curves), workers or cpu_count(), f"fitting {split}")
     failures = [result for result in results.values() if isinstance(result, SpectraMindError)]
     if failures and len(failures) == len(results):
         raise none_usable(failures)
