@@ -7,7 +7,7 @@ __all__ = ['app', 'Overrides', 'ProfileName', 'RunName', 'profiles', 'audit', 'b
            'options', 'train', 'predict', 'evaluate', 'report', 'replay', 'simulate', 'fill_store', 'calibrate', 'fit',
            'score', 'validate', 'default_to_list', 'list_profiles', 'show_profile', 'diff_profiles', 'check_profile',
            'new_profile', 'doctor', 'notebook', 'default_to_ledger', 'list_audit', 'show_audit', 'verify_audit',
-           'build_bundle', 'verify_bundle', 'check_kernel', 'main']
+           'drift_audit', 'rebuild_audit', 'build_bundle', 'verify_bundle', 'check_kernel', 'main']
 
 # %% ../../nbs/apps/54_cli.ipynb #imports
 import sys
@@ -83,21 +83,28 @@ def train(
     result: Annotated[Path | None, typer.Option(metavar="FILE", help="Write folder, outcome, metrics as JSON.")] = None,
 ):
     "Frames to submission.csv: simulate or open, calibrate, fit, train, predict."
+    from spectramind_nb.runs.audit import recorded
+
     if cfg:
-        from omegaconf import OmegaConf
-        from spectramind_nb.core.configuration import compose
+        with recorded("compose", overrides or []):
+            from omegaconf import OmegaConf
+            from spectramind_nb.core.configuration import compose
 
-        print(OmegaConf.to_yaml(compose(overrides=overrides or [])), end="")
+            print(OmegaConf.to_yaml(compose(overrides=overrides or [])), end="")
         return
-    from spectramind_nb.runs.launch import asked, place
+    with recorded("train", overrides or []) as record:
+        from spectramind_nb.runs.launch import asked
 
-    config = asked("train", None, overrides or [], {})  # refuses what is not there before anything heavy is imported
+        config = asked(None, overrides or [], {})  # refuses what is not there before anything heavy is imported
+        from spectramind_nb.runs import runtime
+
+        runtime.train_composed(config, record, resume, fork)
+    if record.folder is None:  # another process leads this run
+        return
     from spectramind_nb.apps.notebooks import result_of, write_result
-    from spectramind_nb.runs import runtime
+    from spectramind_nb.runs.runtime import Run
 
-    run = runtime.train_composed(config, resume, fork)
-    if not place().leads:
-        return
+    run = Run(record.folder)
     if result is not None:
         write_result(result, result_of(run))
     print(f"run {run}\n{run.dir}")
@@ -112,10 +119,13 @@ def predict(
     out: Annotated[Path, typer.Option(help="The submission to write.")] = Path("submission.csv"),
 ):
     "Spectra and uncertainties of the test planets from a trained run, as a submission file."
-    from spectramind_nb.runs import runtime, submission
+    from spectramind_nb.runs.audit import recorded
 
-    runtime.predict(run, overrides=overrides or [], out=out)
-    print(submission.validate(out))
+    with recorded("predict", overrides or []):
+        from spectramind_nb.runs import runtime, submission
+
+        runtime.predict(run, overrides=overrides or [], out=out)
+        print(submission.validate(out))
 
 
 @app.command()
@@ -124,10 +134,12 @@ def evaluate(
     overrides: Overrides = None,
 ):
     "Metrics of a run on its validation planets, or the score of a submission file, as JSON."
-    from spectramind_nb.apps.notebooks import json_text
-    from spectramind_nb.runs import runtime
+    from spectramind_nb.runs.audit import recorded
 
-    with redirect_stdout(sys.stderr):  # stdout carries the JSON and nothing else
+    with recorded("evaluate", overrides or []), redirect_stdout(sys.stderr):  # stdout carries the JSON and nothing else
+        from spectramind_nb.apps.notebooks import json_text
+        from spectramind_nb.runs import runtime
+
         metrics = runtime.evaluate(run, overrides=overrides or [])
     print(json_text(dict(metrics)))
 
@@ -143,12 +155,16 @@ def report(run: RunName):
 @app.command()
 def replay(
     run: RunName,
+    overrides: Overrides = None,
     tolerance: Annotated[str, typer.Option(metavar="none|stat", help="Bit for bit, or statistically.")] = "none",
 ):
     "Run a recorded run again and compare; exit code 20 when it differs."
-    from spectramind_nb.runs.replay import replay
+    from spectramind_nb.runs.audit import recorded
 
-    print(replay(run, tolerance=tolerance))
+    with recorded("replay", overrides or []):
+        from spectramind_nb.runs.replay import replay
+
+        print(replay(run, overrides or [], tolerance))
 
 # %% ../../nbs/apps/54_cli.ipynb #simulate
 @app.command()
@@ -168,13 +184,15 @@ def simulate(
 # %% ../../nbs/apps/54_cli.ipynb #fill-store
 def fill_store(stage: str, overrides: list[str] | None) -> None:
     "Calibrate or fit every visit of a data set and print what came out, one line for each failure."
-    from spectramind_nb.core.configuration import compose
-    from spectramind_nb.runs.stages import fill_stores
+    from spectramind_nb.runs.audit import recorded
 
-    for split, done, failed in fill_stores(compose(overrides=overrides or []), stage):
-        for visit, error in failed.items():
-            print(f"{split} planet {visit.planet_id} visit {visit.visit}: {error}")
-        print(f"{split}: {len(done)} of {len(done) + len(failed)} visits are in the store")
+    with recorded(stage, overrides or []):
+        from spectramind_nb.runs.stages import fill_stores
+
+        for split, done, failed in fill_stores(stage, overrides or []):
+            for visit, error in failed.items():
+                print(f"{split} planet {visit.planet_id} visit {visit.visit}: {error}")
+            print(f"{split}: {len(done)} of {len(done) + len(failed)} visits are in the store")
 
 
 @app.command()
@@ -309,7 +327,7 @@ def notebook(
     print(run_notebook(nb, parse_parameters(parameters), out, timeout))
 
 # %% ../../nbs/apps/54_cli.ipynb #default-to-ledger
-audit = typer.Typer(help="The record of every run.", invoke_without_command=True)
+audit = typer.Typer(help="The record of every invocation.", invoke_without_command=True)
 app.add_typer(audit, name="audit")
 
 
@@ -320,15 +338,15 @@ def default_to_ledger(ctx: typer.Context):
 
 
 @audit.command("list")
-def list_audit():
+def list_audit(tree: Annotated[bool, typer.Option("--tree", help="What started from what.")] = False):
     "One line for everything that was run here."
     from spectramind_nb.core.environment import workspace
-    from spectramind_nb.runs.audit import entries
+    from spectramind_nb.runs.audit import ended, lineage
 
-    for entry in entries(workspace() / "logs" / "audit.jsonl"):
-        if entry["event"] != "start":
-            outcome = f"{entry['outcome']} ({entry['exit_code']})"
-            print(f"{entry['time'][:19]}  {entry['command']:<9} {outcome:<16} {entry['run_id'] or '-'}")
+    logs = workspace() / "logs"
+    for depth, entry in lineage(logs) if tree else ended(logs):
+        outcome = f"{entry['outcome']} ({entry['exit_code']})"
+        print(f"{entry['time'][:19]}  {outcome:<16} {'  ' * depth}{entry['command']:<9} {entry['run_id'] or '-'}")
 
 
 @audit.command("show")
@@ -342,15 +360,45 @@ def show_audit(run: RunName):
 
 @audit.command("verify")
 def verify_audit():
-    "Whether records or ledger were changed after the fact."
+    "Whether ledger, records or a run's files were changed after the fact."
     from spectramind_nb.core.environment import workspace
-    from spectramind_nb.runs.audit import entries, verify
+    from spectramind_nb.runs.audit import settle, verify
+    from spectramind_nb.runs.ledger import entries
 
-    logs = workspace() / "logs"
-    problems = verify(logs, workspace() / "v50_debug_log.md")
-    if problems:
+    logs, debug_log = workspace() / "logs", workspace() / "v50_debug_log.md"
+    settle(logs, debug_log)  # a run that was killed between two of its last words is no forgery
+    if problems := verify(logs, debug_log):
         raise SpectraMindError("; ".join(problems), logs, "The record is not what was written")
-    print(f"{len(entries(logs / 'audit.jsonl'))} ledger lines and their records are as they were written")
+    print(f"{len(entries(logs / 'audit.jsonl'))} ledger lines, their records and files are as they were written")
+
+
+@audit.command("drift")
+def drift_audit(
+    left: Annotated[str, typer.Argument(metavar="A", help="A run")],
+    right: Annotated[str | None, typer.Argument(metavar="[B]", help="Another run; else today's code, data and machine.")] = None,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Read every data file again, whatever its time stamps say.")] = False,
+):
+    "What differs between two runs, or a run and today: one line each, by configuration, code, data and environment."
+    from spectramind_nb.runs.replay import identity_now
+    from spectramind_nb.runs.provenance import drift
+    from spectramind_nb.runs.runtime import Run
+
+    run = Run.open(left)
+    rows = drift(run.record, identity_now(run, rehash) if right is None else Run.open(right).record)
+    for kind, name, then, now in rows:
+        print(f"{kind:<12} {name}: {then} -> {now}")
+    if not rows:
+        print("nothing that can change a number differs")
+
+
+@audit.command("rebuild")
+def rebuild_audit():
+    "Write v50_debug_log.md anew from the ledger."
+    from spectramind_nb.core.environment import workspace
+    from spectramind_nb.runs.ledger import rebuild
+
+    path = workspace() / "v50_debug_log.md"
+    print(f"{path}: {rebuild(workspace() / 'logs' / 'audit.jsonl', path)} blocks")
 
 # %% ../../nbs/apps/54_cli.ipynb #build-bundle
 bundle = typer.Typer(help="One flat folder that installs the toolkit without network.", no_args_is_help=True)

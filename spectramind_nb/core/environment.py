@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['COMPETITION_SLUG', 'platform_name', 'is_terminal', 'cpu_count', 'memory_gb', 'process_start', 'pin_threads',
-           'workspace', 'cache_root', 'competition_root', 'progress', 'in_threads']
+           'workspace', 'cache_root', 'competition_root', 'progress', 'in_threads', 'Place', 'place']
 
 # %% ../../nbs/core/01_environment.ipynb #imports
+import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DataMissingError
@@ -163,3 +165,39 @@ def in_threads(
         return dict(zip(items, progress(pool.map(work, items), len(items), label)))
     finally:
         pool.shutdown(cancel_futures=True)
+
+# %% ../../nbs/core/01_environment.ipynb #place
+@dataclass(frozen=True)
+class Place:
+    """A process among the processes of a run."""
+
+    rank: int = 0
+    world_size: int | None = None  # processes in all; None: nobody said
+    starter: str = "alone"  # alone, lightning, torchrun or slurm
+    meeting: str = ""  # what the processes of one start have in common
+
+    @property
+    def leads(self) -> bool:
+        """Is this the process that writes, prints and decides?"""
+        return self.rank == 0
+
+
+def place(
+    environ: Mapping[str, str] | None = None,  # None: this process's
+) -> Place:
+    """Which of a run's processes this is, from what torchrun, SLURM or Lightning put into the environment."""
+    known = os.environ if environ is None else environ
+    if "TORCHELASTIC_RUN_ID" in known:
+        names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
+        return Place(int(known["RANK"]), int(known["WORLD_SIZE"]), "torchrun", _meeting(known, names))
+    by_hand = known.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if int(known.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in known and not by_hand:
+        names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+        return Place(int(known["SLURM_PROCID"]), int(known["SLURM_NTASKS"]), "slurm", _meeting(known, names))
+    if "SPECTRAMIND_RUN_DIR" in known and int(known.get("LOCAL_RANK", 0)) > 0:
+        return Place(int(known["LOCAL_RANK"]), None, "lightning", known["SPECTRAMIND_RUN_DIR"])
+    return Place()
+
+
+def _meeting(known: Mapping[str, str], names: Sequence[str]) -> str:
+    return hashlib.sha256(repr([known.get(name) for name in names]).encode()).hexdigest()[:16]

@@ -25,9 +25,10 @@ from pytorch_lightning.trainer.connectors import accelerator_connector
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import spectramind_nb
+from ..core.environment import Place
 from ..core.errors import NonFiniteError, PreflightError, SpectraMindError
 from .guards import Signals, weights_digest
-from .launch import Place, check_request, count_devices
+from .launch import check_request, count_devices
 
 # %% ../../nbs/runs/42b_devices.ipynb #gpu
 @dataclass(frozen=True)

@@ -69,9 +69,9 @@ def guarded(config, train: PlanetSet, val: PlanetSet, folder: Path) -> tuple[flo
     """The loop of a run: every guard, the diary, metrics, best and rolling checkpoints, wall and signals."""
     model, data = fresh(config, train, val)
     target = runtime.Destination(folder)
-    with audit.recorded(None, folder / "audit.jsonl", folder / "log.md", "bench", "bench") as record, Signals() as signals:
+    with audit.recorded("bench", logs=folder, debug_log=folder / "log.md") as record, Signals() as signals:
         silent = contextlib.redirect_stderr(io.StringIO())
-        with silent, runtime.quiet_lightning(), runtime.restored_determinism():
+        with silent, runtime.quiet_lightning(), runtime.restored_process():
             record.fields["weights"] = {}
             training = runtime._Training(config, target, Wall(time.time(), 3600.0), signals, record, runtime.place())
             training.devices = runtime.settle(config.trainer, training.here)

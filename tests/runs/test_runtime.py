@@ -112,7 +112,7 @@ def test_p50_a_run_that_is_signalled_says_so_and_resumes_exactly(words, repo, _k
     resumed = train(overrides=long)
     assert resumed.dir in {path.absolute() for path in set(Path("logs").glob("*-defaults*")) - before}
     assert resumed.record["attempt"] == 2 and outcome_of(resumed) == outcome_of(_kept["long"])
-    lines = [line for line in audit.entries(Path("logs/audit.jsonl")) if line["run_id"] == resumed.id]
+    lines = [line for line in audit.entries(Path("logs/audit.jsonl")) if line.get("run_id") == resumed.id]
     assert [line["outcome"] for line in lines if line["event"] == "finish"] == [outcome, "finished"]
 
 

@@ -11,10 +11,11 @@ import torch
 from omegaconf import OmegaConf
 
 from spectramind_nb.core.configuration import compose
+from spectramind_nb.core.environment import Place, place
 from spectramind_nb.core.errors import ConfigError, PreflightError
 from spectramind_nb.runs import devices, launch
 from spectramind_nb.runs.devices import Gpu, one_device, settle, synchronised_batchnorm
-from spectramind_nb.runs.launch import Place, check_request, join_meeting, lead_meeting, place
+from spectramind_nb.runs.launch import check_request, join_meeting, lead_meeting
 from spectramind_nb.runs.runtime import trainer_arguments
 
 T4, A100, H100 = Gpu("Tesla T4", (7, 5)), Gpu("A100", (8, 0)), Gpu("H100", (9, 0))
@@ -73,8 +74,9 @@ def test_p62_p63_without_a_gpu_the_sentence_says_how_to_simulate(profile, words)
 
 
 def test_p62_the_sentence_comes_before_torch_is_imported(repo, workspace):
-    code = ("import sys; from spectramind_nb.runs.launch import asked\n"
-            "try: asked('train', None, ['trainer=multi_gpu', 'trainer.devices=4'], {})\n"
+    code = ("import sys; from spectramind_nb.runs.audit import recorded; from spectramind_nb.runs.launch import asked\n"
+            "try:\n"
+            "    with recorded('train'): asked(None, ['trainer=multi_gpu', 'trainer.devices=4'], {})\n"
             "finally: print([name for name in ('torch', 'pytorch_lightning', 'pandas') if name in sys.modules])")
     environment = {**os.environ, "PYTHONPATH": str(repo), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

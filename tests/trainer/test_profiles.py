@@ -211,7 +211,7 @@ def test_p58_a_checkpoint_is_scored_without_training(whole_run, here, monkeypatc
     found = runtime.evaluate(whole_run.dir / "checkpoints" / "best.ckpt", ["trainer=eval_only"])
     assert found == pytest.approx({name: whole_run.metrics[name] for name in found})
     assert {path: path.stat().st_mtime_ns for path in whole_run.dir.rglob("*")} == before
-    records = sorted((here / "logs" / "invocations").glob("*-evaluate.json"))
+    records = sorted((here / "logs" / "invocations").glob("*-evaluate-*/audit.json"))
     assert json.loads(records[-1].read_text())["metrics"] == found
 
 
