@@ -65,14 +65,13 @@ def file_digest(
     memory = memory or cache_root() / "file_digests.jsonl"
     identity = f"{path}|{stat.st_ino}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
     known = _remembered(memory)
-    if identity not in known:
+    if (value := known.get(identity)) is None:
         with open(path, "rb") as file:
-            known[identity] = hashlib.file_digest(file, "sha256").hexdigest()
-        if time.time() - max(stat.st_mtime, stat.st_ctime) > 2:
-            append_line(memory, json.dumps([identity, known[identity]]))
-        else:
-            return known.pop(identity)
-    return known[identity]
+            value = hashlib.file_digest(file, "sha256").hexdigest()
+        if time.time() - max(stat.st_mtime, stat.st_ctime) > 2:  # times are coarse: a file this young may change without its times
+            known[identity] = value
+            append_line(memory, json.dumps([identity, value]))
+    return value
 
 
 @lru_cache(maxsize=8)

@@ -1,11 +1,14 @@
 """Addresses depend on content only; nothing is ever half written."""
 
+import hashlib
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -36,6 +39,22 @@ def test_file_digest_sees_every_change(tmp_path):
     old = time.time() - 100
     os.utime(file, (old, old))
     assert file_digest(file, memory) == second
+
+
+def test_a_young_file_may_be_digested_by_two_threads_at_once(tmp_path, monkeypatch):
+    file, both, whole = tmp_path / "adc_info.csv", threading.Barrier(2, timeout=30), hashlib.file_digest
+    file.write_bytes(b"one")
+
+    def together(*args):
+        both.wait()
+        found = whole(*args)
+        both.wait()
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", together)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(file_digest, [file] * 2, [tmp_path / "memory"] * 2))
+    assert found == [hashlib.sha256(b"one").hexdigest()] * 2
 
 
 def test_file_digest_does_not_read_twice(tmp_path, monkeypatch):
