@@ -23,12 +23,18 @@ $(VENV)/.installed: settings.ini setup.py constraints.txt
 	.venv-nbdev3/bin/python -m pip install -q --disable-pip-version-check 'nbdev>=3.3,<3.4'
 	@touch $@
 
+# DVC runs the pipeline of dvc.yaml in a test; its many requirements stay out of ours.
+.venv-dvc/.installed:
+	$(PYTHON) -m venv .venv-dvc
+	.venv-dvc/bin/python -m pip install -q --disable-pip-version-check 'dvc>=3.60,<4'
+	@touch $@
+
 demo: $(VENV)/.installed  ## simulate planets, train on ci_fast through papermill, write submission.csv and pictures
 	$(BIN)/python -m spectramind_nb notebook kaggle/kernels/train/train.ipynb --out demo/train.ipynb \
 	  -y '{profile: ci_fast, overrides: ["experiment=demo", "paths.root=$(CURDIR)/demo"], result_json: "$(CURDIR)/demo/result.json"}'
 	$(BIN)/python tests/show_demo.py demo/result.json
 
-test: $(VENV)/.installed .venv-nbdev3/.installed  ## everything: exported code in sync, notebooks, pytest, papermill
+test: $(VENV)/.installed .venv-nbdev3/.installed .venv-dvc/.installed  ## everything: exported code in sync, notebooks, pytest, papermill
 	$(BIN)/python -m ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
@@ -46,4 +52,4 @@ readme: $(VENV)/.installed  ## README.md from nbs/index.ipynb
 	$(BIN)/python tests/readme.py --write
 
 clean:  ## remove what was made here, the environment too
-	rm -rf $(VENV) .venv-nbdev3 build dist *.egg-info demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-nbdev3 .venv-dvc pipeline build dist *.egg-info demo .pytest_cache .ruff_cache

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -278,3 +279,21 @@ def test_a_metric_that_is_nan_is_null_in_the_record(places):
         record.adopt(places["logs"] / "a", **places)
         record.update(metrics={"val/score": float("nan"), "val/nll": 0.5})
     assert json.loads(Path("logs/a/audit.json").read_text())["metrics"] == {"val/score": None, "val/nll": 0.5}
+
+
+def test_p3_p44_no_invocation_that_was_killed_is_missing(repo):
+    done = subprocess.run([sys.executable, repo / "tests/runs/kill_and_audit.py", "4", "--seconds", "8"], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(repo)})
+    assert done.returncode == 0 and "verify: all intact" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_ledger_can_be_read_from_the_command_line(places, spectramind):
+    invocation(places, "first")
+    invocation(places, "branch", parent="first")
+    listed = spectramind("audit", "list", "--tree", cwd=places["logs"].parent).stdout.splitlines()
+    assert [line[21:].split()[2:] for line in listed] == [["train", "first"], ["train", "branch"]] and "  train" in listed[1]
+    written = places["debug_log"].read_bytes()
+    places["debug_log"].write_text("lost\n")
+    assert spectramind("audit", "verify", cwd=places["logs"].parent).returncode == 1
+    assert "2 blocks" in spectramind("audit", "rebuild", cwd=places["logs"].parent).stdout
+    assert places["debug_log"].read_bytes() == written and spectramind("audit", "verify", cwd=places["logs"].parent).returncode == 0
