@@ -242,7 +242,7 @@ def test_a_line_cut_short_by_a_crash_costs_that_line_only(places):
     assert len(entries(ledger)) == 2 and any("cannot be read" in problem for problem in chain_faults(ledger))
 
 
-def test_p11_lineage_goes_from_parents_to_children(places):
+def test_p57_lineage_goes_from_parents_to_children(places):
     invocation(places, "first")
     invocation(places, "other")
     invocation(places, "branch", parent="first")
