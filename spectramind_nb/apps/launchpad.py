@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -158,7 +158,7 @@ class State:
         self.lines = lines
         if self.job.words[0] == "train" and (found := self.job.find_run(self.logs)):
             if self.progress is None or self.progress.run_dir != found:
-                self.progress = Progress(found)
+                self.progress, self.runs = Progress(found), recent(self.logs)
             if self.progress.update():
                 news = self.undrawn = True
             if self.undrawn and (code is not None or time.monotonic() - self.drawn > REDRAW_S):
@@ -181,19 +181,23 @@ class State:
         self.look_around()
         if command == "train" and self.job.run_dir is not None:
             self.selected = self.job.run_dir.name
-        if self.run is None or not self.run.resumable:
+        if command != "train":
+            ending = ""
+        elif self.job.run_dir is None:
+            ending = "It had not begun."
+        elif not self.run.resumable:
             ending = "It kept no checkpoint, so Train starts again."
         else:
             same = self.continues is not None and self.continues.id == self.run.id
             ending = "Resume continues it." if same else f"Reopen {self.run.id} to resume it."
-        words = {WallReached.exit_code: "The wall was reached.", InterruptedRun.exit_code: "Stopped.", -2: "Stopped.",
+        early = {WallReached.exit_code: "The wall was reached.", InterruptedRun.exit_code: "Stopped.",
                  TerminatedRun.exit_code: "Terminated."}
         if code == 0:
             self.phase, self.message = "done", {"train": f"Everything is in {self.job.run_dir}."}.get(command, last)
             if command == "report":
                 self._answer(lambda: self._show_report(Path(last)))
-        elif code in words:
-            self.phase, self.message = "stopped", f"{words[code]} {ending}" if command == "train" else words[code]
+        elif code in early or self.phase == "stopping":  # an interrupt that comes before Python is ready has other codes
+            self.phase, self.message = "stopped", f"{early.get(code, 'Stopped.')} {ending}".strip()
         else:
             self.phase, self.message = "failed", f"Exit code {code}: {last.removeprefix('error: ')}"
 
@@ -382,13 +386,14 @@ class Launchpad:
     "The page: widgets where somebody can use them, plain HTML elsewhere. `state` is all it knows."
 
     INTERVAL_S = 0.5  # between two looks at a running job
+    QUIET_S = 1.0  # without a choice, before thinking ahead
 
     def __init__(
         self,
         choice: Choice | None = None,  # to begin with
     ):
         self.state, self.thread, self.box, self.run = State(), None, None, None
-        self.lock, self.shower = threading.RLock(), None
+        self.lock, self.shower, self.live, self.timer = threading.RLock(), None, False, None
         self.state.choose(choice or Choice())
         self.state.look_around()
 
@@ -449,6 +454,21 @@ class Launchpad:
         if threading.get_ident() != self.shower:
             self.state.choose(Choice(**{name: menu.value for name, menu in self.menus.items()}, text=self.overrides.value))
             self.show()
+            self._think_ahead()
+
+    def _think_ahead(self) -> None:
+        """When nothing was chosen for a while: what the other profiles would compose to, so that choosing one shows it at once."""
+        def compose_others(choice):
+            for profile in options(MENUS["profile"]):
+                if self.state.choice is choice and not self.state.busy:
+                    composed(replace(choice, profile=profile).words)
+
+        if self.live and not self.state.faults:
+            if self.timer is not None:
+                self.timer.cancel()
+            self.timer = threading.Timer(self.QUIET_S, compose_others, (self.state.choice,))
+            self.timer.daemon = True
+            self.timer.start()
 
     def _picked(self, change) -> None:
         if threading.get_ident() != self.shower:
@@ -557,7 +577,9 @@ class Launchpad:
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
-        display(self.build() if is_interactive() and self.run is None else HTML(page_html(self.state)))
+        self.live = is_interactive() and self.run is None
+        display(self.build() if self.live else HTML(page_html(self.state)))
+        self._think_ahead()
 
 # %% ../../nbs/apps/53_launchpad.ipynb #launchpad-3
 def launchpad(

@@ -176,7 +176,7 @@ def test_stop_interrupts_the_job(fake):
     pad.train.click()  # a second click starts nothing
     pad.stop.click()
     state = pad.wait(PATIENCE_S)
-    assert state.phase == "stopped" and state.job.pid == first and "no checkpoint" in state.message
+    assert state.phase == "stopped" and state.job.pid == first and "not begun" in state.message
 
 
 def test_a_child_of_a_kernel_that_ignores_interrupts_does_not(workspace):

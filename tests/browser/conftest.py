@@ -30,7 +30,9 @@ def browser():
 
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-dev-shm-usage"]
-        yield playwright.chromium.launch(executable_path=found, args=options)
+        chromium = playwright.chromium.launch(executable_path=found, args=options)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
@@ -47,7 +49,13 @@ def screen(browser):
 
 
 @pytest.fixture(scope="session")
-def jupyter(tmp_path_factory):
+def stores(tmp_path_factory) -> Path:
+    """One cache for all runs, so that the stores are filled once."""
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory, stores):
     """JupyterLab and Notebook 7 from one server; returns its address and the folder it shows."""
     home, folder = tmp_path_factory.mktemp("jupyter"), tmp_path_factory.mktemp("workspace")
     settings = home / "config/lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
@@ -59,7 +67,7 @@ def jupyter(tmp_path_factory):
     token = secrets.token_hex(16)
     places = {f"JUPYTER_{name.upper()}_DIR": str(home / name) for name in ("config", "data", "runtime")}
     environ = {**os.environ, **places, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    environ.pop("SPECTRAMIND_CACHE", None)
+    environ["SPECTRAMIND_CACHE"] = str(stores)
     words = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
              f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}"]
     with open(home / "log", "w") as log:
@@ -92,11 +100,11 @@ def notebook(jupyter):
     address, token, folder = jupyter
 
     def write(place: str, *sources: str, frontend: str = "lab") -> str:
-        (folder / place).mkdir(exist_ok=True)
+        (folder / place).mkdir(exist_ok=True)  # a test may have put something there
         spec = {"name": "python3", "display_name": "python3", "language": "python"}
         cells = [new_code_cell(source) for source in sources]
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": spec}), folder / place / "page.ipynb")
-        tree = "lab/tree" if frontend == "lab" else "notebooks"
+        tree = f"lab/workspaces/{place}/tree" if frontend == "lab" else "notebooks"  # a workspace that restores nothing
         return f"{address}/{tree}/{place}/page.ipynb?token={token}"
 
     return write
