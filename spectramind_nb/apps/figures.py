@@ -194,11 +194,12 @@ def plot_residuals(
     "Maps of mu - truth, planets by channels: in ppm, and in units of sigma."
     error = (mu - truth) * PPM
     bound = max(float(np.percentile(np.abs(error), 98)), 1e-9)
-    figure, ((left, right),) = new_figure(1, 2, 8.5, 1.4 + 0.16 * min(len(error), 60), sharey=True)
-    for ax, values, limit, label in ((left, error, bound, "predicted - true (ppm)"), (right, error / sigma / PPM, 3, "in sigma")):
+    figure, ((left, right),) = new_figure(1, 2, 8.5, 1.6 + 0.16 * min(len(error), 60), sharey=True)
+    for ax, values, limit, unit in ((left, error, bound, "ppm"), (right, error / sigma / PPM, 3, "sigma")):
         image = ax.imshow(values, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
         ax.set_xlabel("channel (0: FGS1)")
-        figure.colorbar(image, ax=ax, label=label)
+        ax.set_title(f"predicted - true ({unit})", loc="left", fontsize=9)
+        figure.colorbar(image, ax=ax)
     left.set_ylabel("planet")
     left.set_yticks(range(len(error)) if len(error) <= 30 else [], planet_ids if len(error) <= 30 else None, fontsize=7)
     return figure

@@ -1,5 +1,6 @@
 """The launchpad shows what will run, names what is wrong in place, and never freezes or lies."""
 
+import json
 import re
 import shlex
 import signal
@@ -9,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from omegaconf import OmegaConf
 
@@ -16,8 +18,10 @@ from spectramind_nb.apps import jobs
 from spectramind_nb.apps import launchpad as room
 from spectramind_nb.apps.choice import Choice, changed_keys, composed, estimate, faults
 from spectramind_nb.apps.launchpad import Launchpad, State, launchpad, page_html
+from spectramind_nb.apps.notebooks import run_notebook
 from spectramind_nb.core.configuration import compose, groups, options, profiles
 from spectramind_nb.core.errors import ConfigError
+from spectramind_nb.runs.submission import validate
 
 PATIENCE_S = 300
 
@@ -225,6 +229,20 @@ def test_run_true_refuses_what_does_not_compose(workspace):
         launchpad("ci_fast", ["trainer.max_epoch=1"], run=True)
 
 
+def test_the_kernel_trains_in_batch_and_shows_a_page_without_widgets(repo, short_root, here, monkeypatch):
+    kernel = repo / "kaggle" / "kernels" / "launchpad" / "launchpad.ipynb"
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")  # what "Save & Run All" sets: nobody says run=True there
+    monkeypatch.setenv("SPECTRAMIND_CACHE", str(here / "cache"))
+    parameters = {"overrides": [f"data.root={short_root}", "data.batch_size=2", "data.workers=1"], "result_json": here / "result.json"}
+    done = nbformat.read(run_notebook(kernel, parameters, here / "done.ipynb", PATIENCE_S), 4)
+    outputs = [output.get("data", {}) for cell in done.cells for output in cell.get("outputs", [])]
+    page = next(data["text/html"] for data in outputs if "SpectraMind launchpad" in data.get("text/html", ""))
+    assert "finished" in page and "data:image/png" in page
+    assert not any("application/vnd.jupyter.widget-view+json" in data for data in outputs)
+    result = json.loads((here / "result.json").read_text())
+    assert result["outcome"] == "finished" and validate(here / "submission.csv").planets == 2
+
+
 # -- a real run ---------------------------------------------------------------------------------------------------
 
 
@@ -264,19 +282,20 @@ def test_stop_then_resume_then_hand_in_compare_and_reopen(words, whole_run, here
     pad.show()
     assert "trainer.max_epochs=400" in pad.overrides.value and pad.train.description == "Resume"
 
-    pad.train.click()
-    wait_for(lambda: pad.state.progress is not None and pad.state.progress.attempt == 2 or not pad.state.busy)
-    wait_for(lambda: pad.state.progress.epoch > reached or not pad.state.busy)
-    assert state.busy, (state.message, state.lines)
-
-    # the page dies and the run does not: the next page finds it, follows it and stops it
+    # a page in a kernel that is killed: the run goes on, and the next page finds it, follows it and stops it
+    source = ("import os, signal, sys\nfrom spectramind_nb.apps.launchpad import launchpad\npad = launchpad(overrides=sys.argv[1:])\n"
+              "pad.state.train()\nos.kill(os.getpid(), signal.SIGKILL)")
+    killed = subprocess.run([sys.executable, "-c", source, *state.choice.words], timeout=PATIENCE_S)
+    assert killed.returncode == -signal.SIGKILL
+    wait_for(lambda: [run.outcome for run in jobs.recent(here / "logs") if run.id == "story"] == ["running"])
     late = launched("ci_fast")
     late.picked.value = "story"
-    assert late.state.run.outcome == "running"
     late.buttons[3].click()  # Reopen
     assert late.state.phase == "running" and "still going" in late.state.message and "max_epochs=400" in late.overrides.value
+    wait_for(lambda: late.state.progress.epoch > reached or not late.state.busy)
+    assert late.state.busy and late.state.progress.attempt == 2
     late.stop.click()
-    assert late.wait(PATIENCE_S).phase == "stopped" and pad.wait(PATIENCE_S).phase == "stopped"
+    assert late.wait(PATIENCE_S).phase == "stopped" and "Resume continues it" in late.state.message
 
     late.picked.value, late.against.value = "story", whole_run.id
     late.buttons[4].click()  # Compare
