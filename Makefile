@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test promises bench notebooks readme clean
+.PHONY: help demo test promises bench page notebooks readme clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ promises: $(VENV)/.installed  ## the trainer layer: every promise with its tests
 
 bench: $(VENV)/.installed  ## speed, printed as ratios against a peer measured in the same run
 	$(BIN)/python tests/benchmarks/run.py
+
+page:  ## the launchpad with Kaggle's notebook packages, in an environment of its own
+	PYTHON=$(PYTHON) tests/kaggle_page.sh
 
 notebooks: $(VENV)/.installed  ## export the library from the notebooks and clean them
 	$(BIN)/nbdev_export

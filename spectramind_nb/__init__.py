@@ -18,6 +18,7 @@ _HOME = {
     "replay": "runs.replay",
     "score": "apps.report",
     "report": "apps.report",
+    "Spectrum": "apps.figures",
     "launchpad": "apps.launchpad",
 }
 __all__ = ["__version__", *_HOME]

@@ -1,139 +1,219 @@
 """The launchpad shows what will run, names what is wrong in place, and never freezes or lies."""
 
+import json
 import re
 import shlex
+import signal
+import subprocess
 import sys
-import threading
+import tempfile
+import time
+from pathlib import Path
 
+import nbformat
 import pytest
 from omegaconf import OmegaConf
 
+from spectramind_nb.apps import jobs
 from spectramind_nb.apps import launchpad as room
-from spectramind_nb.apps.launchpad import (
-    Launchpad,
-    State,
-    changed_keys,
-    command_line,
-    compose_preview,
-    follow,
-    launchpad,
-    page_html,
-)
-from spectramind_nb.core.configuration import compose, profiles
+from spectramind_nb.apps.choice import Choice, changed_keys, composed, estimate, faults
+from spectramind_nb.apps.launchpad import Launchpad, State, launchpad, page_html
+from spectramind_nb.apps.notebooks import run_notebook
+from spectramind_nb.core.configuration import compose, groups, options, profiles
 from spectramind_nb.core.errors import ConfigError
+from spectramind_nb.runs.submission import validate
+
+PATIENCE_S = 300
+
+
+def launched(profile="ci_fast", overrides=()):
+    """A launchpad whose widgets are there."""
+    pad = launchpad(profile, overrides)
+    pad.build()
+    return pad
 
 
 def test_the_preview_is_what_the_command_line_composes():
-    overrides = ["trainer.max_epochs=3", "data.simulate={train: 4, test: 2, short: true, seed: 1}"]
-    words = shlex.split(command_line("ci_fast", overrides))[2:]
-    preview, error = compose_preview("ci_fast", overrides)
-    assert error == ""
-    shown, typed = OmegaConf.create(preview), compose(overrides=words)
-    assert shown.trainer == typed.trainer and shown.data == typed.data
+    choice = Choice("ci_fast", experiment="demo", text="trainer.max_epochs=3\ndata.simulate.seed=1")
+    typed = compose(overrides=shlex.split(choice.command)[2:])
+    assert composed(choice.words) == typed and typed.data.simulate.train == 32
+
+
+def test_words_of_a_command_line_become_a_choice_and_back():
+    words = ["trainer=ci_fast", "data=ariel2025", "data.root=/x", "experiment=demo", "seed=7"]
+    choice = Choice.of(words, profile="defaults")
+    assert (choice.profile, choice.data, choice.experiment, choice.text) == ("ci_fast", "ariel2025", "demo", "data.root=/x\nseed=7")
+    assert set(choice.words) == set(words) and Choice.of(choice.words) == choice
+    assert Choice.of("experiment=null").experiment == "none"
 
 
 @pytest.mark.parametrize(
-    ("profile", "line", "words"),
+    ("profile", "text", "line", "words", "better"),
     [
-        ("ci_fast", "trainer.max_epoch=3", "max_epochs"),
-        ("ci_fsat", "", "ci_fast"),
-        ("ci_fast", "nonsense", "nonsense"),
-        ("ci_fast", "trainer.max_epochs=many", "max_epochs"),
+        ("ci_fast", "seed=7\ntrainer.max_epoch=3", 2, "max_epochs", "trainer.max_epochs=3"),
+        ("ci_fast", "# a remark\n\nmax_epochs=3", 3, "no key 'max_epochs'", "trainer.max_epochs=3"),
+        ("ci_fast", "nonsense", 1, "not an override", None),
+        ("ci_fast", "trainer.max_epochs=many", 1, "whole number", None),
+        ("ci_fast", "trainer.precision=16mixed", 1, "16-mixed", "trainer.precision=16-mixed"),
+        ("ci_fast", "trainer.wall.budget=3h", 1, "locks", None),
+        ("ci_fast", "trainer=t4x2", 1, "menu Profile", None),
+        ("ci_fast", "trainer.max_epochs=1,2", 1, "several runs", None),
+        ("ddp", "trainer.devices=2\ntrainer.max_epoch=3", 2, "max_epochs", "trainer.max_epochs=3"),
+        ("ci_fsat", "", None, "ci_fast", None),
     ],
 )
-def test_an_error_is_a_sentence_in_place(profile, line, words):
-    pad = Launchpad(profile, line)
-    pad.build()
-    assert words in pad.state.error and words in pad.check.value and pad.train.disabled and pad.state.preview == ""
-    assert "Traceback" not in pad.check.value
+def test_an_error_is_a_sentence_in_place(profile, text, line, words, better):
+    pad = launched(profile, "")
+    pad.overrides.value = text
+    fault = pad.state.faults[0]
+    assert fault.line == line and words in str(fault)
+    shown = pad.parts["check"].value
+    assert words in re.sub("&#x27;", "'", shown) and ("line" not in shown or f"line {line}" in shown)
+    assert pad.train.disabled and "nothing to show" in pad.parts["preview"].value and "Traceback" not in shown
+    assert better is None or better == pad.better[0].description
+
+
+def test_a_suggestion_replaces_its_line_only():
+    pad = launched("ci_fast", "")
+    pad.overrides.value = "seed=7\ntrainer.max_epoch=3\n# kept"
+    pad.better[0].click()
+    assert pad.overrides.value == "seed=7\ntrainer.max_epochs=3\n# kept" and not pad.state.faults and not pad.train.disabled
+
+
+def test_every_option_of_every_menu_composes_or_says_what_it_needs():
+    for menu, group in room.MENUS.items():
+        for option in options(group):
+            found = faults(Choice(**{menu: option}))
+            assert found == [] or (option, found[0].line) == ("ddp", None), (option, found)
 
 
 def test_only_what_differs_from_defaults_is_marked():
-    assert changed_keys(compose_preview("defaults")[0]) == {}
-    state = room.State()
-    state.choose("defaults", "trainer.max_epochs=3")
+    assert changed_keys(composed([])) == {}
+    state = State()
+    state.choose(Choice(text="trainer.max_epochs=3"))
     assert re.findall(r"<b style='border-left[^>]*>\s*(.*?)</b>", room.preview_html(state)) == ["max_epochs: 3"]
 
 
 def test_controls_follow_each_other():
-    pad = launchpad("defaults")
-    pad.build()
-    assert list(pad.profile.options) == list(profiles())
-    pad.profile.set_state({"index": list(profiles()).index("ci_fast")})  # as the browser does it
-    assert pad.state.profile == "ci_fast" and "trainer=ci_fast" in pad.command.value
+    pad = launched("defaults")
+    assert list(pad.menus["profile"].options) == list(profiles()) and set(room.MENUS.values()) <= set(groups())
+    pad.menus["profile"].set_state({"index": list(profiles()).index("ci_fast")})  # as the browser does it
+    assert pad.state.choice.profile == "ci_fast" and "trainer=ci_fast" in pad.parts["command"].value
+    assert "Smoke run" in pad.parts["about"].value and "20m" in pad.parts["about"].value
     pad.overrides.value = "# a remark\n\ntrainer.max_epochs=2\n"
-    assert pad.state.overrides == ["trainer.max_epochs=2"] and not pad.train.disabled
+    assert pad.state.choice.words == ["trainer=ci_fast", "trainer.max_epochs=2"] and not pad.train.disabled
+    assert "2 epochs" in pad.parts["about"].value and "allowed" in pad.parts["estimate"].value
 
 
 def test_what_comes_from_outside_is_escaped():
-    state = State(message="<img src=x>")
-    state.choose("<b>", "a=<script>")
-    state.log.append("<script>")
+    state = State(message="<img src=x>", phase="running", lines=["<script>"])
+    state.choose(Choice("<b>", text="a=<script>"))
     assert "<script>" not in page_html(state) and "<img" not in page_html(state)
 
 
-def fake_run(monkeypatch, code, source):
-    def start(profile, overrides, result):
-        import subprocess
-
-        return subprocess.Popen(
-            [sys.executable, "-uc", source, str(result)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    monkeypatch.setattr(room, "start_training", start)
-
-
-RESULT = (
-    "import json, sys; json.dump({'id': 'r', 'dir': 'logs/r', 'metrics': {'val/score': 0.5}}, open(sys.argv[1], 'w'))"
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        (["trainer.wall.budget=20s", "trainer.wall.reserve=5s"], "wall"),
+        (["trainer.storage.budget=1MB", "trainer.max_epochs=100000"], "disk budget"),
+        (["data.simulate={train: 5000000, test: 1, short: false, seed: 1}"], "disk is too small"),
+        (["trainer.max_epochs=1"], None),
+    ],
 )
+def test_an_estimate_warns_of_what_will_not_fit(words, warning):
+    found = estimate(composed(words)).warnings
+    assert (warning is None and not found) or any(warning in sentence for sentence in found), found
+
+
+def test_nothing_is_guessed_about_data_that_are_not_there(workspace):
+    found = estimate(composed(["data=ariel2025"]))
+    assert found.seconds is None and "not found" in found.basis
+
+
+# -- jobs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake(monkeypatch, workspace):
+    """Let every button start a small script instead of `spectramind`."""
+
+    def use(source):
+        def start(words):
+            output = tempfile.TemporaryFile()
+            process = subprocess.Popen([sys.executable, "-uc", source], stdout=output, stderr=output)
+            return jobs.Job(list(words), process.pid, process, output)
+
+        monkeypatch.setattr(room, "start", start)
+        monkeypatch.setattr(Launchpad, "INTERVAL_S", 0.02)
+
+    return use
 
 
 @pytest.mark.parametrize(
     ("source", "phase", "words"),
     [
-        (f"print('epoch 1'); {RESULT}", "done", "logs/r"),
-        ("import sys; print('error: the disk is full.'); sys.exit(3)", "failed", "the disk is full"),
-        ("import os; os.abort()", "failed", "Exit code"),
-        ("import sys; sys.exit(75)", "stopped", "resumes"),
+        ("print('epoch 1')", "done", "Everything is in"),
+        ("import sys; print('error: the disk is full.'); sys.exit(3)", "failed", "Exit code 3: the disk is full"),
+        ("import os; os.abort()", "failed", "Exit code -6"),
+        ("import sys; sys.exit(75)", "stopped", "The wall was reached"),
     ],
 )
-def test_train_ends_in_a_state_that_says_what_happened(monkeypatch, source, phase, words):
-    fake_run(monkeypatch, 0, source)
-    pad = Launchpad("ci_fast")
-    pad.build()
+def test_train_ends_in_a_state_that_says_what_happened(fake, source, phase, words):
+    fake(source)
+    pad = launched()
     pad.train.click()
-    state = pad.wait(60)
-    assert state.phase == phase and words in state.message and words in pad.status.value
+    state = pad.wait(PATIENCE_S)
+    assert state.phase == phase and words in state.message and words in pad.parts["status"].value
     assert not pad.train.disabled and pad.stop.disabled
-    if phase == "done":
-        assert state.result["metrics"] == {"val/score": 0.5} and "val/score" in pad.status.value
 
 
-def test_stop_interrupts_the_run(monkeypatch):
-    ready = "print('training', flush=True)"
-    fake_run(
-        monkeypatch, 0, f"import sys, time\ntry:\n {ready}\n time.sleep(60)\nexcept KeyboardInterrupt:\n sys.exit(130)"
-    )
-    pad = Launchpad("ci_fast")
-    pad.build()
-    seen, show = threading.Event(), pad.show
-    pad.show = lambda: (show(), seen.set() if pad.state.log else None)
+def test_stop_interrupts_the_job(fake):
+    fake("import sys, time\ntry:\n print('training', flush=True)\n time.sleep(600)\nexcept KeyboardInterrupt:\n sys.exit(130)")
+    pad = launched()
     pad.train.click()
-    assert pad.train.disabled and seen.wait(60)
+    assert pad.train.disabled
+    until = time.monotonic() + PATIENCE_S
+    while "training" not in pad.parts["status"].value:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    first = pad.state.job.pid
     pad.train.click()  # a second click starts nothing
     pad.stop.click()
-    assert pad.wait(60).phase == "stopped" and "resumes" in pad.state.message
+    state = pad.wait(PATIENCE_S)
+    assert state.phase == "stopped" and state.job.pid == first and "not begun" in state.message
 
 
-def test_a_run_that_cannot_start_is_said(monkeypatch):
-    def start(*_):
+def test_a_child_of_a_kernel_that_ignores_interrupts_does_not(workspace):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a kernel does between two cells
+    try:
+        job = jobs.start(["profiles"])
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ignored = int(re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{job.pid}/status").read_text())[1], 16)
+    assert not ignored & 1 << (signal.SIGINT - 1)
+    assert job.process.wait(PATIENCE_S) == 0
+
+
+def test_a_job_that_cannot_start_is_said(monkeypatch, workspace):
+    def start(words):
         raise OSError("no more processes")
 
-    monkeypatch.setattr(room, "start_training", start)
-    pad = Launchpad("ci_fast")
-    pad.build()
+    monkeypatch.setattr(room, "start", start)
+    pad = launched()
     pad.train.click()
-    assert pad.state.phase == "failed" and "no more processes" in pad.status.value
+    assert pad.state.phase == "failed" and "no more processes" in pad.parts["status"].value
+
+
+def test_buttons_without_a_run_are_off_and_say_why(workspace):
+    pad = launched()
+    assert all(button.disabled for button in pad.buttons)
+    for action in (pad.state.predict, pad.state.submit, pad.state.report, pad.state.compare, pad.state.replay, pad.state.reopen):
+        action()
+        assert pad.state.phase == "failed" and "press Train first" in pad.state.message
+
+
+# -- unattended ---------------------------------------------------------------------------------------------------
 
 
 def test_unattended_notebooks_get_no_live_widget(monkeypatch):
@@ -145,43 +225,94 @@ def test_unattended_notebooks_get_no_live_widget(monkeypatch):
 
 
 def test_run_true_refuses_what_does_not_compose(workspace):
-    with pytest.raises(ConfigError, match="max_epochs"):
+    with pytest.raises(ConfigError, match="line 1, trainer.max_epoch=1.*max_epochs"):
         launchpad("ci_fast", ["trainer.max_epoch=1"], run=True)
 
 
-def test_follow_reads_every_line(tmp_path):
-    import subprocess
+def test_the_kernel_trains_in_batch_and_shows_a_page_without_widgets(repo, short_root, here, monkeypatch):
+    kernel = repo / "kaggle" / "kernels" / "launchpad" / "launchpad.ipynb"
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")  # what "Save & Run All" sets: nobody says run=True there
+    monkeypatch.setenv("SPECTRAMIND_CACHE", str(here / "cache"))
+    parameters = {"overrides": [f"data.root={short_root}", "data.batch_size=2", "data.workers=1"], "result_json": here / "result.json"}
+    done = nbformat.read(run_notebook(kernel, parameters, here / "done.ipynb", PATIENCE_S), 4)
+    outputs = [output.get("data", {}) for cell in done.cells for output in cell.get("outputs", [])]
+    page = next(data["text/html"] for data in outputs if "SpectraMind launchpad" in data.get("text/html", ""))
+    assert "finished" in page and "data:image/png" in page
+    assert not any("application/vnd.jupyter.widget-view+json" in data for data in outputs)
+    result = json.loads((here / "result.json").read_text())
+    assert result["outcome"] == "finished" and validate(here / "submission.csv").planets == 2
 
-    process = subprocess.Popen(
-        [sys.executable, "-c", "for i in range(100): print(i)"], stdout=subprocess.PIPE, text=True
-    )
-    state = room.State()
-    follow(process, state, tmp_path / "none.json")
-    assert state.log[-1] == "99" and len(state.log) == state.log.maxlen
+
+# -- a real run ---------------------------------------------------------------------------------------------------
 
 
-def test_train_starts_the_command_that_is_shown(workspace):
-    pad = Launchpad("ci_fast", ["data=ariel2025", "data.root=nowhere"])
-    pad.build()
+def wait_for(condition):
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_run_true_trains_here_and_renders_without_widgets(words, whole_run):
+    overrides = [*words, "trainer.max_epochs=2", "run_id=unattended"]
+    pad = launchpad("ci_fast", overrides, run=True)
+    page = pad._repr_html_()
+    assert pad.run.outcome == "finished" and pad.box is None and f"{pad.run.metrics['val/score']:.4f}" in page
+    assert "data:image/png" in page and "widget" not in page and "epoch 2 of 2" in page
+    known = pad.state
+    known.choose(Choice.of(overrides))
+    assert known.estimate.cache_bytes == 0  # the stores are full, and it is known from a run
+
+
+def test_stop_then_resume_then_hand_in_compare_and_reopen(words, whole_run, here):
+    """The whole story of a run on the page, with the real command."""
+    pad = launched("defaults", [*words, "trainer.max_epochs=400", "run_id=story"])
     pad.train.click()
-    state = pad.wait(120)
-    assert state.phase == "failed" and "Exit code 3" in state.message and "nowhere" in state.message
+    wait_for(lambda: pad.state.progress is not None and pad.state.progress.epoch >= 1 or not pad.state.busy)
+    pad.stop.click()
+    state = pad.wait(PATIENCE_S)
+    assert state.phase == "stopped" and "Resume continues it" in state.message, (state.message, state.lines)
+    assert pad.train.description == "Resume" and state.continues.id == "story" == state.selected
+    reached = state.progress.epoch
+    assert "training mean" in jobs.hand_in(state.run.dir, here)  # valid at any time, and honest
+
+    pad.overrides.value = pad.overrides.value.replace("=400", "=401")
+    assert pad.train.description == "Train"  # another choice continues nothing
+    state.reopen()
+    pad.show()
+    assert "trainer.max_epochs=400" in pad.overrides.value and pad.train.description == "Resume"
+
+    # a page in a kernel that is killed: the run goes on, and the next page finds it, follows it and stops it
+    source = ("import os, signal, sys\nfrom spectramind_nb.apps.launchpad import launchpad\npad = launchpad(overrides=sys.argv[1:])\n"
+              "pad.state.train()\nos.kill(os.getpid(), signal.SIGKILL)")
+    killed = subprocess.run([sys.executable, "-c", source, *state.choice.words], timeout=PATIENCE_S)
+    assert killed.returncode == -signal.SIGKILL
+    wait_for(lambda: [run.outcome for run in jobs.recent(here / "logs") if run.id == "story"] == ["running"])
+    late = launched("ci_fast")
+    late.picked.value = "story"
+    late.buttons[3].click()  # Reopen
+    assert late.state.phase == "running" and "still going" in late.state.message and "max_epochs=400" in late.overrides.value
+    wait_for(lambda: late.state.progress.epoch > reached or not late.state.busy)
+    assert late.state.busy and late.state.progress.attempt == 2
+    late.stop.click()
+    assert late.wait(PATIENCE_S).phase == "stopped" and "Resume continues it" in late.state.message
+
+    late.picked.value, late.against.value = "story", whole_run.id
+    late.buttons[4].click()  # Compare
+    panel = late.parts["panel"].value
+    assert "trainer.max_epochs" in panel and "400" in panel and "data:image/png" in panel
+
+    late.picked.value = whole_run.id
+    late.buttons[1].click()  # Submission
+    assert late.state.phase == "done" and "valid, 2 planets" in late.state.message and "mean" not in late.state.message
+    assert (here / "submission.csv").read_bytes() == (whole_run.dir / "submission.csv").read_bytes()
+    (here / "submission.csv").unlink()
+    late.buttons[0].click()  # Predict
+    assert late.wait(PATIENCE_S).phase == "done" and (here / "submission.csv").is_file()
 
 
-def test_run_true_trains_here_and_renders_without_widgets(workspace, monkeypatch):
-    from types import SimpleNamespace
-
-    from spectramind_nb.runs import runtime
-
-    asked = []
-    run = SimpleNamespace(id="r7", dir="logs/r7", outcome="finished", metrics={"val/score": 0.61})
-    monkeypatch.setattr(runtime, "train", lambda *words: asked.append(words) or run)
-    pad = launchpad("ci_fast", "seed=7", run=True)
-    assert asked == [("ci_fast", ["seed=7"])] and pad.box is None
-    assert "logs/r7" in pad._repr_html_() and "0.61" in pad._repr_html_()
-
-
-def test_the_envelope_is_that_of_the_run_not_of_the_profile():
-    state = room.State()
-    state.choose("kaggle_safe", "trainer.max_epochs=3")
-    assert "3 epochs" in room.profile_html(state) and "60 epochs" not in room.profile_html(state)
+def test_a_started_run_reads_as_its_configuration(whole_run):
+    choice = Choice.of(whole_run.overrides)
+    again = OmegaConf.to_container(composed(choice.words))
+    then = OmegaConf.to_container(whole_run.config)
+    assert {key: again[key] for key in ("trainer", "data", "model")} == {key: then[key] for key in ("trainer", "data", "model")}
