@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOUNTS', 'LAYOUTS', 'COMPETITION_SLUG', 'kaggle_session', 'platform_name', 'is_terminal', 'cpu_count', 'memory_gb',
-           'process_start', 'pin_threads', 'workspace', 'cache_root', 'attached', 'competition_root', 'progress',
-           'in_threads']
+           'process_start', 'pin_threads', 'workspace', 'cache_root', 'attached', 'competition_root', 'kept_here',
+           'progress', 'in_threads']
 
 # %% ../../nbs/core/01_environment.ipynb #imports
 import os
@@ -145,6 +145,19 @@ def competition_root(
         f"the {edition} competition data were not found", f"tried {places}",
         "Set data.root= to the competition folder, or use data=synthetic",
     )
+
+# %% ../../nbs/core/01_environment.ipynb #kept-here
+def kept_here(
+    folder: str | Path = ".",
+    limit: int = 200_000_000,  # bytes that a kernel should not exceed
+) -> str:
+    """How much lies in the folder whose content Kaggle keeps, and what is largest if that is too much."""
+    sizes = {path: path.stat().st_size for path in Path(folder).rglob("*") if path.is_file() and not path.is_symlink()}
+    said = f"{sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} files are kept"
+    if sum(sizes.values()) <= limit:
+        return said
+    largest = max(sizes, key=sizes.get)
+    return f"{said}: more than {limit / 1e6:.0f} MB, the largest is {largest} with {sizes[largest] / 1e6:.1f} MB"
 
 # %% ../../nbs/core/01_environment.ipynb #progress-2
 def progress(
