@@ -74,6 +74,8 @@ class Member:
         """What it has said since it was last listened to."""
         heard = os.read(self.process.stdout.fileno(), 1 << 16)
         if not heard:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # its own ending is the better reason
+                self.process.wait(5)
             return None
         *lines, self._rest = (self._rest + heard).split(b"\n")
         return [json.loads(line) for line in lines]

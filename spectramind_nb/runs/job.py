@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
@@ -30,6 +30,7 @@ from ..core.errors import ConfigError, SpectraMindError, did_you_mean
 from ..core.schema import duration_s, size_bytes
 from ..core.storage import atomic_path
 from ..observations.challenge import INSTRUMENTS, Challenge, Visit
+from ..observations.lightcurves import lightcurve_store, visit_key
 from ..physics import fitting
 from . import submission
 from .crew import Crew
@@ -103,15 +104,18 @@ class OnlyOne(Challenge):
 
 def visit_worker(
     settings: Mapping[str, Any],  # edition, roots, detector (both by rung), fit, cache
-) -> Callable[[Mapping[str, Any]], None]:
-    """What a member of the crew does with a visit: frames to light curves to depths, into the stores."""
-    def work(task: Mapping[str, Any]) -> None:
+) -> Callable[[Mapping[str, Any]], bool]:
+    """What a member of the crew does with a visit: frames to light curves to depths, into the stores; it says if they were there."""
+    def work(task: Mapping[str, Any]) -> bool:
         rung, visit = task["rung"], Visit(task["planet_id"], task["visit"])
         one = OnlyOne(Path(settings["roots"][rung]), settings["edition"], visit)
         detector, fit, cache = settings["detector"][rung], settings["fit"], settings["cache"]
+        store = lightcurve_store(cache, detector)
+        known = store.has(visit_key(store, one, task["split"], visit))
         (result,) = fitting.fit(one, task["split"], detector, fit, cache, workers=1).values()
         if isinstance(result, Exception):
             raise result
+        return known
 
     return work
 
@@ -124,9 +128,9 @@ class Pace:
     taken: dict[str, list[float]] = field(default_factory=lambda: {"full": [], "plain": []})
 
     def seconds(self, rung: str) -> float:
-        """Mean of the finished visits; zero, or a share of the other's, before there are any."""
+        """Median of the finished visits, as the first ones compile; zero, or a share of the other's, before there are any."""
         if self.taken[rung]:
-            return float(np.mean(self.taken[rung]))
+            return float(np.median(self.taken[rung]))
         return self.plain_cost * self.seconds("full") if rung == "plain" else 0.0
 
     def rung(
@@ -181,7 +185,8 @@ class Queue:
         if answer.outcome == "done":
             self.done[visit] = rung
             self.failed.pop(visit, None)
-            self.pace.taken[rung].append(answer.seconds)
+            if not answer.value:  # what an earlier attempt had stored says nothing about the time a visit takes
+                self.pace.taken[rung].append(answer.seconds)
             return
         self.views[rung].remove(self.split, visit)
         self.failed[visit] = answer.reason
@@ -363,15 +368,15 @@ class Job:
         words = [word for word in self.words if not word.startswith(("data.root=", "data.simulate"))]
         return [*words, f"data.root={view.seen.root}"]
 
-    def predict(self) -> None:
-        """Replace the baseline's rows by what the run says about the planets that were finished."""
+    def predict(self, rungs: Collection[str]) -> None:
+        """Replace the baseline's rows by what the run says about the planets that were finished, in full or in plain."""
         tables = []
         for rung, more in (("plain", ["detector=plain"]), ("full", [])):  # a planet that has both keeps the full one
-            if not (self.views[rung].seen.root / "test").is_dir() or not self.views[rung].seen.planets("test"):
+            if rung not in rungs:
                 continue
             part = self.cache / f"predicted_{rung}.csv"
             part.unlink(missing_ok=True)
-            limit_s = self.wall.left_s - self.wall.reserve_s / 2
+            limit_s = self.wall.left_s - self.wall.reserve_s
             command(["predict", str(self.trained.dir), *more, *self._elsewhere(self.views[rung]), "--out", str(part)], limit_s)
             tables.append(submission.read(part))
         whole = submission.read(self.outcome.path).set_index("planet_id")
@@ -395,7 +400,7 @@ class Job:
                 queue = self.work("test", self.visits_s, degrade=True)
                 drop()
                 if queue.done:
-                    self.predict()
+                    self.predict(queue.done.values())
                     outcome.rungs = queue.rungs()
             except (SpectraMindError, OSError, ValueError) as error:
                 outcome.notes.append(" ".join(str(error).split()))
