@@ -72,7 +72,7 @@ def main() -> int:
         data, run = prepare(Path(scratch), given.planets)
         planets = sorted(int(path.name) for path in (data / "test").iterdir())
         plan = {"seconds": {"full": 6, "plain": 2}, "crash": planets[3:5], "hang": planets[7:8], "always": planets[4:5]}
-        times = {"reserve": "20s", "predict": f"{given.budget // 4}s", "visit_timeout": "20s", "workers": 2}
+        times = {"reserve": "20s", "predict": f"{given.budget // 3}s", "visit_timeout": "20s", "workers": 2}
 
         def attempt(number: int) -> tuple[int, dict]:
             return number, one_run(Path(scratch) / f"run{number}", data, run, given.budget, plan, **times)
