@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
@@ -325,12 +325,16 @@ class Job:
         submission.write_baseline(path, planets, *naive_statistics(self.challenge))
         say(f"baseline: {path.name} with the training mean for {len(planets)} planets")
 
-    def work(self, split: str, left_s: Callable[[], float], degrade: bool) -> Queue:
+    def view(self, name: str) -> View:
+        """A new view of the data, for training or for one kind of photometry."""
+        return View(self.cache / "views" / name, self.challenge)
+
+    def work(self, split: str, views: Mapping[str, View], left_s: Callable[[], float], degrade: bool) -> Queue:
         """Frames to depths, as many visits of a split as fit into the time."""
-        queue = Queue(split, self.views, Pace(self.settings["plain_cost"]), left_s, self.size, degrade)
+        queue = Queue(split, views, Pace(self.settings["plain_cost"]), left_s, self.size, degrade)
         plain = OmegaConf.to_container(self._composed("detector=plain").detector)
         settings = {
-            "edition": self.challenge.edition, "roots": {rung: str(view.seen.root) for rung, view in self.views.items()},
+            "edition": self.challenge.edition, "roots": {rung: str(view.seen.root) for rung, view in views.items()},
             "detector": {"full": OmegaConf.to_container(self.config.detector), "plain": plain},
             "fit": OmegaConf.to_container(self.config.fit), "cache": str(self.cache),
         }
@@ -366,13 +370,14 @@ class Job:
         training_s = duration_s(self.settings["train"])
         share_s = self.settings["train_share"] * max(0.0, self.visits_s() - training_s)
         until = time.monotonic() + share_s
-        if not self.work("train", lambda: until - time.monotonic(), degrade=False).done:
+        view = self.view("train")  # it stays: the run remembers it as its data
+        if not self.work("train", {"full": view}, lambda: until - time.monotonic(), degrade=False).done:
             raise SpectraMindError("no planet with labels was finished, so nothing can be learned")
         limit_s = min(training_s, max(0.0, self.visits_s() / 2))
         result = self.cache / "trained.json"
         result.unlink(missing_ok=True)
         began = time.monotonic()
-        words = [f"trainer={self.profile}", *self._elsewhere(self.views["full"]), "trainer.enable_checkpointing=true"]
+        words = [f"trainer={self.profile}", *self._elsewhere(view), "trainer.enable_checkpointing=true"]
         command(["train", *words, f"trainer.wall.budget={limit_s:.0f}s", "--resume", "never", "--result", str(result)], limit_s + 30)
         self.trained = Run.open(json.loads(result.read_text())["dir"])
         _ = self.trained.weights  # raises where training was cut off before it kept any
@@ -383,12 +388,12 @@ class Job:
         words = [word for word in self.words if not word.startswith(("data.root=", "data.simulate"))]
         return [*words, f"data.root={view.seen.root}"]
 
-    def predict(self, rungs: Collection[str]) -> None:
+    def predict(self, queue: Queue) -> None:
         """Replace the baseline's rows by what the run says about the finished planets; those in full first, each part once it is there."""
         crew = Crew("spectramind_nb.runs.job:predictor", {"run": str(self.trained.dir)}, 1, self.wall.left_s, cpu_count())
         parts = {"full": [], "plain": ["detector=plain"]}
-        tasks = [{"rung": rung, "words": [*more, *self._elsewhere(self.views[rung])], "out": str(self.cache / f"predicted_{rung}.csv")}
-                 for rung, more in parts.items() if rung in rungs]
+        tasks = [{"rung": rung, "words": [*more, *self._elsewhere(queue.views[rung])], "out": str(self.cache / f"predicted_{rung}.csv")}
+                 for rung, more in parts.items() if rung in queue.done.values()]
         waiting, better = iter(tasks), set()
         for answer in crew.work(lambda: next(waiting, None), lambda: self.wall.left_s - self.wall.reserve_s):
             if answer.outcome != "done":
@@ -401,7 +406,7 @@ class Job:
             whole.loc[table.index] = table
             mu, sigma = (whole[list(columns)].to_numpy() for columns in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS))
             submission.write(self.outcome.path, whole.index.tolist(), mu, sigma)
-        self.outcome.rungs = {planet: rung if planet in better else "mean" for planet, rung in self.queue.rungs().items()}
+        self.outcome.rungs = {planet: rung if planet in better else "mean" for planet, rung in queue.rungs().items()}
 
     def run(self) -> Outcome:
         """All stages. After the baseline nothing raises: what went wrong is noted, the file stays valid."""
@@ -410,17 +415,17 @@ class Job:
         outcome.rungs = dict.fromkeys(self.challenge.planets("test"), "mean")
         with ballast([outcome.path.parent, self.cache], size_bytes(self.settings["ballast"])) as drop:
             try:
-                self.views = {rung: View(self.cache / "views" / rung, self.challenge) for rung in ("full", "plain")}
                 if self.trained is None:
                     self.train()
                 outcome.run = str(self.trained.dir)
                 outcome.save()
-                self.queue = self.work("test", self.visits_s, degrade=True)
+                queue = self.work("test", {rung: self.view(rung) for rung in ("full", "plain")}, self.visits_s, degrade=True)
                 drop()
-                if self.queue.done:
-                    self.predict(self.queue.done.values())
-            except (SpectraMindError, OSError, ValueError) as error:
-                outcome.notes.append(" ".join(str(error).split()))
+                if queue.done:
+                    self.predict(queue)
+            except Exception as error:  # an exception would cost the file that is there: on Kaggle it ends a scored run without score
+                kind = "" if isinstance(error, SpectraMindError) else f"{type(error).__name__}: "
+                outcome.notes.append(kind + " ".join(str(error).split()))
         outcome.used_s = time.time() - self.wall.started
         outcome.save()
         return outcome

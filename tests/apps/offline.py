@@ -33,8 +33,8 @@ def why_not() -> str:
     return "it needs root" if subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True).returncode else ""
 
 
-def run(kernel: str, layout: str, out: Path, parameters: dict, python: str = sys.executable, **attached: Path) -> dict:
-    """Run a kernel's notebook in /kaggle/working, which is `out`; returns what came of it."""
+def run(kernel: str, layout: str, out: Path, parameters: dict, python: str = sys.executable, path: str = "", **attached: Path) -> dict:
+    """Run a kernel's notebook in /kaggle/working, which is `out`; returns what came of it. `path` is PYTHONPATH there."""
     out.mkdir(parents=True, exist_ok=True)
     trace, site = out.parent / f"{out.name}.trace", subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True).stdout.strip()
@@ -52,7 +52,7 @@ def run(kernel: str, layout: str, out: Path, parameters: dict, python: str = sys
     ]
     keep = {name: os.environ[name] for name in ("LANG", "OMP_NUM_THREADS", "SPECTRAMIND_UNATTENDED") if name in os.environ}
     environment = {**keep, "PATH": f"{Path(python).parent}:/usr/sbin:/usr/bin:/bin", "HOME": "/kaggle/temp", "MPLBACKEND": "agg",
-                   "KAGGLE_KERNEL_RUN_TYPE": "Batch", **TOKENS}
+                   "KAGGLE_KERNEL_RUN_TYPE": "Batch", **TOKENS, **({"PYTHONPATH": path} if path else {})}
     there = Path("/kaggle").is_dir()
     Path("/kaggle").mkdir(exist_ok=True)  # an empty place to mount on; the mounts are seen in the namespace only
     try:

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from spectramind_nb import predict
+from spectramind_nb.apps.bundle import build_bundle
 from spectramind_nb.apps.cli import app
 from spectramind_nb.apps.notebooks import parameters_of, run_notebook
+from spectramind_nb.runs.job import submit
 from spectramind_nb.runs.submission import validate
 
 KERNELS = ("train", "submission")
@@ -35,7 +38,7 @@ def place(tmp_path_factory):
 def trained(place, repo, short_root):
     """What the train kernel leaves when papermill runs it on ci_fast."""
     overrides = [f"data.root={short_root}", "data.batch_size=2"]
-    parameters = {"profile": "ci_fast", "overrides": overrides, "result_json": place / "result.json"}
+    parameters = {"profile": "ci_fast", "data": "synthetic", "overrides": overrides, "result_json": place / "result.json"}
     run_notebook(repo / "kaggle" / "kernels" / "train" / "train.ipynb", parameters, place / "train.ipynb")
     return json.loads((place / "result.json").read_text())
 
@@ -120,19 +123,50 @@ def test_unknown_runs_are_named(trained):
 
 
 def test_the_submission_kernel_writes_a_valid_file(place, repo, short_root):
-    overrides = [f"data.root={short_root}", "data.batch_size=2", "trainer.enable_checkpointing=true"]
-    parameters = {"profile": "ci_fast", "data": "synthetic", "overrides": overrides, "out": place / "submission.csv",
+    """Trained on the spot; then again from the run it trained; then predicted by the command, from the whole data."""
+    overrides = [f"data.root={short_root}", "data.batch_size=2"]
+    times = {"reserve": "15s", "predict": "2m", "train": "5m", "budget": "30m"}
+    parameters = {"profile": "ci_fast", "data": "synthetic", "overrides": overrides, "out": place / "submission.csv", "job": times,
                   "result_json": place / "submitted.json"}
     kernel = repo / "kaggle" / "kernels" / "submission" / "submission.ipynb"
     run_notebook(kernel, parameters, place / "submission.ipynb")
-    first = (place / "submission.csv").read_bytes()
+    first, said = (place / "submission.csv").read_bytes(), json.loads((place / "submitted.json").read_text())
     assert validate(place / "submission.csv", short_root / "sample_submission.csv").planets == 2
+    assert said["planets"] == {"full": 2} and said["notes"] == [] and said["failed"] == {}
 
-    # the same again from the trained run, as on Kaggle with the run attached
-    run = json.loads((place / "submitted.json").read_text())["id"]
-    parameters = {"trained": run, "data": "synthetic", "overrides": overrides, "out": place / "again.csv"}
-    run_notebook(kernel, parameters, place / "again.ipynb")
+    (place / "submission.csv").unlink()
+    outcome = submit(None, ["data=synthetic", *overrides], "ci_fast", place / "submission.csv", times)  # as after a restart
+    assert str(outcome.run) == said["run"] and (place / "submission.csv").read_bytes() == first
+    predict(said["run"], overrides, place / "again.csv")
     assert (place / "again.csv").read_bytes() == first
+
+
+def test_a_kernel_needs_nothing_but_what_is_mounted(trained, place, repo, short_root, tmp_path):
+    """As tests/apps/offline.py does it with a Python seeded like Kaggle's; here with this one: no network, nothing left of a secret."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("offline", repo / "tests" / "apps" / "offline.py")
+    offline = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(offline)
+    if reason := offline.why_not():
+        pytest.skip(f"NOT TESTED WITHOUT NETWORK: {reason}")
+    bundle = build_bundle(tmp_path / "bundle", user="someone", extra=())
+    parameters = {"job": {"budget": "20m"}}
+    # this Python has the toolkit already, perhaps from another checkout: the path sees to it that it is this one
+    found = offline.run("submission", "old", tmp_path / "working", parameters, path=str(repo), bundle=bundle, data=short_root,
+                        run=_with_checkpoint(place, tmp_path))
+    assert found["rc"] == 0, found["log"][-5:]
+    assert found["calls"] > 0 and found["tried"] == [] and found["leaked"] == [] and found["kept_mb"] < 5
+    assert validate(tmp_path / "working" / "submission.csv", short_root / "sample_submission.csv").planets == 2
+    assert json.loads((tmp_path / "working" / "job.json").read_text())["counts"] == {"full": 2}
+    assert len(found["log"]) < 60 and max(map(len, found["log"])) < 300
+
+
+def _with_checkpoint(place, tmp_path):
+    """The output of a train kernel: one of the runs here that kept a checkpoint."""
+    run = next(place.glob("logs/*/checkpoints/best.ckpt")).parents[1]
+    shutil.copytree(run, tmp_path / "output" / "logs" / run.name)
+    return tmp_path / "output"
 
 
 def test_evaluate_speaks_json_and_nothing_else(place, trained):
