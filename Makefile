@@ -31,7 +31,7 @@ $(VENV)/.installed: settings.ini setup.py constraints.txt
 
 demo: $(VENV)/.installed  ## simulate planets, train on ci_fast through papermill, write submission.csv and pictures
 	$(BIN)/python -m spectramind_nb notebook kaggle/kernels/train/train.ipynb --out demo/train.ipynb \
-	  -y '{profile: ci_fast, overrides: ["experiment=demo", "paths.root=$(CURDIR)/demo"], result_json: "$(CURDIR)/demo/result.json"}'
+	  -y '{profile: ci_fast, data: synthetic, overrides: ["experiment=demo", "paths.root=$(CURDIR)/demo"], result_json: "$(CURDIR)/demo/result.json"}'
 	$(BIN)/python tests/show_demo.py demo/result.json
 
 test: $(VENV)/.installed .venv-nbdev3/.installed .venv-dvc/.installed  ## everything: exported code in sync, notebooks, pytest, papermill

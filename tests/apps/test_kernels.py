@@ -1,5 +1,6 @@
 """The job notebooks, from raw frames to submission.csv and a report, on a small simulated data set."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -10,11 +11,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from spectramind_nb import predict
+from spectramind_nb.apps.bundle import build_bundle
 from spectramind_nb.apps.cli import app
 from spectramind_nb.apps.notebooks import parameters_of, run_notebook
+from spectramind_nb.runs.job import submit
 from spectramind_nb.runs.submission import validate
 
 KERNELS = ("train", "submission")
+TIMES = {"reserve": "15s", "predict": "2m", "train": "5m", "budget": "30m"}  # of the submission job
 
 
 def invoke(*words):
@@ -35,9 +40,18 @@ def place(tmp_path_factory):
 def trained(place, repo, short_root):
     """What the train kernel leaves when papermill runs it on ci_fast."""
     overrides = [f"data.root={short_root}", "data.batch_size=2"]
-    parameters = {"profile": "ci_fast", "overrides": overrides, "result_json": place / "result.json"}
+    parameters = {"profile": "ci_fast", "data": "synthetic", "overrides": overrides, "result_json": place / "result.json"}
     run_notebook(repo / "kaggle" / "kernels" / "train" / "train.ipynb", parameters, place / "train.ipynb")
     return json.loads((place / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def submitted(place, repo, short_root):
+    """What the submission kernel says when nothing is trained yet."""
+    parameters = {"profile": "ci_fast", "data": "synthetic", "overrides": [f"data.root={short_root}", "data.batch_size=2"],
+                  "out": place / "submission.csv", "job": TIMES, "result_json": place / "submitted.json"}
+    run_notebook(repo / "kaggle" / "kernels" / "submission" / "submission.ipynb", parameters, place / "submission.ipynb")
+    return json.loads((place / "submitted.json").read_text())
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -119,27 +133,40 @@ def test_unknown_runs_are_named(trained):
     assert result.exit_code == 3 and trained["id"] in result.stderr
 
 
-def test_the_submission_kernel_writes_a_valid_file(place, repo, short_root):
-    overrides = [f"data.root={short_root}", "data.batch_size=2", "trainer.enable_checkpointing=true"]
-    parameters = {"profile": "ci_fast", "data": "synthetic", "overrides": overrides, "out": place / "submission.csv",
-                  "result_json": place / "submitted.json"}
-    kernel = repo / "kaggle" / "kernels" / "submission" / "submission.ipynb"
-    run_notebook(kernel, parameters, place / "submission.ipynb")
-    first = (place / "submission.csv").read_bytes()
+def test_the_submission_kernel_trains_on_the_spot_and_writes_a_valid_file(submitted, place, short_root):
+    """And again from the run it trained, as after a restart; and by the command, from the whole data."""
+    assert submitted["planets"] == {"full": 2} and submitted["notes"] == [] and submitted["failed"] == {}
     assert validate(place / "submission.csv", short_root / "sample_submission.csv").planets == 2
-
-    # the same again from the trained run, as on Kaggle with the run attached
-    run = json.loads((place / "submitted.json").read_text())["id"]
-    parameters = {"trained": run, "data": "synthetic", "overrides": overrides, "out": place / "again.csv"}
-    run_notebook(kernel, parameters, place / "again.ipynb")
+    first, overrides = (place / "submission.csv").read_bytes(), [f"data.root={short_root}", "data.batch_size=2"]
+    (place / "submission.csv").unlink()
+    outcome = submit(None, ["data=synthetic", *overrides], "ci_fast", place / "submission.csv", TIMES)
+    assert str(outcome.run) == submitted["run"] and (place / "submission.csv").read_bytes() == first
+    predict(submitted["run"], overrides, place / "again.csv")
     assert (place / "again.csv").read_bytes() == first
 
 
-def test_evaluate_speaks_json_and_nothing_else(place, trained):
-    kept = sorted(path.parent.parent.name for path in (place / "logs").glob("*/checkpoints/*.ckpt"))
-    if not kept:
-        pytest.skip("the submission kernel made no run with a checkpoint")
-    result = invoke("evaluate", kept[-1])
+def test_a_kernel_needs_nothing_but_what_is_mounted(submitted, repo, short_root, tmp_path):
+    """As tests/apps/offline.py does it with a Python seeded like Kaggle's; here with this one: no network, nothing left of a secret."""
+    spec = importlib.util.spec_from_file_location("offline", repo / "tests" / "apps" / "offline.py")
+    offline = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(offline)
+    if reason := offline.why_not():
+        pytest.skip(f"NOT TESTED WITHOUT NETWORK: {reason}")
+    bundle = build_bundle(tmp_path / "bundle", user="someone", extra=())
+    run = Path(submitted["run"])
+    shutil.copytree(run, tmp_path / "output" / "logs" / run.name)  # what a train kernel leaves
+    # this Python has the toolkit already, perhaps from another checkout: the path sees to it that it is this one
+    found = offline.run("submission", "old", tmp_path / "working", {}, path=str(repo), bundle=bundle, data=short_root,
+                        run=tmp_path / "output")
+    assert found["rc"] == 0, found["log"][-5:]
+    assert found["calls"] > 0 and found["tried"] == [] and found["leaked"] == [] and found["kept_mb"] < 5
+    assert validate(tmp_path / "working" / "submission.csv", short_root / "sample_submission.csv").planets == 2
+    assert json.loads((tmp_path / "working" / "job.json").read_text())["counts"] == {"full": 2}
+    assert len(found["log"]) < 60 and max(map(len, found["log"])) < 300
+
+
+def test_evaluate_speaks_json_and_nothing_else(place, submitted):
+    result = invoke("evaluate", submitted["run"])
     assert result.exit_code == 0 and "val/score" in json.loads(result.stdout)
 
 
