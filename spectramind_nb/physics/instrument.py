@@ -283,33 +283,44 @@ def _mixed(z):
 
 @njit(inline="always")
 def _uniform(bits):
-    return (np.float64(bits >> np.uint64(11)) + 0.5) * 2.0**-53
+    return (np.float64(np.int64(bits >> np.uint64(11))) + 0.5) * 2.0**-53
+
+
+@njit(inline="always")
+def _signed(x, bits):
+    return x if bits & np.uint64(256) else -x
 
 
 @njit(nogil=True, cache=True)
-def fill_normals(out, n, state, gamma, layer, density, edge):
+def fill_normals(out, scratch, n, state, gamma, layer, density, edge):
     """Fill `out[:n]` with normal deviates; returns the state of the stream after them."""
+    for k in range(n):  # by itself this loop runs on vectors
+        scratch[k] = _mixed(state + np.uint64(k + 1) * gamma)
+    state += np.uint64(n) * gamma
     for k in range(n):
-        while True:
+        bits = scratch[k]
+        row = bits & np.uint64(255)
+        x = _uniform(bits) * layer[row]
+        out[k] = _signed(x, bits)
+        while x >= layer[row + np.uint64(1)]:  # one in eighty: not wholly below the curve
+            state += gamma
+            v = _uniform(_mixed(state))
+            if row == 0:
+                x = -np.log(v) / edge
+                state += gamma
+                while -2 * np.log(_uniform(_mixed(state))) <= x * x:
+                    state += gamma
+                    x = -np.log(_uniform(_mixed(state))) / edge
+                    state += gamma
+                out[k] = _signed(edge + x, bits)
+                break
+            if density[row] + v * (density[row + np.uint64(1)] - density[row]) < np.exp(-0.5 * x * x):
+                break
             state += gamma
             bits = _mixed(state)
-            row = np.int64(bits & np.uint64(255))
-            u = _uniform(bits)
-            x = u * layer[row]
-            inside = x < layer[row + 1]
-            if not inside:
-                state += gamma
-                v = _uniform(_mixed(state))
-                if row == 0:
-                    state += gamma
-                    x = -np.log(v) / edge
-                    inside = -2 * np.log(_uniform(_mixed(state))) > x * x
-                    x += edge
-                else:
-                    inside = density[row] + v * (density[row + 1] - density[row]) < np.exp(-0.5 * x * x)
-            if inside:
-                out[k] = x if bits & np.uint64(256) else -x
-                break
+            row = bits & np.uint64(255)
+            x = _uniform(bits) * layer[row]
+            out[k] = _signed(x, bits)
     return state
 
 
@@ -403,6 +414,7 @@ def _expose(
     part = seconds[0] / seconds[1]
     g, electrons, struck = np.empty((2, _BLOCK)), np.empty((2, _BLOCK)), np.empty((2, _BLOCK))
     raw, slope, mean = np.empty((2, _BLOCK)), np.empty((2, _BLOCK)), np.empty(_BLOCK)
+    scratch = np.empty(_BLOCK, dtype=np.uint64)
     for p in range(out.shape[0]):
         state = _mixed(key + np.uint64(p + 1) * np.uint64(0x9E3779B97F4A7C15))
         gamma = _mixed(state) | np.uint64(1)
@@ -411,8 +423,8 @@ def _expose(
         next_hit = -np.log(_uniform(_mixed(hits))) / hit_rate if hit_rate > 0 else np.inf
         for start in range(0, pairs, _BLOCK):
             n = min(_BLOCK, pairs - start)
-            state = fill_normals(g[0], n, state, gamma, layer, density, edge)
-            state = fill_normals(g[1], n, state, gamma, layer, density, edge)
+            state = fill_normals(g[0], scratch, n, state, gamma, layer, density, edge)
+            state = fill_normals(g[1], scratch, n, state, gamma, layer, density, edge)
             y, x = shift[0, start : start + n], shift[1, start : start + n]
             sky, current, lit = background[p] * seconds[1], dark[p] * seconds[1], curve[start : start + n]
             _mean_electrons(mean[:n], lit, y, x, pixel_image, flat[p], sky, current)

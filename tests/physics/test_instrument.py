@@ -1,5 +1,6 @@
 """Simulated frames: noise, non-linearity, saturation and cosmic rays by plain statistics."""
 
+import math
 import shutil
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 
 from spectramind_nb.core.errors import DataMissingError
 from spectramind_nb.observations.challenge import open_challenge, read_plane
+from spectramind_nb.physics import instrument
 from spectramind_nb.physics.instrument import (
     PRODUCTS,
     Detector,
     calibration_digest,
     draw_detector,
     expose,
+    fill_normals,
     image_expansion,
     light_on_pixels,
     pixels_and_files,
@@ -145,6 +148,18 @@ def test_expansion_is_the_image_for_small_shifts():
         exact = light_on_pixels(instrument, (dy, dx), 0.2, electrons)
         bright = exact > 0.05
         np.testing.assert_allclose(near[bright], exact[bright], rtol=0.02)
+
+
+def test_normal_deviates_are_normal_to_the_far_tail():
+    n = 4_000_000
+    x, scratch = np.empty(n), np.empty(n, dtype=np.uint64)
+    tables = instrument._LAYER, instrument._DENSITY, instrument._EDGE
+    fill_normals(x, scratch, n, np.uint64(11), np.uint64(0x9E3779B97F4A7C15), *tables)
+    for limit in (0.5, 1, 2, 3, 3.6, 3.7, 4, 4.5):  # the ziggurat's tail begins at 3.65
+        share = math.erfc(limit / math.sqrt(2))
+        assert abs((abs(x) > limit).sum() - n * share) < 4 * math.sqrt(n * share), limit
+    z = [x.mean() * n**0.5, (x.var() - 1) * (n / 2) ** 0.5, ((x**4).mean() - 3) * (n / 96) ** 0.5]
+    assert max(map(abs, [*z, n**0.5 * (x[1:] * x[:-1]).mean()])) < 4
 
 
 def test_frames_depend_on_the_key_only():
