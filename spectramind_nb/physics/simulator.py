@@ -131,7 +131,8 @@ def simulate(
     planets = _draw_population(seed, {"train": train, "test": test}, config, given)
     n_frames = config["frames"]["short" if short else "full"]
     workshop = out / ".unfinished"
-    shutil.rmtree(workshop, ignore_errors=True)
+    for leftover in _leftovers(out):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     workshop.mkdir()
     for split in planets:
         (out / split).mkdir(exist_ok=True)
@@ -192,7 +193,7 @@ def _begin(out: Path, recipe: Mapping) -> bool:
     remedy = "Choose another folder or remove this one."
     note = out / "simulation.json"
     if not note.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or set(out.iterdir()) - set(_leftovers(out))):
             raise ConfigError("this folder holds something that the simulator did not make", out, remedy)
         _note(out, recipe, complete=False)
         return False
@@ -206,6 +207,11 @@ def _begin(out: Path, recipe: Mapping) -> bool:
     if not complete and code != _code():
         raise ConfigError("this folder holds an unfinished data set of another version of the simulator", out, remedy)
     return complete
+
+
+def _leftovers(out: Path) -> list[Path]:
+    """What a killed run leaves behind: its workshop, and the temporary files of `atomic_path`."""
+    return [path for pattern in (".unfinished", ".simulation.json.*", "truth/.*") for path in out.glob(pattern)]
 
 
 def _note(out: Path, recipe: Mapping, complete: bool) -> None:

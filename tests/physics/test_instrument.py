@@ -8,7 +8,7 @@ import pytest
 
 from spectramind_nb.core.errors import DataMissingError
 from spectramind_nb.observations.challenge import open_challenge, read_plane
-from spectramind_nb.physics import instrument
+from spectramind_nb.physics import instrument as room
 from spectramind_nb.physics.instrument import (
     PRODUCTS,
     Detector,
@@ -153,7 +153,7 @@ def test_expansion_is_the_image_for_small_shifts():
 def test_normal_deviates_are_normal_to_the_far_tail():
     n = 4_000_000
     x, scratch = np.empty(n), np.empty(n, dtype=np.uint64)
-    tables = instrument._LAYER, instrument._DENSITY, instrument._EDGE
+    tables = room._LAYER, room._DENSITY, room._EDGE
     fill_normals(x, scratch, n, np.uint64(11), np.uint64(0x9E3779B97F4A7C15), *tables)
     for limit in (0.5, 1, 2, 3, 3.6, 3.7, 4, 4.5):  # the ziggurat's tail begins at 3.65
         share = math.erfc(limit / math.sqrt(2))
