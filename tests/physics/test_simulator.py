@@ -2,10 +2,9 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -264,26 +263,33 @@ def test_a_planet_does_not_depend_on_how_many_there_are(root, tmp_path):
 
 
 def test_killed_anywhere_and_run_again_gives_the_same_bytes(root, tmp_path):
-    """SIGKILL at random moments; SPECTRAMIND_KILLS says how many (two here, 30 for the proof)."""
+    """SIGKILL at random moments; SPECTRAMIND_KILLS says how many (four here, 50 for the proof)."""
+    processes = multiprocessing.get_context("forkserver")  # imports once; a fork of this process would share its threads
+    processes.set_forkserver_preload(["spectramind_nb.physics.simulator"])
     out, rng = tmp_path / "root", np.random.default_rng(0)
-    code = "import sys, json; from spectramind_nb import simulate; "
-    code += "simulate(sys.argv[1], 3, 2, seed=4, short=True, config=json.loads(sys.argv[2]), workers=2)"
-    command = [sys.executable, "-c", code, str(out), json.dumps(TINY)]
-    env = {**os.environ, "PYTHONPATH": str(Path(simulator.__file__).parents[2])}
+
+    def begun():
+        options = {"seed": 4, "short": True, "config": TINY, "workers": 2}
+        process = processes.Process(target=simulate, args=(out, 3, 2), kwargs=options)
+        process.start()
+        return process
+
     met = set()  # how many planets were whole when a process died
-    for _ in range(int(os.environ.get("SPECTRAMIND_KILLS", "2"))):
+    for _ in range(int(os.environ.get("SPECTRAMIND_KILLS", "4"))):
         before, seen, wanted = everything(out), set(), rng.integers(10, 70)
-        process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(seen) < wanted:  # files of finished planets, unfinished ones and tables
+        process = begun()
+        while process.is_alive() and len(seen) < wanted:  # files of finished planets, unfinished ones and tables
             seen |= everything(out) - before
         process.kill()
-        if process.wait():
+        process.join()
+        if process.exitcode:
             met.add(len(list(out.glob("t*/*[0-9]"))))
         else:
             assert tree(out) == tree(root)
             shutil.rmtree(out)
-    subprocess.run(command, env=env, check=True)
-    assert tree(out) == tree(root)
+    last = begun()
+    last.join()
+    assert last.exitcode == 0 and tree(out) == tree(root)
     assert met - {0}, "no process was killed between two planets"
 
 
