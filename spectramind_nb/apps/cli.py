@@ -170,17 +170,25 @@ def replay(
 # %% ../../nbs/apps/54_cli.ipynb #simulate
 @app.command()
 def simulate(
+    overrides: Overrides = None,
+    *,
     out: Annotated[Path, typer.Option(help="Folder of the new data set.")],
     train: Annotated[int, typer.Option(min=0, help="Training planets.")],
     test: Annotated[int, typer.Option(min=0, help="Test planets.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     short: Annotated[bool, typer.Option("--short", help="Fewer frames in the same window.")] = False,
     spectra: Annotated[Path | None, typer.Option(help="CSV of planet_id, wl_1..wl_283 to use as truth.")] = None,
+    level: Annotated[str, typer.Option(metavar="frames|lightcurves", help="Light curves are a hundred times smaller.")] = "frames",
+    calibration: Annotated[Path | None, typer.Option(help="A data set whose calibration files are taken.")] = None,
 ):
     "A data set in the competition's layout, with known truth."
+    from spectramind_nb.core.configuration import compose
     from spectramind_nb.physics import simulator
 
-    print(simulator.simulate(out, train, test, seed=seed, short=short, spectra=spectra))
+    config = compose(overrides=overrides or []).simulator
+    if calibration is not None:
+        config = {**config, "calibration": {**config.calibration, "folder": str(calibration)}}
+    print(simulator.simulate(out, train, test, seed=seed, short=short, spectra=spectra, level=level, config=config))
 
 # %% ../../nbs/apps/54_cli.ipynb #fill-store
 def fill_store(stage: str, overrides: list[str] | None) -> None:

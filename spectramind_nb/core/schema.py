@@ -189,6 +189,7 @@ class SimulateConfig(_Closed):
     train: int = Field(ge=1)
     test: int = Field(ge=0)
     short: bool
+    level: Literal["frames", "lightcurves"]
     seed: int = Field(ge=0)
 
 

@@ -26,8 +26,9 @@ from ..core.schema import size_bytes
 from ..core.storage import digest
 from ..learning.datamodule import VisitDataModule, planet_sets
 from ..observations import lightcurves
-from ..observations.challenge import Challenge, Visit, open_challenge
+from ..observations.challenge import Challenge, Visit
 from ..physics import fitting
+from ..physics.shortcut import LightCurveChallenge, adopt_light_curves, open_data_set
 from ..physics.simulator import simulate
 from .audit import recorded
 from .provenance import environment, manifest
@@ -82,7 +83,7 @@ def data_root(
     wanted = settings["simulate"]
     return simulate(
         out, wanted["train"], wanted["test"], seed=wanted["seed"], short=wanted["short"],
-        config=settings["simulator"], workers=data.workers,
+        level=wanted["level"], config=settings["simulator"], workers=data.workers,
     )
 
 
@@ -90,7 +91,7 @@ def open_data(
     config: DictConfig,  # the whole configuration of a run
 ) -> Challenge:
     """The challenge of a run, its folder found or made."""
-    return open_challenge(data_root(config), config.data.edition)
+    return open_data_set(data_root(config), config.data.edition)
 
 
 def splits_of(challenge: Challenge) -> list[str]:
@@ -140,10 +141,14 @@ def fill_split(
 ) -> Filled:
     """Run one stage on one split, as far as it is not in the store."""
     cache, workers = Path(config.paths.cache), config.data.workers
+    unread = {}
+    if isinstance(challenge, LightCurveChallenge):
+        unread = adopt_light_curves(challenge, split, config.detector, cache, workers)
     if stage == "calibrate":
         outcome = lightcurves.calibrate(challenge, split, config.detector, cache, workers=workers)
     else:
         outcome = fitting.fit(challenge, split, config.detector, config.fit, cache, workers=workers)
+    outcome |= unread  # what is wrong with the file says more than what a stage makes of its absence
     done = {visit: result for visit, result in outcome.items() if not isinstance(result, Exception)}
     return Filled(split, done, {visit: error for visit, error in outcome.items() if visit not in done})
 

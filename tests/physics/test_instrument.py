@@ -1,15 +1,26 @@
 """Simulated frames: noise, non-linearity, saturation and cosmic rays by plain statistics."""
 
+import math
+import shutil
+
 import numpy as np
 import pytest
 
+from spectramind_nb.core.errors import DataMissingError
+from spectramind_nb.observations.challenge import open_challenge, read_plane
+from spectramind_nb.physics import instrument as room
 from spectramind_nb.physics.instrument import (
+    PRODUCTS,
     Detector,
+    calibration_digest,
     draw_detector,
     expose,
+    fill_normals,
     image_expansion,
     light_on_pixels,
+    pixels_and_files,
     pointing,
+    raw_response,
 )
 from spectramind_nb.physics.spectra import settings, star_electrons
 
@@ -26,7 +37,7 @@ PERFECT = Detector(NOTHING, NOTHING.astype(bool), ALL, NOTHING, np.eye(6)[1][:, 
 def frames(config, detector=PERFECT, level=2e5, pairs=PAIRS, key=1, shift=None, digitise=False):
     """FGS1 electrons (rows, columns, pairs, 2) before any correction."""
     shift = np.zeros((2, pairs)) if shift is None else shift
-    raw = expose("FGS1", np.full(pairs, level), np.ones(356), detector, shift, (0, 0), config, key, digitise)
+    raw = expose("FGS1", np.full(pairs, level), np.ones(356), detector, shift, (0, 0), config, (key, 1), digitise)
     return (raw / config["adc"]["gain"] + config["adc"]["offset"]).reshape(32, 32, pairs, 2)
 
 
@@ -69,11 +80,22 @@ def test_linear_corr_straightens_the_frames():
     np.testing.assert_allclose(corrected, straight, atol=1e-6, rtol=1e-9)
 
 
+@pytest.mark.parametrize("bend, most", [(0.0, 1.4e5), (5e-6, 1.4e5), (-5e-6, 3e4)])  # the real sample's extremes
+def test_non_linearity_is_inverted(bend, most):
+    electrons = np.linspace(0.0, most, 1000)
+    raw, slope = np.empty_like(electrons), np.empty_like(electrons)
+    c = np.array([0.14, 1.0, bend, 1.18e-11, -6e-17, 1.34e-22])
+    raw_response(electrons, raw, slope, len(raw), c, 2e5)
+    back = np.polynomial.polynomial.polyval(raw, c)
+    assert abs(back - electrons).max() < 1e-4
+    np.testing.assert_allclose(slope, 1 / np.polynomial.polynomial.polyval(raw, c[1:] * np.arange(1, 6)), rtol=1e-4)
+
+
 def test_full_well_and_converter_bound_the_counts():
     config = settings(OFF)
     assert frames(config, level=5e6, pairs=2).max() == pytest.approx(config["detector"]["saturation_e"])
     low = settings(OFF | {"adc": {"gain": 0.4369, "offset": 50.0}})
-    raw = expose("FGS1", np.zeros(2), np.ones(356), PERFECT, np.zeros((2, 2)), (0, 0), low, 1)
+    raw = expose("FGS1", np.zeros(2), np.ones(356), PERFECT, np.zeros((2, 2)), (0, 0), low, (1, 1))
     assert raw.dtype == np.uint16 and raw.max() == 0
 
 
@@ -99,6 +121,13 @@ def test_cosmic_rays_come_at_their_rate():
     assert 2000 < np.median(seen[seen > 100]) < 4500
 
 
+def test_cosmic_rays_leave_the_noise_as_it_was():
+    on, off = settings(), settings({"switches": {"cosmic_rays": False}})
+    on["noise"]["cosmic_rays_per_pixel_s"] = 1e-3
+    hit = frames(on, level=0.0) - frames(off, level=0.0)
+    assert 0 < np.count_nonzero(hit) < 0.01 * hit.size and hit[hit != 0].min() > 100
+
+
 def test_jitter_moves_the_image_by_what_pointing_says():
     config = settings(OFF | {"jitter": {"white_px": 0.1, "red_px": 0.0, "intra_pixel": 0.0}})
     shift = pointing(np.linspace(0, 7.5, 500), 0.1, 0, 1, 0, "FGS1", config["jitter"])
@@ -121,8 +150,51 @@ def test_expansion_is_the_image_for_small_shifts():
         np.testing.assert_allclose(near[bright], exact[bright], rtol=0.02)
 
 
+def test_normal_deviates_are_normal_to_the_far_tail():
+    n = 4_000_000
+    x, scratch = np.empty(n), np.empty(n, dtype=np.uint64)
+    tables = room._LAYER, room._DENSITY, room._EDGE
+    fill_normals(x, scratch, n, np.uint64(11), np.uint64(0x9E3779B97F4A7C15), *tables)
+    for limit in (0.5, 1, 2, 3, 3.6, 3.7, 4, 4.5):  # the ziggurat's tail begins at 3.65
+        share = math.erfc(limit / math.sqrt(2))
+        assert abs((abs(x) > limit).sum() - n * share) < 4 * math.sqrt(n * share), limit
+    z = [x.mean() * n**0.5, (x.var() - 1) * (n / 2) ** 0.5, ((x**4).mean() - 3) * (n / 96) ** 0.5]
+    assert max(map(abs, [*z, n**0.5 * (x[1:] * x[:-1]).mean()])) < 4
+
+
 def test_frames_depend_on_the_key_only():
     config = settings()
     detector = draw_detector("FGS1", 0, 1, 0, config["detector"])
     one, same, other = (frames(config, detector, pairs=20, key=key, digitise=True) for key in (5, 5, 6))
     assert (one == same).all() and (one != other).mean() > 0.8
+
+
+def test_files_are_near_the_pixels_but_not_exact():
+    config = settings()
+    for instrument in ("FGS1", "AIRS-CH0"):
+        pixels, files = pixels_and_files(instrument, 0, 1, 0, config)
+        for name, expected in config["calibration"]["errors"].items():
+            off = getattr(files, name) / getattr(pixels, name) - 1
+            assert off.std() == pytest.approx(expected, rel=0.1), name
+        assert (files.dead == pixels.dead).all() and (files.linear_corr == pixels.linear_corr).all()
+        exact, same = pixels_and_files(instrument, 0, 1, 0, settings({"switches": {"calibration_errors": False}}))
+        assert all((getattr(exact, name) == getattr(same, name)).all() for name in PRODUCTS)
+
+
+def test_a_real_calibration_set_is_used_as_it_is(sample_root):
+    config = settings({"calibration": {"folder": str(sample_root)}})
+    challenge = open_challenge(sample_root)
+    pixels, files = pixels_and_files("AIRS-CH0", 0, 1, 0, config)
+    for name in PRODUCTS:
+        path = challenge.calibration_path("train", 342072318, 0, "AIRS-CH0", name)
+        stored = read_plane(path, (192, 356) if name == "linear_corr" else (32, 356))
+        assert (getattr(files, name).reshape(stored.shape) == stored).all(), name
+    assert 5e-4 < np.median(abs(pixels.flat / files.flat - 1)) < 1e-3
+    assert calibration_digest(sample_root) == calibration_digest(str(sample_root) + "/")
+
+
+def test_a_missing_calibration_file_is_named(sample_root, tmp_path):
+    shutil.copytree(sample_root, tmp_path / "sample")
+    (tmp_path / "sample/train/342072318/FGS1_calibration_0/flat.parquet").unlink()
+    with pytest.raises(DataMissingError, match="flat.parquet is missing"):
+        calibration_digest(tmp_path / "sample")

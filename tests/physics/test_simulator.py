@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import batman
@@ -11,35 +15,39 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from spectramind_nb.core.configuration import compose, group
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, SchemaError
+from spectramind_nb.observations.challenge import write_tables
 from spectramind_nb.observations.detector import calibrate_frames
+from spectramind_nb.observations.lightcurves import extract_visit
 from spectramind_nb.physics import simulator
-from spectramind_nb.physics.simulator import (
+from spectramind_nb.physics.shortcut import observed_light_curves
+from spectramind_nb.physics.simulator import simulate, visit_frames
+from spectramind_nb.physics.spectra import catalogue_table, draw_planet, settings
+from spectramind_nb.physics.transit import light_curve
+from spectramind_nb.physics.visits import (
     draw_circumstances,
     expected_light,
     gain_drift,
     pair_times_h,
     relative_light,
-    simulate,
-    visit_frames,
 )
-from spectramind_nb.physics.spectra import draw_planet, settings
 
 WL = [f"wl_{k}" for k in range(1, 284)]
 WIDE = {"frames": {"short": {"FGS1": 24, "AIRS-CH0": 12}}}
 TINY = WIDE | {"long_column": True}  # quicker to write: 11,392 columns cost more than their few frames
-QUIET = {
-    "jitter": {"white_px": 0, "red_px": 0},
-    "background_e_s": {"FGS1": 0, "AIRS-CH0": 0},
-    "detector": {"read_e": 0, "dead": 0, "hot": 0, "calibration_error": 0},
-    "noise": {"photon": 0, "cosmic_rays_per_pixel_s": 0},
-}
+QUIET = {"switches": dict(compose(simulator="quiet").simulator.switches)}
 
 
 def tree(root: Path) -> dict[str, str]:
     """Every file's digest."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def everything(root: Path) -> set[str]:
+    """Every file that is there just now, while others come and go."""
+    return {os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +95,28 @@ def test_any_reader_opens_the_frames(wide, name, width, frames):
         assert table.shape == (192 if product == "linear_corr" else 32, width)
         assert list(table) == [f"column_{k}" for k in range(width)]
         assert set(table.dtypes.astype(str)) == {"bool" if product == "dead" else "float64"}
+
+
+def test_columns_types_and_shapes_are_the_real_samples(sample_root, tmp_path):
+    """Everything the sample has, side by side; its signals are in the long form."""
+    frames = {"frames": {"short": {"FGS1": 50, "AIRS-CH0": 50}}, "long_column": True}
+    made = simulate(tmp_path / "data", 1, 0, seed=2, short=True, config=frames)
+    ours, real = (next((root / "train").iterdir()) for root in (made, sample_root))
+    for path in sorted(real.rglob("*.parquet")):
+        mine, theirs = pq.ParquetFile(ours / path.relative_to(real)), pq.ParquetFile(path)
+        assert mine.schema_arrow.types == theirs.schema_arrow.types, path.name
+        assert mine.metadata.num_rows == theirs.metadata.num_rows, path.name
+        assert mine.metadata.num_columns == theirs.metadata.num_columns, path.name
+        if "calibration" in path.parent.name:
+            assert mine.schema_arrow.names == theirs.schema_arrow.names, path.name
+    for name in ("adc_info.csv", "train_star_info.csv", "wavelengths.csv", "sample_submission.csv"):
+        mine, theirs = pd.read_csv(made / name), pd.read_csv(sample_root / name)
+        assert list(mine) == list(theirs), name
+        numbers = [[dtype.kind for dtype in table.dtypes] for table in (mine, theirs)]
+        assert numbers[0] == numbers[1], name
+    mine, theirs = pd.read_parquet(made / "axis_info.parquet"), pd.read_parquet(sample_root / "axis_info.parquet")
+    assert mine.dtypes.to_dict() == theirs.dtypes.to_dict()
+    np.testing.assert_allclose(mine["AIRS-CH0-axis2-um"].dropna(), theirs["AIRS-CH0-axis2-um"].dropna(), atol=2e-7)
 
 
 def test_axis_has_the_samples_fields(root):
@@ -146,7 +176,7 @@ def test_the_recipe_recovers_the_injected_light(name):
 
 
 def test_the_projects_chain_recovers_the_injected_light(tmp_path):
-    config = QUIET | {"frames": {"short": {"FGS1": 40, "AIRS-CH0": 40}}, "population": {"second_visit": 0}}
+    config = QUIET | {"frames": {"short": {"FGS1": 40, "AIRS-CH0": 40}}}
     made = simulate(tmp_path / "data", 1, 0, seed=6, short=True, config=config)
     number = int(next((made / "train").iterdir()).name)
     planet, visit = draw_planet(6, number, settings(config)), draw_circumstances(6, number, 0, settings(config))
@@ -157,9 +187,9 @@ def test_the_projects_chain_recovers_the_injected_light(tmp_path):
     assert abs(difference_ppm).max() < 30  # counts are whole numbers: 2.3 electrons in each of 9,024 pixels
 
 
-def test_transits_agree_with_batman():
-    config = settings()
-    planet = draw_planet(0, 9, config)
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 9])
+def test_transits_agree_with_batman(number):
+    planet = draw_planet(0, number, settings())
     times = np.linspace(0, 7.5, 400)
     orbit = batman.TransitParams()
     star = planet.star
@@ -170,6 +200,17 @@ def test_transits_agree_with_batman():
         orbit.rp, orbit.u = np.sqrt(planet.depth[channel]), list(planet.limb_darkening[channel])
         theirs = batman.TransitModel(orbit, times / 24, max_err=0.1).light_curve(orbit)
         assert 1e6 * abs(ours[:, channel] - theirs).max() < 1
+
+
+def test_channels_computed_together_are_what_each_is_alone():
+    config, times = settings(), np.linspace(0, 7.5, 100)
+    for number in range(20):  # small and large planets, central and grazing ones
+        planet = draw_planet(0, number, config)
+        star, together = planet.star, relative_light(planet, "AIRS-CH0", 3.8, times)
+        for channel in (0, 100, 281):
+            k, u = np.sqrt(planet.depth[1 + channel]), planet.limb_darkening[1 + channel]
+            alone = light_curve(times / 24, 3.8 / 24, star["P"], star["sma"], star["i"], k, *u).numpy()
+            assert 1e6 * abs(together[:, channel] - alone).max() < 1e-3, (number, channel)
 
 
 def test_drift_and_timing_have_the_sizes_of_the_settings():
@@ -194,8 +235,9 @@ def test_stopped_and_continued_gives_the_same_bytes(root, tmp_path, monkeypatch)
 
     def stops_after_two(folder, *rest):
         if len(made) == 2:
-            (rest[-1] / "half").mkdir()  # what a killed process leaves behind
-            (rest[-1] / "half" / "AIRS-CH0_signal_0.parquet").write_bytes(b"PAR1")
+            *_, workshop, _ = rest
+            (workshop / "half").mkdir()  # what a killed process leaves behind
+            (workshop / "half" / "AIRS-CH0_signal_0.parquet").write_bytes(b"PAR1")
             raise KeyboardInterrupt
         write_planet(folder, *rest)
         made.append(folder)
@@ -220,6 +262,37 @@ def test_a_planet_does_not_depend_on_how_many_there_are(root, tmp_path):
     assert signals and signals.items() <= tree(root).items()
 
 
+def test_killed_anywhere_and_run_again_gives_the_same_bytes(root, tmp_path):
+    """SIGKILL at random moments; SPECTRAMIND_KILLS says how many (four here, 50 for the proof)."""
+    processes = multiprocessing.get_context("forkserver")  # imports once; a fork of this process would share its threads
+    processes.set_forkserver_preload(["spectramind_nb.physics.simulator"])
+    out, rng = tmp_path / "root", np.random.default_rng(0)
+
+    def begun():
+        options = {"seed": 4, "short": True, "config": TINY, "workers": 2}
+        process = processes.Process(target=simulate, args=(out, 3, 2), kwargs=options)
+        process.start()
+        return process
+
+    met = set()  # how many planets were whole when a process died
+    for _ in range(int(os.environ.get("SPECTRAMIND_KILLS", "4"))):
+        before, seen, wanted = everything(out), set(), rng.integers(10, 70)
+        process = begun()
+        while process.is_alive() and len(seen) < wanted:  # files of finished planets, unfinished ones and tables
+            seen |= everything(out) - before
+        process.kill()
+        process.join()
+        if process.exitcode:
+            met.add(len(list(out.glob("t*/*[0-9]"))))
+        else:
+            assert tree(out) == tree(root)
+            shutil.rmtree(out)
+    last = begun()
+    last.join()
+    assert last.exitcode == 0 and tree(out) == tree(root)
+    assert met - {0}, "no process was killed between two planets"
+
+
 def test_complete_data_sets_are_left_alone(root, monkeypatch):
     before = tree(root)
     monkeypatch.setattr(simulator, "draw_planet", lambda *_: pytest.fail("a complete data set was drawn again"))
@@ -228,7 +301,9 @@ def test_complete_data_sets_are_left_alone(root, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": 5}, {"train": 4}, {"short": False}, {"config": TINY | {"drift": {"amplitude": 0}}}], ids=str
+    "changes",
+    [{"seed": 5}, {"train": 4}, {"short": False}, {"level": "lightcurves"}, {"config": TINY | {"drift": {"amplitude": 0}}}],
+    ids=str,
 )
 def test_other_settings_do_not_touch_a_data_set(root, changes):
     before = tree(root)
@@ -319,3 +394,67 @@ def test_the_long_form_holds_the_same_frames(root, wide):
     planet = next((wide / "train").iterdir()).name
     long, frames = (pl.read_parquet(r / "train" / planet / "FGS1_signal_0.parquet").to_numpy() for r in (root, wide))
     assert long.shape == (24 * 1024, 1) and (long.reshape(24, 1024) == frames).all()
+
+
+# A fifth of a visit's pairs over the whole window: as many bins as a full visit, each with a fifth of the pairs.
+FIFTH = {"frames": {"short": {"FGS1": 27_000, "AIRS-CH0": 2_250}}}
+
+
+def scatter_ppm(flux: np.ndarray) -> np.ndarray:
+    """Noise of a bin from second differences, robust; for full bins."""
+    relative = flux / flux.mean(0)
+    bend = relative[2:] - 2 * relative[1:-1] + relative[:-2]
+    return 1e6 * np.median(abs(bend), 0) / 0.6745 / np.sqrt(6) / np.sqrt(5)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """A visit of a star of the reference temperature, half, once and 1.5 times as bright, from frames and without."""
+    config = settings(FIFTH | {"switches": {"cut_transits": False, "second_visits": False}})
+    out, found = tmp_path_factory.mktemp("noisy"), {}
+    (out / "unfinished").mkdir()
+    for brightness in (0.5, 1.0, 1.5):
+        planet = replace(draw_planet(0, 3, config, np.full(283, 1e-4)), brightness=brightness)
+        planet.star["Ts"] = config["star"]["temperature_k"]
+        root, n_frames = out / str(brightness), config["frames"]["short"]
+        (root / "train").mkdir(parents=True)
+        simulator.write_planet(root / "train" / "3", planet, 0, n_frames, config, out / "unfinished")
+        write_tables(root, {"train": catalogue_table([planet], 0, config["catalogue"])}, n_frames=n_frames)
+        for pipeline in ("default", "plain") if brightness == 1 else ("default",):
+            found[brightness, pipeline] = extract_visit(root, 3, config=group("detector", pipeline))
+        visit = draw_circumstances(0, 3, 0, config)
+        found[brightness, "shortcut"] = observed_light_curves(planet, visit, "train", n_frames, 0, config)
+    return found
+
+
+def test_noise_is_that_of_the_real_data(noisy):
+    curves = noisy[1.0, "default"]
+    fgs1, plain = (scatter_ppm(noisy[1.0, name].flux["FGS1"]) for name in ("default", "plain"))
+    assert fgs1 == pytest.approx(304, rel=0.15) and 1.5 * 0.85 < plain / fgs1 < 1.7 * 1.15
+    assert 130 * 0.85 < scatter_ppm(curves.white("AIRS-CH0")) < 152 * 1.15
+    told = 1e6 * np.median(curves.noise["AIRS-CH0"] / curves.flux["AIRS-CH0"], axis=0) / np.sqrt(5)
+    assert told[0] == pytest.approx(1600, rel=0.15) and told[-1] == pytest.approx(9000, rel=0.15)
+    assert np.median(scatter_ppm(curves.flux["AIRS-CH0"]) / told) == pytest.approx(1, abs=0.05)
+
+
+def test_noise_scales_with_the_star_as_photon_noise_does(noisy):
+    bright, faint = (noisy[brightness, "default"] for brightness in (1.5, 0.5))
+    photons = np.sqrt(3.0)
+    assert scatter_ppm(faint.flux["FGS1"]) / scatter_ppm(bright.flux["FGS1"]) == pytest.approx(photons, rel=0.15)
+    ratio = scatter_ppm(faint.flux["AIRS-CH0"]) / scatter_ppm(bright.flux["AIRS-CH0"])
+    assert np.median(ratio[:140]) == pytest.approx(photons, rel=0.15)  # farther red read noise takes over: up to 3
+
+
+@pytest.mark.parametrize("name", ["FGS1", "AIRS-CH0"])
+@pytest.mark.parametrize("brightness", [0.5, 1.0, 1.5])
+def test_the_shortcut_is_what_the_pipeline_makes_of_the_frames(noisy, brightness, name):
+    """Same transit, drift and noise: their difference is as large as both noises together."""
+    frames, shortcut = (noisy[brightness, level] for level in ("default", "shortcut"))
+    np.testing.assert_allclose(frames.time_h[name], shortcut.time_h[name], atol=1e-4)
+    level = [curves.flux[name].mean(0) for curves in (frames, shortcut)]
+    difference = frames.flux[name] / level[0] - shortcut.flux[name] / level[1]
+    noise = np.hypot(frames.noise[name] / level[0], shortcut.noise[name] / level[1])
+    assert (difference / noise).std() == pytest.approx(1, abs=0.08)
+    ratio = np.median(frames.noise[name] / level[0] / (shortcut.noise[name] / level[1]), axis=0)
+    assert np.median(ratio) == pytest.approx(1, abs=0.15)
+    assert np.median(np.asarray(level[0]) / level[1]) == pytest.approx(1, abs=0.05)

@@ -7,6 +7,7 @@ from astropy.modeling.physical_models import BlackBody
 
 from spectramind_nb.core.errors import ConfigError
 from spectramind_nb.physics.spectra import (
+    AMPLITUDES,
     BANDS,
     catalogue_table,
     draw_planet,
@@ -116,6 +117,19 @@ def test_given_depths_are_kept():
     depth = np.linspace(0.01, 0.02, 283)
     planet = draw_planet(0, 1, settings(), depth)
     assert (planet.depth == depth).all() and planet.atmosphere == {}
+
+
+def test_a_switch_takes_an_effect_out_whatever_its_amplitude():
+    for effect, paths in AMPLITUDES.items():
+        tree, before = settings({"switches": {effect: False}}), settings()
+        for path in paths:
+            section, name = path.split(".") if "." in path else (None, path)
+            values = (tree if section is None else tree[section])[name], (before if section is None else before[section])[name]
+            off, on = (list(v.values()) if isinstance(v, dict) else [v] for v in values)
+            assert not any(off) and all(on), path
+        changed = {name for name in tree if tree[name] != before[name]} - {"switches"}
+        assert changed == {path.split(".")[0] for path in paths}
+    assert set(AMPLITUDES) == set(settings()["switches"])
 
 
 @pytest.mark.parametrize(
