@@ -182,13 +182,16 @@ def simulate(
     calibration: Annotated[Path | None, typer.Option(help="A data set whose calibration files are taken.")] = None,
 ):
     "A data set in the competition's layout, with known truth."
-    from spectramind_nb.core.configuration import compose
-    from spectramind_nb.physics import simulator
+    from spectramind_nb.runs.audit import recorded
 
-    config = compose(overrides=overrides or []).simulator
-    if calibration is not None:
-        config = {**config, "calibration": {**config.calibration, "folder": str(calibration)}}
-    print(simulator.simulate(out, train, test, seed=seed, short=short, spectra=spectra, level=level, config=config))
+    with recorded("simulate", overrides or []):
+        from spectramind_nb.core.configuration import compose
+        from spectramind_nb.physics import simulator
+
+        config = compose(overrides=overrides or []).simulator
+        if calibration is not None:
+            config = {**config, "calibration": {**config.calibration, "folder": str(calibration)}}
+        print(simulator.simulate(out, train, test, seed=seed, short=short, spectra=spectra, level=level, config=config))
 
 # %% ../../nbs/apps/54_cli.ipynb #fill-store
 def fill_store(stage: str, overrides: list[str] | None) -> None:
