@@ -257,6 +257,8 @@ def adjusted(
     config = OmegaConf.create(OmegaConf.to_container(recorded))
     for name in anew | {"paths"}:
         config[name] = fresh[name]
+        config.launch.choices[name] = fresh.launch.choices[name]
+    config.launch.overrides = [*recorded.launch.overrides, *overrides]
     for key in words.values():
         if key not in groups() and not key.startswith("hydra."):
             OmegaConf.update(config, key, OmegaConf.select(fresh, key), force_add=True)

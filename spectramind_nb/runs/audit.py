@@ -388,7 +388,7 @@ def lineage(
         seen = set()
         for entry in children.get(parent, []):
             yield depth, entry
-            if entry["command"] in ("train", "replay") and entry["run_id"] not in seen:
+            if entry["run_id"] in known - seen and entry["command"] in ("train", "replay"):
                 seen.add(entry["run_id"])
                 yield from below(entry["run_id"], depth + 1)
 

@@ -249,8 +249,11 @@ def test_p57_lineage_goes_from_parents_to_children(places):
     invocation(places, "twig", parent="branch")
     with audit.recorded("predict", parent="branch", run_id="branch"):
         pass
+    with pytest.raises(ConfigError), audit.recorded("replay", parent="first"):
+        raise ConfigError("x")
     seen = [(depth, entry["command"], entry["run_id"]) for depth, entry in audit.lineage(places["logs"])]
     below = [(0, "train", "first"), (1, "train", "branch"), (2, "train", "twig"), (2, "predict", "branch")]
+    below.append((1, "replay", None))
     assert seen == [*below, (0, "train", "other")]
 
 
