@@ -386,14 +386,14 @@ class Launchpad:
     "The page: widgets where somebody can use them, plain HTML elsewhere. `state` is all it knows."
 
     INTERVAL_S = 0.5  # between two looks at a running job
-    QUIET_S = 1.0  # without a choice, before thinking ahead
+    QUIET_S = 0.5  # of typing nothing, before thinking ahead
 
     def __init__(
         self,
         choice: Choice | None = None,  # to begin with
     ):
         self.state, self.thread, self.box, self.run = State(), None, None, None
-        self.lock, self.shower, self.live, self.timer = threading.RLock(), None, False, None
+        self.lock, self.shower, self.live, self.ahead = threading.RLock(), None, False, None
         self.state.choose(choice or Choice())
         self.state.look_around()
 
@@ -457,18 +457,18 @@ class Launchpad:
             self._think_ahead()
 
     def _think_ahead(self) -> None:
-        """When nothing was chosen for a while: what the other profiles would compose to, so that choosing one shows it at once."""
-        def compose_others(choice):
+        """When nothing was typed for a while: what the other profiles would compose to, so that choosing one shows it at once."""
+        def compose_others(rest):
             for profile in options(MENUS["profile"]):
-                if self.state.choice is choice and not self.state.busy:
-                    composed(replace(choice, profile=profile).words)
+                if self.ahead == rest and not self.state.busy:
+                    composed(replace(rest, profile=profile).words)
 
-        if self.live and not self.state.faults:
-            if self.timer is not None:
-                self.timer.cancel()
-            self.timer = threading.Timer(self.QUIET_S, compose_others, (self.state.choice,))
-            self.timer.daemon = True
-            self.timer.start()
+        rest = replace(self.state.choice, profile="")
+        if self.live and not self.state.faults and rest != self.ahead:
+            self.ahead = rest
+            timer = threading.Timer(self.QUIET_S, compose_others, (rest,))
+            timer.daemon = True
+            timer.start()
 
     def _picked(self, change) -> None:
         if threading.get_ident() != self.shower:
