@@ -91,7 +91,7 @@ def observed_light_curves(
 ) -> LightCurves:
     """Light curves of a visit as a good pipeline would extract them from its frames."""
     _, electrons = star_electrons(planet.star["Ts"], planet.brightness, config["star"])
-    flux, noise, time_h = {}, {}, {}
+    flux, noise, time_h, diagnostics = {}, {}, {}, {"AIRS-CH0/lost_channels": 0.0}
     for name in INSTRUMENTS:
         address = (seed, planet.planet_id, circumstances.visit)
         pairs_h = pair_times_h(n_frames[name])
@@ -110,10 +110,11 @@ def observed_light_curves(
         normal = stream(*address, f"light curves {name}").normal(size=light.shape)
         flux[name] = light * (1 + left) + sigma * normal
         noise[name] = np.sqrt(sigma**2 + (light.mean(axis=0) * left.std(axis=0)) ** 2 + rounding**2)
+        diagnostics |= {f"{name}/shift_rms": float(np.sqrt(shift.var(axis=1).sum())), f"{name}/bins_without_light": 0.0}
         if name == "FGS1":
             flux[name], noise[name] = flux[name][:, 0], noise[name][:, 0]
     where = (planet.planet_id, circumstances.visit, split)
-    return LightCurves(*where, flux, noise, time_h, wavelength_grid_um(), diagnostics={})
+    return LightCurves(*where, flux, noise, time_h, wavelength_grid_um(), diagnostics)
 
 # %% ../../nbs/physics/23a_shortcut.ipynb #visit-files
 class VisitFiles(Store):
