@@ -23,7 +23,7 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 
-from ..core.errors import DamagedFileError, DataMissingError, SchemaError
+from ..core.errors import DamagedFileError, DataMissingError, SchemaError, SpectraMindError
 
 # %% ../../nbs/observations/10_challenge.ipynb #visit
 INSTRUMENTS = ("FGS1", "AIRS-CH0")
@@ -110,6 +110,7 @@ def read_table(
     path: Path,
     columns: Sequence[str],  # numeric columns that must be there; others are kept
     key: str | None = "planet_id",  # index column, unique integers; None for tables of one row
+    forgiving: bool = False,  # drop rows that repeat a planet, all of them where they differ, instead of refusing the table
 ) -> pd.DataFrame:
     """Read one of the CSV tables. Raises DataMissingError, DamagedFileError, SchemaError."""
     path, remedy = _exists(path, "Point data.root at the competition's folder."), "Download this table again."
@@ -127,6 +128,9 @@ def read_table(
         return table
     if not pd.api.types.is_integer_dtype(table[key]):
         raise SchemaError(f"column {key} is {table[key].dtype}, not whole numbers", path, remedy)
+    if forgiving:
+        table = table.drop_duplicates()
+        return table[~table[key].duplicated(keep=False)].set_index(key)
     twice = table[key][table[key].duplicated()]
     if len(twice):
         raise SchemaError(
@@ -429,11 +433,25 @@ class Challenge:
         return files
 
     def stars(self, split: str = "train") -> pd.DataFrame:  # indexed by planet_id: Rs Ms Ts Mp e P sma i
-        """Star and orbit table; NaN in the 2024 edition, which has none."""
+        """Star and orbit table, without planets whose rows contradict each other; NaN in the 2024 edition, which has none."""
         if self.edition == "2024":
             planets = pd.Index(self.planets(split), name="planet_id")
             return pd.DataFrame(np.nan, index=planets, columns=STAR_COLUMNS)
-        return read_table(self.root / f"{split}_star_info.csv", STAR_COLUMNS)[STAR_COLUMNS]
+        return read_table(self.root / f"{split}_star_info.csv", STAR_COLUMNS, forgiving=True)[STAR_COLUMNS]
+
+    def faults(self, split: str = "train") -> list[str]:
+        """What is wrong with the star table, a sentence for each planet; its frames are usable all the same."""
+        if self.edition == "2024":
+            return []
+        path = self.root / f"{split}_star_info.csv"
+        try:
+            known, rows = self.stars(split).index, pd.read_csv(path)["planet_id"]
+        except SpectraMindError as error:
+            return [str(error)]
+        twice = set(rows[rows.duplicated()])
+        found = [f"planet {planet} has more than one row in {path.name}" for planet in sorted(twice)]
+        without = [planet for planet in self.planets(split) if planet not in known and planet not in twice]
+        return found + [f"planet {planet} has no row in {path.name}" for planet in without]
 
     def star(self, split: str, planet_id: int) -> dict[str, float]:
         """One planet's row of `stars`. Raises SchemaError when it has none."""

@@ -7,20 +7,23 @@ __all__ = ['LightCurves', 'extract_visit', 'lightcurve_store', 'visit_key', 'sav
 
 # %% ../../nbs/observations/12_lightcurves.ipynb #imports
 import importlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core import configuration
-from ..core.environment import cpu_count, in_threads, memory_gb
-from ..core.errors import DataMissingError, PreflightError, SpectraMindError, none_usable
-from ..core.storage import Store, code_digest, file_digest
+from ..core.environment import cpu_count, memory_gb, progress
+from ..core.errors import ConfigError, DataMissingError, SpectraMindError, did_you_mean, none_usable
+from ..core.storage import Store, code_digest, file_digest, known_digest, reread_digests
+from ..core.workforce import in_processes, on_cluster
 from .challenge import INSTRUMENTS, Challenge, Visit, open_challenge
-from .photometry import extract_airs, extract_fgs1
+from .photometry import excess_noise, extract_airs, extract_fgs1
 
 # %% ../../nbs/observations/12_lightcurves.ipynb #lightcurves
 @dataclass(frozen=True)
@@ -92,11 +95,12 @@ class LightCurves:
         return f"<p>Planet {self.planet_id}, visit {self.visit} ({self.split})</p><table>{head}{rows}</table>"
 
     def white_noise_ppm(self, instrument: str) -> float:
-        """Standard deviation of a bin of the white light, parts per million, from the channels' noise."""
+        """Standard deviation of a bin of the white light, parts per million, as its own second differences show it."""
         flux, noise = self.flux[instrument], self.noise[instrument]
-        if flux.ndim == 1:
-            return float(np.median(noise) / flux.mean() * 1e6)
-        return float(np.sqrt(np.median((noise**2).sum(axis=1))) / flux.sum(axis=1).mean() * 1e6)
+        if flux.ndim == 2:
+            flux, noise = flux.sum(axis=1), np.sqrt((noise**2).sum(axis=1))
+        return float(np.median(noise) * excess_noise(flux[None], noise[None])[0] / flux.mean() * 1e6)
+
 
 # %% ../../nbs/observations/12_lightcurves.ipynb #extract-visit
 def extract_visit(
@@ -116,13 +120,17 @@ def extract_visit(
     threads = threads or cpu_count()
     arguments = challenge, split, planet_id, visit, config, threads
     with ThreadPoolExecutor(min(threads, 2)) as pool:  # what one instrument does alone, the other fills with work
-        running = {"FGS1": pool.submit(extract_fgs1, *arguments), "AIRS-CH0": pool.submit(extract_airs, *arguments)}
-        results = {name: future.result() for name, future in running.items()}
+        fgs1 = pool.submit(extract_fgs1, *arguments)
+        airs = pool.submit(extract_airs, *arguments, lambda: (fgs1.result()[0], fgs1.result()[4]))
+        results = {"FGS1": fgs1.result(), "AIRS-CH0": airs.result()}
     time_h, flux, noise = ({name: result[k] for name, result in results.items()} for k in range(3))
     diagnostics = {f"{name}/{what}": value for name, result in results.items() for what, value in result[3].items()}
     return LightCurves(planet_id, visit, split, flux, noise, time_h, challenge.wavelengths_um, diagnostics)
 
 # %% ../../nbs/observations/12_lightcurves.ipynb #lightcurve-store
+_WHO_WORKS = ("executor", "scheduler", "pool_from_gb")  # knobs that do not change the result
+
+
 def lightcurve_store(
     root: Path | str,  # the cache folder
     config: Mapping,  # the `detector` group
@@ -132,16 +140,29 @@ def lightcurve_store(
         importlib.import_module(f"spectramind_nb.observations.{room}")
         for room in ("challenge", "detector", "photometry", "lightcurves")
     ]
-    return Store(root, "lightcurves", config, code_digest(*rooms))
+    return Store(
+        root, "lightcurves", {name: config[name] for name in config if name not in _WHO_WORKS}, code_digest(*rooms)
+    )
 
 
-def visit_key(store: Store, challenge: Challenge, split: str, visit: Visit) -> str:
-    """Where a visit's light curves are stored. Raises DataMissingError when one of its files is not there."""
+def visit_key(
+    store: Store,
+    challenge: Challenge,
+    split: str,
+    visit: Visit,
+    digest: Callable = file_digest,  # or known_digest: reads no file
+) -> str | None:
+    """Where a visit's light curves are stored; None if `digest` does not know one of its files.
+
+    Raises DataMissingError when one of its files is not there.
+    """
     digests = {}
     for name, path in challenge.inputs(split, *visit).items():
         if not path.is_file():
             raise DataMissingError(f"{path.name} is missing", path, "Download this file again.")
-        digests[name] = file_digest(path, store.folder.parent / "file_digests.jsonl")
+        digests[name] = digest(path, store.folder.parent / "file_digests.jsonl")
+        if digests[name] is None:
+            return None
     return store.key({**digests, "planet_id": str(visit.planet_id), "visit": str(visit.visit), "split": split})
 
 
@@ -160,10 +181,43 @@ def save_light_curves(store: Store, key: str, curves: LightCurves) -> None:
 
 
 def load_light_curves(store: Store, key: str) -> LightCurves:
-    """Light curves from the store. Raises DamagedFileError."""
+    """Light curves from the store, mapped into memory. Raises DamagedFileError."""
     arrays, meta = store.load(key)
     parts = {what: {name: arrays[f"{name}/{what}"] for name in INSTRUMENTS} for what in ("time_h", "flux", "noise")}
     return LightCurves(wavelengths_um=arrays["wavelengths_um"], **parts, **meta)
+
+# %% ../../nbs/observations/12_lightcurves.ipynb #calibrate
+_WORKER_GB = 1.5  # memory that one visit takes
+
+
+def _calibrate_visit(
+    challenge: Challenge, split: str, config: Mapping, store: Store, threads: int | None, visit: Visit
+) -> str | SpectraMindError:
+    """One visit into the store: its key, or why there is none."""
+    try:
+        key = visit_key(store, challenge, split, visit)
+        if not store.has(key):
+            save_light_curves(store, key, extract_visit(challenge, *visit, split, config, threads))
+        return key
+    except SpectraMindError as error:
+        return error
+    except Exception as error:  # a kind of damage nobody foresaw must not cost the other visits
+        place = challenge.root / split / str(visit.planet_id)
+        what = f"visit {visit.visit} failed with {type(error).__name__}: {error}"
+        return SpectraMindError(what, place, "Please report this.")
+
+
+def _stored(store: Store, challenge: Challenge, split: str, visit: Visit) -> str | None:
+    try:
+        key = visit_key(store, challenge, split, visit, known_digest)
+    except SpectraMindError:
+        return None
+    return key if key is not None and store.has(key) else None
+
+
+def _signals_gb(challenge: Challenge, split: str, visits: list[Visit]) -> float:
+    paths = (challenge.signal_path(split, *visit, name) for visit in visits for name in INSTRUMENTS)
+    return sum(path.stat().st_size for path in paths if path.is_file()) / 1e9
 
 
 def calibrate(
@@ -171,30 +225,37 @@ def calibrate(
     split: str = "train",
     config: Mapping | None = None,  # the `detector` group; None: configs/detector/default.yaml
     store_root: Path | str = "cache",
-    workers: int | None = None,  # visits in flight; None: two where memory allows it
+    workers: int | None = None,  # processes; None: one a core, as far as memory allows
 ) -> dict[Visit, str | SpectraMindError]:  # key in the store, or why there is none
     """Fill the store with the light curves of all visits of a split; a bad visit does not stop the others.
 
-    Raises only when no visit is usable: the failures' class if they share one, else PreflightError.
+    Raises ConfigError for an executor that there is not, and otherwise only when no visit is usable: the failures' class
+    if they share one, else PreflightError.
     """
     config = configuration.group("detector") if config is None else config
+    executor = config.get("executor", "local")
+    if executor not in ("local", "dask"):
+        remedy = f"{did_you_mean(executor, ('local', 'dask'))} It is local or dask.".strip()
+        raise ConfigError(f"there is no executor {executor!r}", "detector.executor", remedy)
     store, visits = lightcurve_store(store_root, config), challenge.visits(split)
-    workers = workers or (2 if cpu_count() > 1 and memory_gb() > 6 else 1)
-
-    def work(visit: Visit) -> str | SpectraMindError:
-        try:
-            key = visit_key(store, challenge, split, visit)
-            if not store.has(key):
-                save_light_curves(store, key, extract_visit(challenge, *visit, split, config))
-            return key
-        except SpectraMindError as error:
-            return error
-        except Exception as error:  # a kind of damage nobody foresaw must not cost the other visits
-            place = challenge.root / split / str(visit.planet_id)
-            what = f"visit {visit.visit} failed with {type(error).__name__}: {error}"
-            return SpectraMindError(what, place, "Please report this.")
-
-    results = in_threads(work, visits, workers, f"calibrating {split}")
+    results = {visit: _stored(store, challenge, split, visit) for visit in visits}
+    todo = [visit for visit, key in results.items() if key is None]
+    workers = max(1, min(workers or cpu_count(), int(memory_gb() / _WORKER_GB), len(todo)))
+    work = partial(_calibrate_visit, challenge, split, config, store)
+    if not todo:
+        finished = iter(())
+    elif executor == "dask":
+        finished = on_cluster(partial(work, 1), todo, workers, config.get("scheduler"))
+    elif workers > 1 and _signals_gb(challenge, split, todo) >= config.get("pool_from_gb", 1.0):
+        finished = in_processes(partial(work, max(1, cpu_count() // workers)), todo, workers)
+    else:
+        finished = ((visit, work(None, visit)) for visit in todo)
+    done = f" ({len(visits) - len(todo)} are done)" if 0 < len(todo) < len(visits) else ""
+    for visit, result in progress(finished, len(todo), f"calibrating {split}{done}"):
+        results[visit] = result
+    reread_digests()  # other processes have written some down
+    for fault in challenge.faults(split):
+        print(f"{split}: {fault}", file=sys.stderr)
     failures = [result for result in results.values() if isinstance(result, SpectraMindError)]
     if failures and len(failures) == len(results):
         raise none_usable(failures)

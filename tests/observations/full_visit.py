@@ -1,6 +1,7 @@
 """A simulated visit whose pixels are the real detector's, with everything about it known."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -34,10 +35,11 @@ def write_full_visit(
     n_frames: Mapping[str, int] = ch.FULL_FRAMES,
     seed: int = 0,
     long: bool = False,
-    digitise: bool = True,
+    noiseless: bool = False,  # no photon noise, no cosmic rays, read noise of less than a count: what is left is bias
 ) -> SimpleNamespace:
     """Write planet PLANET, visit 0, and say what it is made of: `.light[instrument]` is the truth, electrons per pair."""
-    config, root = settings(config), Path(root)
+    root, quiet = Path(root), {"noise": {"photon": 0.0, "cosmic_rays_per_pixel_s": 0.0}} if noiseless else {}
+    config = settings({**(config or {}), **quiet})
     planet = draw_planet(seed, PLANET, config)
     circumstances = simulator.draw_circumstances(seed, PLANET, 0, config)
     stars = pd.DataFrame([planet.star], index=pd.Index([PLANET], name="planet_id"))
@@ -46,12 +48,16 @@ def write_full_visit(
     ch.write_tables(root, {"train": stars}, labels, n_frames)
     times = {name: simulator.pair_times_h(n_frames[name]) for name in ch.INSTRUMENTS}
     for name in ch.INSTRUMENTS:
-        pixels = real_pixels(sample_root, name) if sample_root else None
-        with mock.patch.object(simulator, "draw_detector", lambda *_, p=pixels: p) if pixels else mock.MagicMock():
+        pixels = real_pixels(sample_root, name) if sample_root else simulator.draw_detector(
+            name, seed, PLANET, 0, config["detector"]
+        )
+        read = pixels.read
+        pixels = replace(pixels, read=1.5 + 0 * read) if noiseless else pixels
+        with mock.patch.object(simulator, "draw_detector", lambda *_, pixels=pixels: pixels):
             frames, products = simulator.visit_frames(planet, circumstances, name, n_frames[name], seed, config)
         folder = root / "train" / str(PLANET)
         ch.write_signal(folder / f"{name}_signal_0.parquet", frames.T, long=long)
-        ch.write_calibration(folder / f"{name}_calibration_0", **products)
+        ch.write_calibration(folder / f"{name}_calibration_0", **{**products, "read": read})
     light = simulator.expected_light(planet, circumstances, times, config)
     transit = {
         name: simulator.relative_light(planet, name, circumstances.mid_time_h[name], times[name])
