@@ -120,9 +120,8 @@ def extract_visit(
     threads = threads or cpu_count()
     arguments = challenge, split, planet_id, visit, config, threads
     with ThreadPoolExecutor(min(threads, 2)) as pool:  # what one instrument does alone, the other fills with work
-        fgs1 = pool.submit(extract_fgs1, *arguments)
-        airs = pool.submit(extract_airs, *arguments, lambda: (fgs1.result()[0], fgs1.result()[4]))
-        results = {"FGS1": fgs1.result(), "AIRS-CH0": airs.result()}
+        running = {"FGS1": pool.submit(extract_fgs1, *arguments), "AIRS-CH0": pool.submit(extract_airs, *arguments)}
+        results = {name: future.result() for name, future in running.items()}
     time_h, flux, noise = ({name: result[k] for name, result in results.items()} for k in range(3))
     diagnostics = {f"{name}/{what}": value for name, result in results.items() for what, value in result[3].items()}
     return LightCurves(planet_id, visit, split, flux, noise, time_h, challenge.wavelengths_um, diagnostics)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['extraction_weights', 'trace_profile', 'running_sum', 'running_mean', 'excess_noise', 'without_spikes', 'without_gaps',
-           'fast_part', 'sensitivities', 'sums_by_channel', 'time_bins', 'trace_row', 'trace_shifts', 'guided_shift',
-           'extract_airs', 'star_position', 'projections', 'extract_fgs1']
+           'fast_part', 'sensitivities', 'sums_by_channel', 'time_bins', 'trace_row', 'trace_shifts', 'extract_airs',
+           'star_position', 'projections', 'extract_fgs1']
 
 # %% ../../nbs/observations/11a_photometry.ipynb #imports
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -202,33 +202,15 @@ def trace_shifts(
     flux: np.ndarray,  # (channels, T)
     across: np.ndarray,  # (channels, T) flux weighted with the row's distance from the trace
     model: np.ndarray,  # (channels, T) noise of flux
+    smooth_degree: int,  # of the polynomial in wavelength that planets and gain drifts may follow
 ) -> np.ndarray:  # (2, T) pixels: along the spectrum, across it
-    """How far the spectrum has moved in each bin: its slope tells along, its rows' centroid across."""
-    total = flux.sum(axis=0)
-    spectrum = flux.mean(axis=1, keepdims=True)
-    slope = np.gradient(spectrum[:, 0])[:, None] / model.mean(axis=1, keepdims=True) ** 2
-    change = flux / total * total.mean() - spectrum
-    along = -(change * slope).sum(axis=0) / ((slope**2) * model.mean(axis=1, keepdims=True) ** 2).sum()
-    shifts = np.array([along, across.sum(axis=0) / total])
+    """How far the spectrum has moved in each bin: its steep places tell along, its rows' centroid across."""
+    spectrum, noise = flux.mean(axis=1), model.mean(axis=1)
+    smooth = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, len(flux)), smooth_degree)
+    design = np.column_stack([-np.gradient(spectrum), smooth * spectrum[:, None]]) / noise[:, None]
+    along = np.einsum("c,ct->t", np.linalg.pinv(design)[0] / noise, flux)
+    shifts = np.array([along, across.sum(axis=0) / flux.sum(axis=0)])
     return shifts - shifts.mean(axis=1, keepdims=True)
-
-
-def guided_shift(
-    shift: np.ndarray,  # (T,) pixels, measured with noise and with whatever else changes slowly
-    time_h: np.ndarray,  # (T,)
-    guide_time_h: np.ndarray,  # (Tg,)
-    guide: np.ndarray,  # (2, Tg) pixels, shifts that the guide camera saw
-    smooth: int,  # samples of the guide on each side that are averaged
-    half_width: int,  # samples of `shift` on each side of the running mean; only what is faster decides how the two belong together
-) -> np.ndarray:  # (T,)
-    """The part of a shift that the guide camera saw too: both instruments look through one telescope."""
-    if len(time_h) < 4 * half_width:
-        return np.zeros(len(time_h))
-    seen = np.array([np.interp(time_h, guide_time_h, axis) for axis in running_mean(guide, smooth)])
-    seen -= seen.mean(axis=1, keepdims=True)
-    design, answer = fast_part(seen, half_width), fast_part(shift[None], half_width)[0]
-    gram = np.einsum("it,jt->ij", design, design) + 1e-12 * np.eye(2)
-    return np.linalg.solve(gram, np.einsum("it,t->i", design, answer)) @ seen
 
 
 def _refuse_darkness(gaps: np.ndarray, path: Path) -> None:
@@ -244,7 +226,6 @@ def extract_airs(
     visit: int,
     config: Mapping,  # the `detector` group
     threads: int | None = None,
-    guide: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None,  # gives times (Tg,) and FGS1's shifts (2, Tg); asked after decoding
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:  # time (T,), flux (T, 282), noise (T, 282), diagnostics
     """Light curves of the AIRS channels, ascending wavelength, electrons per CDS pair."""
     name = "AIRS-CH0"
@@ -297,7 +278,6 @@ def extract_airs(
     whole, tilted = np.zeros(good.shape), np.zeros(good.shape)
     whole[on_trace], tilted[on_trace] = weights, weights * (rows[on_trace] - centre)[:, None]
     flux, across = summed(whole, tilted)
-    del values
     flux -= background * weights.sum(axis=0)[:, None]
     (flux, across), gaps = without_gaps(np.stack([flux, across]), flux.sum(axis=0))
     _refuse_darkness(gaps, path)
@@ -307,18 +287,18 @@ def extract_airs(
     for c in np.flatnonzero(lost):
         near = kept[np.argsort(np.abs(kept - c))[:2]]
         flux[c], model[c] = flux[near].mean(axis=0), flux[near].mean() + 1
-    shifts = trace_shifts(flux[kept], across[kept], model[kept])
+    shifts = trace_shifts(flux[kept], across[kept], model[kept], config["smooth_degree"])
     if config["jitter"]:
-        x, y = shifts
-        slow = np.zeros_like(x)
-        if guide is not None:
-            slow = guided_shift(x, time_h, *guide(), config["guide_half_bins"], config["guide_half_width"])
-        # along the spectrum a slow shift can't be told from a planet that is deeper on one side: only the guide camera can
-        x = slow + fast_part((x - slow)[None], config["jitter_half_width"])[0]
-        terms = np.array([x, y, x * x, x * y, y * y])
+        along, across = shifts
+        slow = running_mean(along[None], config["slow_half_bins"])[0]
+        mean = flux[kept].mean(axis=1, keepdims=True)
+        # what slow shifts do follows from the slope of the spectrum, what fast ones do is measured
+        flux[kept] /= 1 - np.gradient(mean[:, 0])[:, None] / mean * slow
+        along = along - slow
+        terms = np.array([along, across, along * along, along * across, across * across])
         terms -= terms.mean(axis=1, keepdims=True)
-        relative = flux[kept] / flux[kept].mean(axis=1, keepdims=True)
-        flux[kept] /= 1 + np.einsum("ck,kt->ct", sensitivities(relative, terms, config["jitter_half_width"]), terms)
+        answers = sensitivities(flux[kept] / mean, terms, config["jitter_half_width"])
+        flux[kept] /= 1 + np.einsum("ck,kt->ct", answers, terms)
     excess = excess_noise(flux[kept], model[kept])
     noise = model
     noise[kept] *= excess[:, None]
@@ -398,8 +378,8 @@ def extract_fgs1(
     visit: int,
     config: Mapping,  # the `detector` group
     threads: int | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict, np.ndarray]:  # time, flux, noise (T,), diagnostics, (2, T) shifts
-    """The light curve of FGS1, electrons per CDS pair, and how the star moved, pixels along columns and rows."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:  # time (T,), flux (T,), noise (T,), diagnostics
+    """The light curve of FGS1, electrons per CDS pair."""
     name, spike_sigma = "FGS1", config["cosmic_ray_sigma"]
     calibration = read_calibration(
         challenge, split, planet_id, visit, name, config["hot_pixel_sigma"], config["hot_pixel_iterations"]
@@ -446,11 +426,11 @@ def extract_fgs1(
     _refuse_darkness(gaps, path)
     shifts = np.array(shifts)
     shifts -= shifts.mean(axis=1, keepdims=True)
-    shift_rms = float(np.sqrt(shifts[:2].var(axis=1).sum()))
     correction = np.ones_like(flux)
     if config["jitter"]:
         dx, dy = shifts[:2]
-        terms = np.array([*shifts, dx * dx, dx * dy, dy * dy, dx**3, dx * dx * dy, dx * dy * dy, dy**3])
+        products = (a * b for k, a in enumerate(shifts) for b in shifts[k:])
+        terms = np.array([*shifts, *products, dx**3, dx * dx * dy, dx * dy * dy, dy**3])
         terms -= terms.mean(axis=1, keepdims=True)
         coefficients = sensitivities((flux / flux.mean())[None], terms, config["jitter_half_width"] * per_bin)
         correction += np.einsum("k,kt->t", coefficients[0], terms)
@@ -458,7 +438,7 @@ def extract_fgs1(
     if spike_sigma > 0:
         flux = without_spikes(flux, spike_sigma)
     starts = np.arange(0, flux.size, per_bin)
-    flux, shifts = np.add.reduceat(flux, starts) / counts, np.add.reduceat(shifts[:2], starts, axis=1) / counts
+    flux = np.add.reduceat(flux, starts) / counts
     model = np.sqrt((weights[usable] ** 2 * variance[usable]).sum()) / np.sqrt(counts)
     excess = float(excess_noise(flux[None], model[None])[0])
     dark_bins = np.add.reduceat(gaps, starts) > counts / 2
@@ -469,8 +449,8 @@ def extract_fgs1(
         "bad_aperture_pixels": float((~usable).sum()),
         "bins_without_light": float(dark_bins.sum()),
         "background_electrons": float(background.mean()),
-        "shift_rms": shift_rms,
+        "shift_rms": float(np.sqrt(shifts[:2].var(axis=1).sum())),
         "correction_rms": float(correction.std()),
         "excess_noise": excess,
     }
-    return time_h, flux, noise, diagnostics, shifts
+    return time_h, flux, noise, diagnostics

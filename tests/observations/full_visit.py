@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-import numpy as np
 import pandas as pd
 
 from spectramind_nb.observations import challenge as ch
