@@ -21,7 +21,7 @@ from spectramind_nb.observations.detector import calibrated_bins, read_calibrati
 CONFIG = configuration.group("detector")
 PLAIN = configuration.group("detector", "plain")
 FULL = bool(os.environ.get("SPECTRAMIND_FULL_SIZE"))
-N_FRAMES = ch.FULL_FRAMES if FULL else {"FGS1": 13_500, "AIRS-CH0": 2_250}
+N_FRAMES = ch.FULL_FRAMES if FULL else {"FGS1": 10_800, "AIRS-CH0": 1_500}
 BACKGROUND_S = {"FGS1": 0.1, "AIRS-CH0": 4.5}  # seconds during which a pair gathers light
 
 
@@ -121,7 +121,7 @@ def test_jitter_background_and_bad_pixels_do_not_bias_the_depth(quiet, instrumen
 @pytest.fixture(scope="module")
 def whole(sample_root, tmp_path_factory):
     """A visit for the comparison with NumPy, which takes a minute and gigabytes for a full one."""
-    n_frames = ch.FULL_FRAMES if FULL else {"FGS1": 4_000, "AIRS-CH0": 300}
+    n_frames = ch.FULL_FRAMES if FULL else {"FGS1": 2_000, "AIRS-CH0": 120}
     return write_full_visit(tmp_path_factory.mktemp("whole") / "root", sample_root, None, n_frames, seed=1)
 
 
