@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['extraction_weights', 'trace_profile', 'running_sum', 'running_mean', 'excess_noise', 'without_spikes', 'without_gaps',
-           'fast_part', 'sensitivities', 'sums_by_channel', 'time_bins', 'trace_row', 'trace_shifts', 'extract_airs',
-           'star_position', 'projections', 'extract_fgs1']
+           'fast_part', 'sensitivities', 'sums_by_channel', 'time_bins', 'trace_row', 'trace_shifts',
+           'trustworthy_mean', 'extract_airs', 'star_position', 'projections', 'extract_fgs1']
 
 # %% ../../nbs/observations/11a_photometry.ipynb #imports
 from collections.abc import Mapping
@@ -213,6 +213,18 @@ def trace_shifts(
     return shifts - shifts.mean(axis=1, keepdims=True)
 
 
+def trustworthy_mean(
+    series: np.ndarray,  # (T,)
+    half_width: int,  # samples on each side
+) -> np.ndarray:  # (T,)
+    """Running mean, shrunk by the share of its variance that noise explains (Wiener): noise alone becomes zero."""
+    if series.size < 4 * half_width:
+        return np.zeros_like(series)
+    slow = running_mean(series[None], half_width)[0]
+    noise = (np.diff(series, 2) ** 2).mean() / 6 / (2 * half_width + 1)
+    return slow * max(0.0, 1 - noise / (slow.var() + 1e-300))
+
+
 def _refuse_darkness(gaps: np.ndarray, path: Path) -> None:
     if gaps.mean() > 0.2:
         what = f"{gaps.mean():.0%} of the time is without light; the detector may be saturated"
@@ -290,7 +302,7 @@ def extract_airs(
     shifts = trace_shifts(flux[kept], across[kept], model[kept], config["smooth_degree"])
     if config["jitter"]:
         along, across = shifts
-        slow = running_mean(along[None], config["slow_half_bins"])[0]
+        slow = trustworthy_mean(along, config["slow_half_bins"])
         mean = flux[kept].mean(axis=1, keepdims=True)
         # what slow shifts do follows from the slope of the spectrum, what fast ones do is measured
         flux[kept] /= 1 - np.gradient(mean[:, 0])[:, None] / mean * slow
