@@ -68,10 +68,12 @@ def running_mean(
     half_width: int,  # samples on each side, fewer at the ends
 ) -> np.ndarray:  # (k, T)
     """Mean of each series over a window in time."""
-    total = np.concatenate([np.zeros((len(series), 1)), np.cumsum(series, axis=1)], axis=1)
-    k = np.arange(series.shape[1])
-    last, first = np.minimum(k + half_width + 1, series.shape[1]), np.maximum(k - half_width, 0)
-    return (total[:, last] - total[:, first]) / (last - first)
+    n = series.shape[1]
+    total = np.pad(np.cumsum(series, axis=1), ((0, 0), (1, 0)))
+    total = np.pad(total, ((0, 0), (half_width, half_width)), mode="edge")
+    k = np.arange(n)
+    count = np.minimum(k + half_width + 1, n) - np.maximum(k - half_width, 0)
+    return (total[:, 2 * half_width + 1 :] - total[:, :n]) / count
 
 # %% ../../nbs/observations/11a_photometry.ipynb #excess-noise
 def excess_noise(
