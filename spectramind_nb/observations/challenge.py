@@ -5,22 +5,25 @@
 # %% auto #0
 __all__ = ['INSTRUMENTS', 'SPLITS', 'FRAME_SHAPE', 'FULL_FRAMES', 'WINDOW_H', 'SCIENCE_COLUMNS', 'CHANNELS', 'LABEL_COLUMNS',
            'SIGMA_COLUMNS', 'STAR_COLUMNS', 'ADC_COLUMNS', 'AXIS_COLUMNS', 'LINEARITY_ORDERS', 'Visit',
-           'airs_wavelengths_um', 'wavelength_grid_um', 'frame_times_h', 'read_table', 'Frames', 'read_signal',
-           'read_plane', 'write_signal', 'write_calibration', 'write_tables', 'Challenge', 'open_challenge']
+           'airs_wavelengths_um', 'wavelength_grid_um', 'frame_times_h', 'read_table', 'Frames', 'Signal',
+           'open_signal', 'read_signal', 'read_plane', 'write_signal', 'write_calibration', 'write_tables', 'Challenge',
+           'open_challenge']
 
 # %% ../../nbs/observations/10_challenge.ipynb #imports
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow.parquet as pq
 
-from ..core.errors import DamagedFileError, DataMissingError, SchemaError
+from ..core.errors import DamagedFileError, DataMissingError, SchemaError, SpectraMindError
 
 # %% ../../nbs/observations/10_challenge.ipynb #visit
 INSTRUMENTS = ("FGS1", "AIRS-CH0")
@@ -92,10 +95,22 @@ def _decode(reader: Callable, path: Path, **options) -> Any:
         raise DamagedFileError(f"{path.name} cannot be decoded", path, "Download this file again.") from error
 
 
+def _shared(reader: Callable, path: Path) -> Any:
+    """What `reader` makes of a file, kept as long as the file stays as it is: all visits share the tables."""
+    stat = os.stat(_exists(path, "Point data.root at the competition's folder."))
+    return _read_once(reader, path, (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+@lru_cache(maxsize=32)
+def _read_once(reader: Callable, path: Path, stamp: tuple) -> Any:
+    return reader(path)
+
+
 def read_table(
     path: Path,
     columns: Sequence[str],  # numeric columns that must be there; others are kept
     key: str | None = "planet_id",  # index column, unique integers; None for tables of one row
+    forgiving: bool = False,  # drop rows that repeat a planet, all of them where they differ, instead of refusing the table
 ) -> pd.DataFrame:
     """Read one of the CSV tables. Raises DataMissingError, DamagedFileError, SchemaError."""
     path, remedy = _exists(path, "Point data.root at the competition's folder."), "Download this table again."
@@ -113,6 +128,9 @@ def read_table(
         return table
     if not pd.api.types.is_integer_dtype(table[key]):
         raise SchemaError(f"column {key} is {table[key].dtype}, not whole numbers", path, remedy)
+    if forgiving:
+        table = table.drop_duplicates()
+        return table[~table[key].duplicated(keep=False)].set_index(key)
     twice = table[key][table[key].duplicated()]
     if len(twice):
         raise SchemaError(
@@ -123,19 +141,22 @@ def read_table(
 # %% ../../nbs/observations/10_challenge.ipynb #frames
 @dataclass(frozen=True)
 class Frames:
-    """A stack of raw frames, column-major: each pixel's time series is contiguous in memory."""
+    """Raw frames in memory, a time series per pixel."""
 
-    columns: Sequence[np.ndarray]  # a contiguous (n_frames,) uint16 array for each pixel that was read
+    columns: Sequence[np.ndarray]  # for each pixel that was read (n_frames,) uint16, all with the same stride
     pixels: np.ndarray  # (len(columns),) which pixel each one is, counted row by row
     n_frames: int  # even
     shape: tuple[int, int]  # rows, columns of one frame
 
     @property
-    def addresses(self) -> np.ndarray:  # (rows * columns,) uint64
-        """Where each pixel's time series starts in memory; 0 for pixels that were not read."""
-        out = np.zeros(self.shape[0] * self.shape[1], dtype=np.uint64)
-        out[self.pixels] = [column.__array_interface__["data"][0] for column in self.columns]
-        return out
+    def addresses(self) -> np.ndarray:  # (len(columns),) uint64
+        """Where each pixel's time series starts in memory."""
+        return np.array([column.__array_interface__["data"][0] for column in self.columns], dtype=np.uint64)
+
+    @property
+    def stride(self) -> int:
+        """Values from one count of a pixel to its next: 1 where a time series is contiguous."""
+        return self.columns[0].strides[0] // 2 if self.n_frames > 1 and len(self.columns) else 1
 
     def numpy(self) -> np.ndarray:  # (n_frames, rows, columns) uint16
         """Copy into one array, frame by frame (pixels that were not read are 0): for looking at, not for speed."""
@@ -147,14 +168,99 @@ class Frames:
         return f"Frames({self.n_frames} x {self.shape[0]} x {self.shape[1]} uint16, {len(self.columns)} pixels read)"
 
 
-def _transposed(frames: np.ndarray, block: int = 512) -> np.ndarray:
-    """(n_frames, pixels) to contiguous (pixels, n_frames), in blocks that stay in the cache."""
-    n, pixels = frames.shape
-    out = np.empty((pixels, n), dtype=frames.dtype)
-    for start in range(0, n, block):
-        for left in range(0, pixels, block):
-            out[left : left + block, start : start + block] = frames[start : start + block, left : left + block].T
-    return out
+_PIECE_BYTES = 48_000_000  # decoded at a time by each thread: bounds the memory, and is far above the cost of a call
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A file of raw frames, opened and checked; nothing is decoded before `read`."""
+
+    path: Path
+    shape: tuple[int, int]  # rows, columns of one frame
+    n_frames: int  # even
+    long: bool  # one column with all frames after each other; else a column per pixel
+    largest_group: int  # whole frames in the largest row group of a long file
+    _table: pl.LazyFrame
+
+    def read(
+        self,
+        pixels: np.ndarray | None = None,  # which ones, counted row by row; None: all
+        first: int = 0,  # frame
+        last: int | None = None,  # the frame after the last one; None: to the end
+    ) -> Frames:
+        """Decode some pixels of some frames. Raises DamagedFileError, SchemaError."""
+        size, last = self.shape[0] * self.shape[1], self.n_frames if last is None else last
+        pixels = np.arange(size) if pixels is None else np.asarray(pixels)
+        if self.long:
+            series = _collect(self.path, self._table.slice(first * size, (last - first) * size)).get_columns()
+            values = series[0].to_numpy().reshape(-1, size)
+            columns = [values[:, pixel] for pixel in pixels]
+        else:
+            table = self._table.select(pl.col([f"column_{pixel}" for pixel in pixels]))
+            whole = first == 0 and last == self.n_frames
+            series = _collect(self.path, table if whole else table.slice(first, last - first)).get_columns()
+            columns = [one.to_numpy() for one in series]
+        for one in series:
+            if one.null_count():
+                what = f"column {one.name} has {one.null_count()} empty values"
+                raise SchemaError(what, self.path, "Download this file again.")
+        return Frames(columns, pixels, last - first, self.shape)
+
+    def pieces(
+        self,
+        pixels: np.ndarray,  # which ones, counted row by row
+        step: int = 2,  # where the visit is cut in time, it is cut at multiples of so many frames
+    ) -> list[tuple[slice, int, int]]:  # which of `pixels`, first frame, the frame after the last one
+        """Cut the work so that each part is decoded by itself without decoding anything twice."""
+        if self.long:
+            frame_bytes = 2 * self.shape[0] * self.shape[1]
+            wanted = max(1, _PIECE_BYTES // (frame_bytes * step)) * step
+            length = self.n_frames if self.largest_group > wanted else wanted
+            return [(slice(None), k, min(k + length, self.n_frames)) for k in range(0, self.n_frames, length)]
+        count = max(1, _PIECE_BYTES // (2 * self.n_frames))
+        return [(slice(k, k + count), 0, self.n_frames) for k in range(0, len(pixels), count)]
+
+    def __repr__(self) -> str:
+        layout = "long" if self.long else "wide"
+        return f"Signal({self.n_frames} x {self.shape[0]} x {self.shape[1]} uint16, {layout}, {self.path.name})"
+
+
+def _collect(path: Path, table: pl.LazyFrame) -> pl.DataFrame:
+    return _decode(lambda _: table.collect(), path)
+
+
+def open_signal(
+    path: Path,
+    instrument: str,  # "FGS1" or "AIRS-CH0": decides the frame's shape
+) -> Signal:
+    """Open a file of raw frames, wide or long, and check its columns, types and length.
+
+    Raises DataMissingError, DamagedFileError, SchemaError.
+    """
+    path, shape = Path(path), FRAME_SHAPE[instrument]
+    size, remedy = shape[0] * shape[1], "Download this file again; is it another instrument's?"
+    table = _decode(pl.scan_parquet, path)
+    schema = _decode(lambda _: table.collect_schema(), path)
+    names, types = schema.names(), schema.dtypes()
+    if set(types) != {pl.UInt16}:
+        name, dtype = next(((n, t) for n, t in zip(names, types) if t != pl.UInt16), ("", "nothing"))
+        raise SchemaError(f"column {name} is {dtype}, not uint16", path, remedy)
+    if len(names) not in (1, size):
+        what = f"{len(names)} columns, but a frame has {shape[0]} x {shape[1]} = {size} pixels"
+        raise SchemaError(what, path, remedy)
+    long, rows, largest_group = len(names) == 1, _collect(path, table.select(pl.len())).item(), 0
+    if not long:
+        _columns_missing(path, names, [f"column_{k}" for k in range(size)], remedy)
+    elif rows % size:
+        frame = f"a frame's {shape[0]} x {shape[1]} = {size}"
+        raise SchemaError(f"column {names[0]} has {rows} values, no multiple of {frame}", path, remedy)
+    else:
+        groups = _decode(pq.read_metadata, path)
+        largest_group = max((groups.row_group(k).num_rows for k in range(groups.num_row_groups)), default=0) // size
+    n_frames = rows // size if long else rows
+    if n_frames == 0 or n_frames % 2:
+        raise SchemaError(f"{n_frames} frames: they must come in pairs, a short and a long exposure", path, remedy)
+    return Signal(path, shape, n_frames, long, largest_group, table)
 
 
 def read_signal(
@@ -166,45 +272,7 @@ def read_signal(
 
     Raises DataMissingError, DamagedFileError, SchemaError.
     """
-    path, shape = Path(path), FRAME_SHAPE[instrument]
-    size, remedy = shape[0] * shape[1], "Download this file again; is it another instrument's?"
-    wanted = [f"column_{k}" for k in range(size)]
-    schema = _decode(pl.read_parquet_schema, path)
-    for name, dtype in schema.items():
-        if dtype != pl.UInt16:
-            raise SchemaError(f"column {name} is {dtype}, not uint16", path, remedy)
-    if len(schema) not in (1, size):
-        raise SchemaError(
-            f"{len(schema)} columns, but a frame has {shape[0]} x {shape[1]} = {size} pixels", path, remedy
-        )
-    pixels = np.arange(size) if use is None else np.flatnonzero(use)
-    if len(schema) == 1:
-        values = _decode(pl.read_parquet, path).to_series()
-        if len(values) % size:
-            frame = f"a frame's {shape[0]} x {shape[1]} = {size}"
-            what = f"column {values.name} has {len(values)} values, no multiple of {frame}"
-            raise SchemaError(what, path, remedy)
-        _no_nulls(path, [values])
-        columns = list(_transposed(values.to_numpy().reshape(-1, size))[pixels]) if len(values) else []
-        n_frames = len(values) // size
-    else:
-        _columns_missing(path, schema, wanted, remedy)
-        whole = len(pixels) == size and list(schema) == wanted
-        table = _decode(pl.read_parquet, path, columns=None if whole else [wanted[k] for k in pixels])
-        series = table.get_columns()
-        _no_nulls(path, series)
-        columns, n_frames = [one.to_numpy() for one in series], table.height
-    if n_frames == 0 or n_frames % 2:
-        raise SchemaError(f"{n_frames} frames: they must come in pairs, a short and a long exposure", path, remedy)
-    return Frames([np.ascontiguousarray(column) for column in columns], pixels, n_frames, shape)
-
-
-def _no_nulls(path: Path, columns: Sequence[pl.Series]) -> None:
-    for series in columns:
-        if series.null_count():
-            raise SchemaError(
-                f"column {series.name} has {series.null_count()} empty values", path, "Download this file again."
-            )
+    return open_signal(path, instrument).read(None if use is None else np.flatnonzero(use))
 
 
 def read_plane(
@@ -292,6 +360,27 @@ def _whole_number_folders(folder: Path) -> list[int]:
         return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
 
 
+def _read_grid(path: Path) -> np.ndarray:
+    grid = read_table(path, LABEL_COLUMNS, key=None)[LABEL_COLUMNS].iloc[0].to_numpy(np.float64)
+    if not (np.diff(grid) > 0).all():
+        raise SchemaError("wavelengths do not ascend", path, "Download this table again.")
+    return grid
+
+
+def _read_adc(path: Path) -> pd.DataFrame:
+    return read_table(path, ADC_COLUMNS, key=None)
+
+
+def _read_adc_by_planet(path: Path) -> pd.DataFrame:
+    return read_table(path, ADC_COLUMNS)
+
+
+def _read_axes(path: Path) -> dict[str, np.ndarray]:
+    table = _decode(pl.read_parquet, path)
+    numeric = (name for name, dtype in table.schema.items() if dtype.is_numeric())
+    return {name: table[name].to_numpy().astype(np.float64) for name in numeric}
+
+
 @dataclass(frozen=True)
 class Challenge:
     """A competition folder, 2025 or 2024 edition: what is in it and where."""
@@ -344,11 +433,25 @@ class Challenge:
         return files
 
     def stars(self, split: str = "train") -> pd.DataFrame:  # indexed by planet_id: Rs Ms Ts Mp e P sma i
-        """Star and orbit table; NaN in the 2024 edition, which has none."""
+        """Star and orbit table, without planets whose rows contradict each other; NaN in the 2024 edition, which has none."""
         if self.edition == "2024":
             planets = pd.Index(self.planets(split), name="planet_id")
             return pd.DataFrame(np.nan, index=planets, columns=STAR_COLUMNS)
-        return read_table(self.root / f"{split}_star_info.csv", STAR_COLUMNS)[STAR_COLUMNS]
+        return read_table(self.root / f"{split}_star_info.csv", STAR_COLUMNS, forgiving=True)[STAR_COLUMNS]
+
+    def faults(self, split: str = "train") -> list[str]:
+        """What is wrong with the star table, a sentence for each planet; its frames are usable all the same."""
+        if self.edition == "2024":
+            return []
+        path = self.root / f"{split}_star_info.csv"
+        try:
+            known, rows = self.stars(split).index, pd.read_csv(path)["planet_id"]
+        except SpectraMindError as error:
+            return [str(error)]
+        twice = set(rows[rows.duplicated()])
+        found = [f"planet {planet} has more than one row in {path.name}" for planet in sorted(twice)]
+        without = [planet for planet in self.planets(split) if planet not in known and planet not in twice]
+        return found + [f"planet {planet} has no row in {path.name}" for planet in without]
 
     def star(self, split: str, planet_id: int) -> dict[str, float]:
         """One planet's row of `stars`. Raises SchemaError when it has none."""
@@ -366,35 +469,28 @@ class Challenge:
     @property
     def wavelengths_um(self) -> np.ndarray:  # (283,) ascending
         """Wavelength of each label column."""
-        path = self.root / "wavelengths.csv"
-        grid = read_table(path, LABEL_COLUMNS, key=None)[LABEL_COLUMNS].iloc[0].to_numpy(np.float64)
-        if not (np.diff(grid) > 0).all():
-            raise SchemaError("wavelengths do not ascend", path, "Download this table again.")
-        return grid
+        return _shared(_read_grid, self.root / "wavelengths.csv").copy()
 
     def adc(self, instrument: str, planet_id: int, split: str = "train") -> tuple[float, float]:
         """Gain and offset of an instrument's converter: electrons = counts / gain + offset."""
-        path = self.adc_path(split)
-        table = read_table(path, ADC_COLUMNS, key=None if self.edition == "2025" else "planet_id")
-        if self.edition == "2024" and planet_id not in table.index:
+        path, visits_share = self.adc_path(split), self.edition == "2025"
+        table = _shared(_read_adc if visits_share else _read_adc_by_planet, path)
+        if not visits_share and planet_id not in table.index:
             raise SchemaError(f"planet {planet_id} has no row", path, "Download this table again.")
-        row = table.iloc[0] if self.edition == "2025" else table.loc[planet_id]
+        row = table.iloc[0] if visits_share else table.loc[planet_id]
         return float(row[f"{instrument}_adc_gain"]), float(row[f"{instrument}_adc_offset"])
 
     def time_h(self, instrument: str, n_frames: int) -> np.ndarray:  # (n_frames,) hours
         """Times of a visit's frames. Raises SchemaError when the axis is shorter than the visit."""
         path, name = self.root / "axis_info.parquet", f"{instrument}-axis0-h"
-        table = _decode(pl.read_parquet, path)
-        _columns_missing(path, table.columns, [name], "Download this file again.")
-        axis = table[name].to_numpy().astype(np.float64)[:n_frames]
+        axes = _shared(_read_axes, path)
+        _columns_missing(path, axes, [name], "Download this file again.")
+        axis = axes[name][:n_frames]
         if len(axis) < n_frames or not np.isfinite(axis).all():
-            known = int(np.isfinite(table[name].to_numpy()).sum())
-            raise SchemaError(
-                f"column {name} has {known} times, the signal {n_frames} frames",
-                path,
-                "Do both come from one data set?",
-            )
-        return axis
+            known = int(np.isfinite(axes[name]).sum())
+            what = f"column {name} has {known} times, the signal {n_frames} frames"
+            raise SchemaError(what, path, "Do both come from one data set?")
+        return axis.copy()
 
     def __repr__(self) -> str:
         folders = [(split, self.root / split) for split in SPLITS if (self.root / split).is_dir()]

@@ -29,12 +29,12 @@ def same(a, b):
     )
 
 
-def test_airs_ascends_and_equals_a_plain_sum(made_up_kept):
-    curves = lc.extract_visit(made_up_kept.root, 7, config=PLAIN)
+def test_airs_ascends_and_no_channel_lacks_the_light_of_bad_pixels(made_up_kept):
+    curves = lc.extract_visit(made_up_kept.root, 7, config=CONFIG)
     flux = curves.flux["AIRS-CH0"].mean(axis=0)
     truth = made_up_kept.of["AIRS-CH0"].star.sum(axis=0)[39:321][::-1]
     assert flux.shape == (282,) and (np.diff(curves.wavelengths_um) > 0).all()
-    assert np.allclose(flux, truth, rtol=0.03)  # bad pixels on the trace included: no channel lacks their light
+    assert np.allclose(flux, truth, rtol=0.03)
     assert flux[0] > 10 * flux[-1]
 
 
@@ -86,7 +86,7 @@ def test_jitter_is_taken_out(tmp_path):
     for name, config in (("default", CONFIG), ("plain", PLAIN)):
         scatter[name] = lc.extract_visit(tmp_path, 7, config=config).white("FGS1").std()
     limit = 1 / np.sqrt(star[0].sum())
-    assert scatter["default"] < 1.1 * limit and scatter["plain"] > 1.25 * limit
+    assert scatter["default"] < 1.1 * limit and scatter["plain"] > 1.2 * limit
 
 
 def test_a_dead_column_borrows_and_gets_no_weight(made_up):

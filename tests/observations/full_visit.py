@@ -1,0 +1,65 @@
+"""A simulated visit whose pixels are the real detector's, with everything about it known."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pandas as pd
+
+from spectramind_nb.observations import challenge as ch
+from spectramind_nb.observations.detector import read_calibration
+from spectramind_nb.physics import simulator
+from spectramind_nb.physics.instrument import Detector
+from spectramind_nb.physics.spectra import draw_planet, settings
+
+PLANET = 342072318
+
+
+def real_pixels(sample_root: Path, instrument: str) -> Detector:
+    """The pixels of the real sample's detector; a masked one keeps what its calibration says of it."""
+    challenge = ch.open_challenge(sample_root)
+    found = read_calibration(challenge, "train", challenge.planets()[0], 0, instrument)
+    dead = ch.read_plane(
+        challenge.calibration_path("train", challenge.planets()[0], 0, instrument, "dead"), found.mask.shape
+    )
+    return Detector(found.dark, dead, found.flat, found.read, found.linear_corr)
+
+
+def write_full_visit(
+    root: Path,
+    sample_root: Path | None,  # the real sample; None: pixels drawn by the simulator
+    config: Mapping | None = None,  # what differs from configs/simulator/default.yaml
+    n_frames: Mapping[str, int] = ch.FULL_FRAMES,
+    seed: int = 0,
+    long: bool = False,
+    noiseless: bool = False,  # no photon noise, no cosmic rays, read noise of less than a count: what is left is bias
+) -> SimpleNamespace:
+    """Write planet PLANET, visit 0, and say what it is made of: `.light[instrument]` is the truth, electrons per pair."""
+    root, quiet = Path(root), {"noise": {"photon": 0.0, "cosmic_rays_per_pixel_s": 0.0}} if noiseless else {}
+    config = settings({**(config or {}), **quiet})
+    planet = draw_planet(seed, PLANET, config)
+    circumstances = simulator.draw_circumstances(seed, PLANET, 0, config)
+    stars = pd.DataFrame([planet.star], index=pd.Index([PLANET], name="planet_id"))
+    stars = stars.reindex(columns=ch.STAR_COLUMNS).fillna(1.0)
+    labels = pd.DataFrame([planet.depth], index=stars.index, columns=ch.LABEL_COLUMNS)
+    ch.write_tables(root, {"train": stars}, labels, n_frames)
+    times = {name: simulator.pair_times_h(n_frames[name]) for name in ch.INSTRUMENTS}
+    for name in ch.INSTRUMENTS:
+        pixels = real_pixels(sample_root, name) if sample_root else simulator.draw_detector(
+            name, seed, PLANET, 0, config["detector"]
+        )
+        read = pixels.read
+        pixels = replace(pixels, read=1.5 + 0 * read) if noiseless else pixels
+        with mock.patch.object(simulator, "draw_detector", lambda *_, pixels=pixels: pixels):
+            frames, products = simulator.visit_frames(planet, circumstances, name, n_frames[name], seed, config)
+        folder = root / "train" / str(PLANET)
+        ch.write_signal(folder / f"{name}_signal_0.parquet", frames.T, long=long)
+        ch.write_calibration(folder / f"{name}_calibration_0", **{**products, "read": read})
+    light = simulator.expected_light(planet, circumstances, times, config)
+    transit = {
+        name: simulator.relative_light(planet, name, circumstances.mid_time_h[name], times[name])
+        for name in ch.INSTRUMENTS
+    }
+    return SimpleNamespace(root=root, planet=planet, light=light, transit=transit, time_h=times, config=config)

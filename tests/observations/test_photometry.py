@@ -1,0 +1,168 @@
+"""Photometry of simulated visits whose truth is known, with the real detector's pixels, against the limits of physics.
+
+SPECTRAMIND_FULL_SIZE=1 makes the visits as long as real ones.
+"""
+
+import os
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from full_visit import PLANET, write_full_visit
+from numpy_recipe import plain_sum
+
+from spectramind_nb.core import configuration
+from spectramind_nb.core.errors import PreflightError
+from spectramind_nb.observations import challenge as ch
+from spectramind_nb.observations import lightcurves as lc
+from spectramind_nb.observations.detector import calibrated_bins, read_calibration
+
+CONFIG = configuration.group("detector")
+PLAIN = configuration.group("detector", "plain")
+FULL = bool(os.environ.get("SPECTRAMIND_FULL_SIZE"))
+N_FRAMES = ch.FULL_FRAMES if FULL else {"FGS1": 10_800, "AIRS-CH0": 1_500}
+BACKGROUND_S = {"FGS1": 0.1, "AIRS-CH0": 4.5}  # seconds during which a pair gathers light
+
+
+@pytest.fixture(scope="module")
+def noisy(sample_root, tmp_path_factory):
+    return write_full_visit(tmp_path_factory.mktemp("noisy") / "root", sample_root, None, N_FRAMES, seed=0)
+
+
+@pytest.fixture(scope="module")
+def quiet(sample_root, tmp_path_factory):
+    """The same star, detector and pointing without photon noise."""
+    folder = tmp_path_factory.mktemp("quiet") / "root"
+    return write_full_visit(folder, sample_root, None, N_FRAMES, seed=0, noiseless=True)
+
+
+@pytest.fixture(scope="module")
+def curves(noisy):
+    return {name: lc.extract_visit(noisy.root, PLANET, config=c) for name, c in (("default", CONFIG), ("plain", PLAIN))}
+
+
+def binned(series, bins):
+    per_bin = round(len(series) / bins)
+    return np.array([series[k : k + per_bin].mean(axis=0) for k in range(0, len(series), per_bin)])
+
+
+def relative_residual(visit, curves, instrument):
+    """White light over the truth, minus 1."""
+    truth = binned(visit.light[instrument], len(curves.time_h[instrument]))
+    flux = curves.flux[instrument]
+    ratio = flux / truth if flux.ndim == 1 else flux.sum(axis=1) / truth.sum(axis=1)
+    return ratio / ratio.mean() - 1
+
+
+def noise_limit(visit, quiet, instrument, bins):
+    """Relative noise of white light that photons and read noise leave to an extraction that knows everything."""
+    challenge = ch.open_challenge(quiet.root)
+    calibration = read_calibration(challenge, "train", PLANET, 0, instrument)
+    signal = ch.open_signal(challenge.signal_path("train", PLANET, 0, instrument), instrument)
+    image = calibrated_bins(signal, calibration, per_bin=signal.n_frames // 2)[..., 0]
+    sky = visit.config["background_e_s"][instrument] * BACKGROUND_S[instrument]
+    star, variance = np.nan_to_num(image - sky), np.nan_to_num(image, nan=1.0) + 2 * calibration.read**2 + 1
+    if instrument == "AIRS-CH0":
+        star, variance = star[:, ch.SCIENCE_COLUMNS], variance[:, ch.SCIENCE_COLUMNS]
+    information = np.where(star > 0, star**2 / variance, 0).sum(axis=0 if instrument == "AIRS-CH0" else None)
+    flux = star.sum(axis=0) if instrument == "AIRS-CH0" else star.sum()
+    one_pair = np.sqrt((flux**2 / information).sum()) / flux.sum()
+    return one_pair / np.sqrt(len(visit.light[instrument]) / bins)
+
+
+@pytest.mark.parametrize("instrument", ch.INSTRUMENTS)
+def test_white_scatter_is_near_the_limit_and_below_plain(noisy, quiet, curves, instrument):
+    found = {name: relative_residual(noisy, one, instrument).std() for name, one in curves.items()}
+    limit = noise_limit(noisy, quiet, instrument, len(curves["default"].time_h[instrument]))
+    print(f"{instrument}: default {found['default'] / limit:.3f}, plain {found['plain'] / limit:.3f} of the limit")
+    assert found["default"] <= 1.10 * limit and found["default"] < found["plain"]
+
+
+@pytest.mark.parametrize("instrument", ch.INSTRUMENTS)
+def test_estimated_noise_is_the_scatter(noisy, curves, instrument):
+    one = curves["default"]
+    scatter = relative_residual(noisy, one, instrument).std() * 1e6
+    print(f"{instrument}: white noise {one.white_noise_ppm(instrument) / scatter:.3f} of the scatter")
+    chance = 1 / np.sqrt(2 * len(one.time_h[instrument]))  # of the scatter itself
+    assert one.white_noise_ppm(instrument) == pytest.approx(scatter, rel=0.05 + chance)
+    if instrument == "AIRS-CH0":
+        truth = binned(noisy.light[instrument], len(one.time_h[instrument]))
+        ratio = one.flux[instrument] / truth
+        z = (ratio / ratio.mean(axis=0) - 1).std(axis=0) / (one.noise[instrument] / one.flux[instrument]).mean(axis=0)
+        assert np.median(z) == pytest.approx(1, abs=0.05) and np.percentile(np.abs(z - 1), 90) < 0.08
+
+
+def depth_error_ppm(visit, curves, instrument):
+    """What a fit of the white light would find too much: the transit's shape in the residual, beside a slow drift."""
+    transit = binned(visit.transit[instrument], len(curves.time_h[instrument]))
+    transit = transit if transit.ndim == 1 else transit.mean(axis=1)
+    time = np.linspace(-1, 1, len(transit))
+    shape = (1 - transit) / (1 - transit.min())
+    design = np.stack([shape, *(time**k for k in range(4))]).T
+    residual = relative_residual(visit, curves, instrument)
+    answer = np.linalg.lstsq(design, residual, rcond=None)[0]
+    error = (residual - design @ answer).std() * np.sqrt(np.linalg.inv(design.T @ design)[0, 0])
+    return -answer[0] * 1e6, error * 1e6
+
+
+@pytest.mark.parametrize("instrument", ch.INSTRUMENTS)
+def test_jitter_background_and_bad_pixels_do_not_bias_the_depth(quiet, instrument):
+    found = {}
+    for name, config in (("default", CONFIG), ("plain", PLAIN)):
+        curves = lc.extract_visit(quiet.root, PLANET, config=config)
+        found[name] = depth_error_ppm(quiet, curves, instrument)
+        print(f"{instrument}: {name} depth {found[name][0]:.1f} +- {found[name][1]:.1f} ppm off")
+    # a short visit averages over fewer pairs of jitter: what is left of it is noise of the size of the second number
+    assert abs(found["default"][0]) < 5 + 2 * found["default"][1] and found["default"][1] < 12
+    assert abs(found["plain"][0]) > 2 * abs(found["default"][0])
+
+
+@pytest.fixture(scope="module")
+def whole(sample_root, tmp_path_factory):
+    """A visit for the comparison with NumPy, which takes a minute and gigabytes for a full one."""
+    n_frames = ch.FULL_FRAMES if FULL else {"FGS1": 2_000, "AIRS-CH0": 120}
+    return write_full_visit(tmp_path_factory.mktemp("whole") / "root", sample_root, None, n_frames, seed=1)
+
+
+def test_plain_equals_the_written_down_recipe(whole, tmp_path):
+    wide = lc.extract_visit(whole.root, PLANET, config=PLAIN)
+    shutil.copytree(whole.root, tmp_path / "long")
+    for name in ch.INSTRUMENTS:
+        path = tmp_path / f"long/train/{PLANET}/{name}_signal_0.parquet"
+        ch.write_signal(path, pl.read_parquet(path).to_numpy(), long=True)
+    long = lc.extract_visit(tmp_path / "long", PLANET, config=PLAIN)
+    for name in ch.INSTRUMENTS:
+        per_bin = round(len(whole.light[name]) / len(wide.time_h[name]))
+        expected = plain_sum(whole.root, PLANET, name, wide.diagnostics, per_bin)
+        for found in (wide, long):
+            np.testing.assert_allclose(found.flux[name], expected, rtol=1e-12, atol=0)
+
+
+def test_plain_equals_the_written_down_recipe_on_real_frames(sample_root):
+    planet = ch.open_challenge(sample_root).planets()[0]
+    found = lc.extract_visit(sample_root, planet, config=PLAIN)
+    for name in ch.INSTRUMENTS:
+        per_bin = -(-25 // len(found.time_h[name]))
+        expected = plain_sum(sample_root, planet, name, found.diagnostics, per_bin)
+        np.testing.assert_allclose(found.flux[name], expected, rtol=1e-12, atol=0)
+
+
+def test_saturated_stretches_get_no_weight(made_up):
+    """A fifth of a visit may be without light; more, and it is refused."""
+    for share, usable in ((0.1, True), (0.5, False)):
+        for name in ch.INSTRUMENTS:
+            raw = made_up.of[name].raw.copy()
+            first = len(raw) // 4 * 2
+            raw[first : first + int(share * len(raw))] = 65535
+            ch.write_signal(made_up.root / f"train/7/{name}_signal_0.parquet", raw)
+        if not usable:
+            with pytest.raises(PreflightError, match="of the time is without light; the detector may be saturated"):
+                lc.extract_visit(made_up.root, 7, config=CONFIG)
+            continue
+        curves = lc.extract_visit(made_up.root, 7, config=CONFIG)
+        for name in ch.INSTRUMENTS:
+            flux, noise = (v.reshape(len(v), -1).sum(axis=1) for v in (curves.flux[name], curves.noise[name]))
+            dark = noise > 0.5 * flux
+            assert dark.sum() == curves.diagnostics[f"{name}/bins_without_light"] == int(share * len(flux))
+            assert (np.abs(curves.white(name) - 1) < 0.03).all()
