@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import TimeoutError
 
 from spectramind_nb.core.configuration import compose
 
@@ -34,12 +35,24 @@ def launch(screen, notebook):
         else:
             screen.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
         screen.complaints.clear()  # what came before is Jupyter's own
-        screen.get_by_role("menuitem", name="Run", exact=True).click()
-        screen.get_by_text("Run All Cells", exact=True).click()
+        run_all_cells(screen)
         screen.get_by_role("button", name="Train", exact=True).wait_for()
         return screen
 
     return opened
+
+
+def run_all_cells(page):
+    """Choose Run All Cells until a cell's prompt says that it runs: before its session is ready Jupyter ignores the choice."""
+    began = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\[(\*|\d+)\]")).first
+    for _ in range(12):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        try:
+            return began.wait_for(timeout=10_000)
+        except TimeoutError:
+            continue
+    pytest.fail("Jupyter ran no cell")
 
 
 def keep(page, name):
