@@ -84,15 +84,14 @@ def train(
     result: Annotated[Path | None, typer.Option(metavar="FILE", help="Write folder, outcome, metrics as JSON.")] = None,
 ):
     "Frames to submission.csv: simulate or open, calibrate, fit, train, predict."
+    if cfg:  # a look, which leaves nothing behind
+        from omegaconf import OmegaConf
+        from spectramind_nb.core.configuration import compose
+
+        print(OmegaConf.to_yaml(compose(overrides=overrides or [])), end="")
+        return
     from spectramind_nb.runs.audit import recorded
 
-    if cfg:
-        with recorded("compose", overrides or []):
-            from omegaconf import OmegaConf
-            from spectramind_nb.core.configuration import compose
-
-            print(OmegaConf.to_yaml(compose(overrides=overrides or [])), end="")
-        return
     with recorded("train", overrides or []) as record:
         from spectramind_nb.runs.launch import asked
 

@@ -204,7 +204,7 @@ def manifest(
 ) -> dict[str, Any]:
     """`manifest_root`, the Merkle root of all data files, and `files`, name -> SHA-256."""
     read = _read_digest if rehash else file_digest
-    digests = {name: read(path) for name, path in sorted(files.items())}
+    digests = {name: read(path) if path.is_file() else "missing" for name, path in sorted(files.items())}  # a visit may be incomplete
     return {"manifest_root": merkle_root(digests), "files": digests}
 
 

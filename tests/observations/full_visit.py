@@ -10,8 +10,8 @@ import pandas as pd
 
 from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations.detector import read_calibration
-from spectramind_nb.physics import simulator
-from spectramind_nb.physics.instrument import Detector
+from spectramind_nb.physics import simulator, visits
+from spectramind_nb.physics.instrument import Detector, draw_detector, with_errors
 from spectramind_nb.physics.spectra import draw_planet, settings
 
 PLANET = 342072318
@@ -40,26 +40,25 @@ def write_full_visit(
     root, quiet = Path(root), {"noise": {"photon": 0.0, "cosmic_rays_per_pixel_s": 0.0}} if noiseless else {}
     config = settings({**(config or {}), **quiet})
     planet = draw_planet(seed, PLANET, config)
-    circumstances = simulator.draw_circumstances(seed, PLANET, 0, config)
+    circumstances = visits.draw_circumstances(seed, PLANET, 0, config)
     stars = pd.DataFrame([planet.star], index=pd.Index([PLANET], name="planet_id"))
     stars = stars.reindex(columns=ch.STAR_COLUMNS).fillna(1.0)
     labels = pd.DataFrame([planet.depth], index=stars.index, columns=ch.LABEL_COLUMNS)
     ch.write_tables(root, {"train": stars}, labels, n_frames)
-    times = {name: simulator.pair_times_h(n_frames[name]) for name in ch.INSTRUMENTS}
+    times = {name: visits.pair_times_h(n_frames[name]) for name in ch.INSTRUMENTS}
     for name in ch.INSTRUMENTS:
-        pixels = real_pixels(sample_root, name) if sample_root else simulator.draw_detector(
-            name, seed, PLANET, 0, config["detector"]
-        )
+        pixels = real_pixels(sample_root, name) if sample_root else draw_detector(name, seed, PLANET, 0, config["detector"])
+        files = with_errors(pixels, name, seed, PLANET, 0, config["calibration"]["errors"])
         read = pixels.read
         pixels = replace(pixels, read=1.5 + 0 * read) if noiseless else pixels
-        with mock.patch.object(simulator, "draw_detector", lambda *_, pixels=pixels: pixels):
+        with mock.patch.object(simulator, "pixels_and_files", lambda *_, both=(pixels, files): both):
             frames, products = simulator.visit_frames(planet, circumstances, name, n_frames[name], seed, config)
         folder = root / "train" / str(PLANET)
         ch.write_signal(folder / f"{name}_signal_0.parquet", frames.T, long=long)
         ch.write_calibration(folder / f"{name}_calibration_0", **{**products, "read": read})
-    light = simulator.expected_light(planet, circumstances, times, config)
+    light = visits.expected_light(planet, circumstances, times, config)
     transit = {
-        name: simulator.relative_light(planet, name, circumstances.mid_time_h[name], times[name])
+        name: visits.relative_light(planet, name, circumstances.mid_time_h[name], times[name])
         for name in ch.INSTRUMENTS
     }
     return SimpleNamespace(root=root, planet=planet, light=light, transit=transit, time_h=times, config=config)

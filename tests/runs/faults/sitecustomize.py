@@ -18,7 +18,7 @@ ROOM = "spectramind_nb.observations.lightcurves"
 def harmed(extract_visit, plan):
     """The same function with accidents."""
 
-    def extract(root, planet_id, visit=0, split="train", config=None):
+    def extract(root, planet_id, visit=0, split="train", config=None, threads=None):
         rung = "plain" if config["weights"] == "sum" else "full"
         if split == "test" and (rung == "full" or planet_id in plan.get("always", [])):
             if planet_id in plan.get("crash", []):
@@ -26,7 +26,7 @@ def harmed(extract_visit, plan):
             while planet_id in plan.get("hang", []):
                 time.sleep(1)
         time.sleep(plan.get("seconds", {}).get(rung, 0))
-        return extract_visit(root, planet_id, visit, split, config)
+        return extract_visit(root, planet_id, visit, split, config, threads)
 
     return extract
 
