@@ -273,14 +273,16 @@ class EncoderModel(PlanetModel):
         return torch.stack([flux - deeper * template, weight, template], dim=1), changed
 
     def configure_optimizers(self):
-        """AdamW with a short warm-up and a cosine to zero over the steps of the run."""
-        optimizer = super().configure_optimizers()
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):  # a run that only its wall ends has no last step to aim at
+        """AdamW, gentle in the first epoch and brought to zero over the run by a cosine.
+
+        By epochs and not by steps: asking Lightning how many steps there are sets up the loader before its state is restored, and a
+        resumed run would begin its epoch again.
+        """
+        optimizer, epochs = super().configure_optimizers(), self.trainer.max_epochs
+        if epochs in (None, -1):  # a run that only its wall ends has no last epoch to aim at
             return optimizer
 
-        def rate(step: int) -> float:
-            return min(1.0, (step + 1) / (0.05 * steps + 1)) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+        def rate(epoch: int) -> float:
+            return min(1.0, (epoch + 1) / 2) * 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / epochs)))
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, rate)]
