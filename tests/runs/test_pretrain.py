@@ -64,6 +64,12 @@ def test_the_same_command_finds_the_pre_training_done_and_does_the_same(tuned, b
     assert (again.dir / "submission.csv").read_bytes() == (tuned.dir / "submission.csv").read_bytes()
 
 
+def test_it_predicts_and_evaluates_as_it_did(tuned, tmp_path):
+    assert tuned.evaluate().items() <= tuned.metrics.items()
+    tuned.predict(out=tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_bytes() == (tuned.dir / "submission.csv").read_bytes()
+
+
 def test_other_settings_of_the_pre_training_are_another_pre_training(tuned, both):
     other = first_run(compose(overrides=[*both, "pretrain.seed=8"]))
     assert other.data.simulate.seed == 8
