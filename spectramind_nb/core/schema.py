@@ -6,7 +6,7 @@
 __all__ = ['Duration', 'Batches', 'Precision', 'RULES', 'SCIENCE_GROUPS', 'ORCHESTRATION', 'duration_s', 'size_bytes',
            'WallConfig', 'CheckpointConfig', 'EarlyStopConfig', 'LoaderConfig', 'GuardsConfig', 'StorageConfig',
            'TrainerConfig', 'SimulateConfig', 'DataConfig', 'WandbConfig', 'MlflowConfig', 'LoggerConfig',
-           'PathsConfig', 'RunConfig', 'Rule', 'clashes', 'loosened', 'faults', 'leaks']
+           'PathsConfig', 'PretrainConfig', 'RunConfig', 'Rule', 'clashes', 'loosened', 'faults', 'leaks']
 
 # %% ../../nbs/core/02a_schema.ipynb #imports
 import re
@@ -240,6 +240,17 @@ class PathsConfig(_Closed):
     debug_log: str
 
 
+class PretrainConfig(_Closed):
+    """A run on simulated planets that comes first; the run itself starts from its weights."""
+
+    train: int = Field(ge=2)
+    short: bool
+    level: Literal["frames", "lightcurves"]
+    seed: int = Field(ge=0)
+    max_epochs: int | None = Field(ge=1)
+    lr: float | None = Field(gt=0)
+
+
 class RunConfig(_Closed):
     """A whole run. Rooms below check their own node when they use it."""
 
@@ -250,6 +261,7 @@ class RunConfig(_Closed):
     fit: dict[str, Any]
     model: dict[str, Any]
     loss: dict[str, Any]
+    pretrain: PretrainConfig | None = None
     logger: LoggerConfig
     paths: PathsConfig
     seed: int = Field(ge=0)
@@ -325,6 +337,8 @@ RULES = (
          "trainer.strategy: must be auto, ddp, or a group with a _target_ and its arguments, as in multi_gpu.yaml"),
     Rule(("trainer.strategy",), _bare_timeout,
          "trainer.strategy.timeout: must be written {_target_: datetime.timedelta, seconds: 1800}"),
+    Rule(("pretrain.train", "trainer.enable_checkpointing"), lambda planets, kept: not kept,
+         "pretrain: the weights of the first run must be kept, set trainer.enable_checkpointing=true"),
     Rule(("trainer.env",), lambda env: any(_SECRET.search(name) for name in env),
          "trainer.env: a secret would be copied into every record, set it in the shell"),
 )

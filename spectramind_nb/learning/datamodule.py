@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core.errors import DataMissingError, ConfigError, NonFiniteError, SchemaError
+from .curves import PLANES
 from .metrics import CHANNELS
 from ..physics.fitting import NUISANCES, VisitFit, combine_visits
 
@@ -38,6 +39,7 @@ class PlanetSet:
     target: Tensor | None = None  # (N, 283) float64, true (Rp/Rs)^2
     nuisance: Tensor | None = None  # (N, 8) float64, star and orbit from the fit, see physics.fitting.NUISANCES
     nuisance_covariance: Tensor | None = None  # (N, 8, 291) float64, with the depths, then among themselves
+    curves: Tensor | None = None  # (N, 3, 1 + wavelength, time) float32, see learning.curves; for models that ask for them
 
     def __post_init__(self):
         n = len(self.planet_id)
@@ -45,11 +47,15 @@ class PlanetSet:
         q = len(NUISANCES)
         shapes = {"planet_id": (n,), "depth": spectra, "covariance": (*spectra, CHANNELS), "target": spectra,
                   "nuisance": (n, q), "nuisance_covariance": (n, q, CHANNELS + q)}
+        shapes["features"] = (n, self.features.shape[-1])
+        if self.curves is not None:
+            shapes["curves"] = (n, len(PLANES), *(self.curves.shape[-2:] if self.curves.ndim == 4 else ("1 + wavelength", "time")))
+        dtypes = {"planet_id": torch.int64, "curves": torch.float32}
         for name, tensor in self.tensors().items():
-            expected = shapes.get(name, (n, self.features.shape[-1]))
+            expected = shapes[name]
             if tuple(tensor.shape) != expected:
                 raise SchemaError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}", where="PlanetSet")
-            dtype = torch.int64 if name == "planet_id" else torch.float64
+            dtype = dtypes.get(name, torch.float64)
             if tensor.dtype != dtype:
                 raise SchemaError(f"{name} is {tensor.dtype}, expected {dtype}", where="PlanetSet")
             bad = (~torch.isfinite(tensor.reshape(n, -1))).any(dim=1).nonzero()
@@ -141,6 +147,7 @@ def planet_set(
     stars: pd.DataFrame,  # star parameters indexed by planet_id; planets may be missing
     labels: pd.DataFrame | None = None,  # wl_1..wl_283 indexed by planet_id
     training: PlanetSet | None = None,  # where unknown features are filled from; the set itself if None
+    curves: Mapping[int, np.ndarray] | None = None,  # planet -> standard curves; planets may be missing
 ) -> PlanetSet:
     """One row for each planet: several visits combined, unfitted planets marked, unknown features filled."""
     visits: dict[int, list[VisitFit]] = {}
@@ -169,6 +176,7 @@ def planet_set(
         nuisance=nuisance,
         nuisance_covariance=nuisance_covariance,
         target=None if labels is None else _targets(planets, labels),
+        curves=None if curves is None else _curves(planets, curves),
     )
 
 
@@ -188,6 +196,18 @@ def _targets(
     return torch.tensor(labels.loc[list(planets), columns].to_numpy(np.float64))
 
 
+def _curves(
+    planets: Sequence[int],
+    curves: Mapping[int, np.ndarray],
+) -> Tensor:  # (N, 3, 1 + wavelength, time) float32
+    """Standard curves of the planets, in their order; zeros, and so without weight, for those that have none."""
+    found = torch.zeros(len(planets), *next(iter(curves.values())).shape, dtype=torch.float32)
+    for row, planet in enumerate(planets):
+        if planet in curves:
+            found[row] = torch.from_numpy(curves[planet])
+    return found
+
+
 def planet_sets(
     challenge,  # observations.challenge.Challenge: says which planets belong to which split
     fits: Mapping,  # Visit(planet_id, visit) -> VisitFit of both splits; planets may be missing
@@ -195,16 +215,17 @@ def planet_sets(
     stars: pd.DataFrame,  # star parameters of both splits, indexed by planet_id
     validation_fraction: float,  # share of the training planets that is held out
     split_seed: int,
+    curves: Mapping[int, np.ndarray] | None = None,  # planet -> standard curves of both splits; planets may be missing
 ) -> tuple[PlanetSet, PlanetSet, PlanetSet | None]:  # training, validation, test (None if there are no test planets)
     """The three sets of a run. Every planet of the challenge is in one of them, fitted or not."""
     chosen, held = split_planets(challenge.planets("train"), validation_fraction, split_seed)
-    training = planet_set(chosen, fits, stars, labels)
-    validation = planet_set(held, fits, stars, labels, training)
+    training = planet_set(chosen, fits, stars, labels, curves=curves)
+    validation = planet_set(held, fits, stars, labels, training, curves)
     try:
         hidden = sorted(challenge.planets("test"))
     except DataMissingError:  # a data set may have no test split: then there is nothing to submit
         hidden = []
-    return training, validation, planet_set(hidden, fits, stars, None, training) if hidden else None
+    return training, validation, planet_set(hidden, fits, stars, None, training, curves) if hidden else None
 
 # %% ../../nbs/learning/31_datamodule.ipynb #planetorder
 class PlanetOrder(Sampler):

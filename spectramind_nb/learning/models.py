@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['PPM', 'GAUSSIAN_MEDIAN', 'gauss_hermite', 'smooth_terms', 'smooth_variances', 'principal_shapes', 'ridge',
-           'condition', 'raw_fit', 'baselines', 'calibration_factors', 'PosteriorModel']
+           'condition', 'calibration_factors', 'PosteriorModel']
 
 # %% ../../nbs/learning/32_models.ipynb #imports
 import math
 from collections.abc import Mapping
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import ConfigError, SchemaError
+from ..core.errors import SchemaError
 from .datamodule import FEATURES, PlanetSet, has_fit
-from .metrics import CHANNELS, WeightedGaussianNLL, ariel_score
+from .metrics import CHANNELS
 from .nuisances import learn_prior, with_prior
+from .planetmodel import PlanetModel
 from ..physics.fitting import NUISANCES
 
 # %% ../../nbs/learning/32_models.ipynb #gauss-hermite
@@ -129,31 +129,6 @@ def condition(
     variance = (weights[..., None] * (spread.square().sum(-2) + (means - mean[:, None]).square())).sum(1)
     return mean, variance, weights
 
-# %% ../../nbs/learning/32_models.ipynb #raw-fit
-def raw_fit(
-    depth: Tensor,  # (B, 283)
-    covariance: Tensor,  # (B, 283, 283)
-    naive_mean: Tensor,  # ()
-    naive_sigma: Tensor,  # ()
-) -> tuple[Tensor, Tensor]:  # mu, sigma (B, 283)
-    """The fit's own answer; the naive one for planets without a fit."""
-    fitted = has_fit(covariance)[:, None]
-    sigma = covariance.diagonal(dim1=1, dim2=2).sqrt()
-    return torch.where(fitted, depth, naive_mean), torch.where(fitted, sigma, naive_sigma)
-
-
-def baselines(
-    train: PlanetSet,
-    validation: PlanetSet,
-    edition_name: str = "2025",
-) -> dict[str, float]:  # {"mean": score, "fit": score}
-    """Official scores of the two answers that need no learning."""
-    mean, sigma = train.target.mean(), train.target.std(correction=0)
-    naive = (mean.expand_as(validation.target), sigma.expand_as(validation.target))
-    fit = raw_fit(validation.depth, validation.covariance, mean, sigma)
-    answers = {"mean": naive, "fit": fit}
-    return {name: ariel_score(*pair, validation.target, mean, sigma, edition_name) for name, pair in answers.items()}
-
 # %% ../../nbs/learning/32_models.ipynb #posteriormodel
 def calibration_factors(
     seen: Tensor,  # (3, 2) per instrument: planets, sum of their mean z^2, sum of their shares with |z| < 1
@@ -179,12 +154,8 @@ def _in_ppm(nuisance_covariance: Tensor) -> Tensor:
     return nuisance_covariance * unit
 
 
-class PosteriorModel(pl.LightningModule):
-    """Population prior times fit likelihood; answers with the posterior mean and standard deviation of every channel.
-
-    Any model of this layer keeps the same protocol: `prepare(train)` once before training fills buffers,
-    `forward(batch)` gives `(mu, sigma)`, both (B, 283) float64; `val/score` is logged beside `val/score_mean` and `val/score_fit`.
-    """
+class PosteriorModel(PlanetModel):
+    """Population prior times fit likelihood; answers with the posterior mean and standard deviation of every channel."""
 
     def __init__(
         self,
@@ -198,14 +169,11 @@ class PosteriorModel(pl.LightningModule):
         n_features: int = len(FEATURES),
         optimizer: Mapping | None = None,  # lr, weight_decay
     ):
-        super().__init__()
-        optimizer = {name: float(value) for name, value in (optimizer or {"lr": 0.01, "weight_decay": 0.01}).items()}
-        plain = dict(
+        super().__init__(
+            loss, optimizer or {"lr": 0.01, "weight_decay": 0.0}, n_features,
             components=int(components), smooth=int(smooth), amplitude_nodes=int(amplitude_nodes), folds=int(folds),
-            sigma_floor=float(sigma_floor), anchor=float(anchor), n_features=int(n_features), optimizer=optimizer,
+            sigma_floor=float(sigma_floor), anchor=float(anchor),
         )  # fmt: skip
-        self.save_hyperparameters(plain)
-        self.loss = loss if loss is not None else WeightedGaussianNLL()
         double = {"dtype": torch.float64}
         sizes = {
             "level": (1,), "offset": (1,), "components": (components,), "smooth": (1,), "length": (1,),
@@ -219,11 +187,7 @@ class PosteriorModel(pl.LightningModule):
             self.register_buffer(f"start_{name}", torch.zeros(size, **double))
         self.register_buffer("mean_shapes", torch.zeros(folds + 1, CHANNELS, **double))  # the last is from all planets
         self.register_buffer("shapes", torch.zeros(folds + 1, components, CHANNELS, **double))
-        self.register_buffer("feature_mean", torch.zeros(n_features, **double))
-        self.register_buffer("feature_scale", torch.ones(n_features, **double))
         self.register_buffer("expected_level", torch.zeros((), **double))  # ppm
-        self.register_buffer("naive_mean", torch.zeros((), **double))
-        self.register_buffer("naive_sigma", torch.zeros((), **double))
         self.register_buffer("planets", torch.zeros((), **double))  # seen in training
         self.register_buffer("calibration", torch.ones(2, **double))  # factors of sigma: FGS1, AIRS
         self.register_buffer("seen", torch.zeros(3, 2, **double))  # planets in this epoch, their z^2, how much of them within one sigma
@@ -235,7 +199,6 @@ class PosteriorModel(pl.LightningModule):
         systematic = torch.zeros(3, CHANNELS, **double)
         systematic[0, 0], systematic[1, 1:], systematic[2, 1:] = 1, 1, slope
         self.register_buffer("systematic_shapes", systematic, persistent=False)
-        self.validated: list[dict[str, Tensor]] = []
 
     def value(
         self,
@@ -252,17 +215,8 @@ class PosteriorModel(pl.LightningModule):
         train: PlanetSet,
     ) -> None:
         """Everything that has a closed form: naive pair, features, shapes, and a start for every trained number."""
-        if train.target is None or len(train) < 2:
-            raise SchemaError("the model needs at least two training planets with true spectra", where="prepare")
-        if train.features.shape[1] != self.hparams.n_features:
-            found, expected = train.features.shape[1], self.hparams.n_features
-            raise SchemaError(f"{found} features, expected {expected}", where="prepare")
+        super().prepare(train)
         self.planets.fill_(len(train))
-        self.naive_mean.copy_(train.target.mean())
-        self.naive_sigma.copy_(train.target.std(correction=0))
-        self.feature_mean.copy_(train.features.mean(0))
-        scale = train.features.std(0)
-        self.feature_scale.copy_(torch.where(scale > 1e-9, scale, torch.ones_like(scale)))
         self._start_population(train)
         self._start_nuisances(train)
         self._start_noise(train)
@@ -276,11 +230,11 @@ class PosteriorModel(pl.LightningModule):
         self.start_level.fill_(level.std().clamp(min=1.0).log())
         shapes = target - level[:, None]
         rms = shapes[:, 1:].square().mean(1).sqrt().clamp(min=1.0)
-        intercept, weights, residuals = ridge(self._standardised(train.features), rms.log())
+        intercept, weights, residuals = ridge(self.standardised(train.features), rms.log())
         self.start_amplitude.fill_(intercept)
         self.start_amplitude_features.copy_(weights)
         self.start_spread.fill_(residuals.std().clamp(0.05, 1.0).log())
-        shapes = shapes / self._amplitude(self._standardised(train.features))[:, None]
+        shapes = shapes / self._amplitude(self.standardised(train.features))[:, None]
 
         fold = self._fold(train.planet_id)
         left_over = torch.zeros_like(shapes)
@@ -307,7 +261,7 @@ class PosteriorModel(pl.LightningModule):
         deviation = (error.square() / train.covariance.diagonal(dim1=1, dim2=2)).mean(1)
         trusted = has_fit(train.covariance) & (deviation < 4)
         error, covariance = error[trusted] * PPM, train.covariance[trusted] * PPM**2
-        design = torch.stack([torch.ones(len(train), dtype=torch.float64), self._heat(self._standardised(train.features))], dim=1)
+        design = torch.stack([torch.ones(len(train), dtype=torch.float64), self._heat(self.standardised(train.features))], dim=1)
         law, width = learn_prior(
             error, covariance, train.nuisance[trusted], _in_ppm(train.nuisance_covariance[trusted]), design[trusted]
         )
@@ -322,7 +276,7 @@ class PosteriorModel(pl.LightningModule):
         if not fitted.any():
             return
         known = train[fitted]
-        depth, covariance = self._informed(known.tensors(), self._standardised(known.features))
+        depth, covariance = self._informed(known.tensors(), self.standardised(known.features))
         residual = depth - known.target * PPM
         depth = train.target[fitted, 1:].mean(1) * PPM
         slope = self.systematic_shapes[2, 1:]
@@ -362,10 +316,6 @@ class PosteriorModel(pl.LightningModule):
         mu, sigma = self._posterior(batch, fold)
         return mu, (sigma * _per_channel(self.calibration)).clamp(min=self.hparams.sigma_floor)
 
-    def _standardised(self, features: Tensor) -> Tensor:
-        """Features in units of their scatter, far ones held back."""
-        return ((features - self.feature_mean) / self.feature_scale).clamp(-4, 4)
-
     def _amplitude(self, x: Tensor) -> Tensor:  # (B, F) -> (B,) ppm
         """Expected rms of the shape, from star and planet."""
         return (self.value("amplitude") + x @ self.value("amplitude_features")).clamp(0, math.log(2000)).exp()
@@ -402,16 +352,9 @@ class PosteriorModel(pl.LightningModule):
         batch: Mapping[str, Tensor],
         fold: Tensor | None,  # (B,) whose shapes to leave out; None: shapes from all training planets
     ) -> tuple[Tensor, Tensor]:
-        if self.naive_sigma.dtype != torch.float64:
-            raise ConfigError(
-                "the posterior is computed in float64", where="trainer.precision",
-                remedy="Use 32-true, 64-true, 16-mixed or bf16-mixed",
-            )  # fmt: skip
-        if float(self.naive_sigma) <= 0:
-            remedy = "Call prepare(train) or load a checkpoint"
-            raise ConfigError("the model has not seen training planets yet", remedy=remedy)
+        self.check_ready()
         with torch.autocast(device_type=self.naive_mean.device.type, enabled=False):
-            x = self._standardised(batch["features"].double())
+            x = self.standardised(batch["features"].double())
             amplitude = self._amplitude(x)
             n = len(amplitude)
             fold = torch.full((n,), self.hparams.folds, device=x.device) if fold is None else fold
@@ -454,52 +397,21 @@ class PosteriorModel(pl.LightningModule):
         count = torch.ones_like(z)
         self.seen += torch.stack([torch.stack([v[:, 0].sum(), v[:, 1:].mean(1).sum()]) for v in (count, z.square(), inside)])
 
-    def on_train_epoch_end(self) -> None:
+    def _calibrate(self) -> None:
         """Scale sigma so that this epoch's errors, of spectra whose shapes were left out, are what it says."""
         seen = self.trainer.strategy.reduce(self.seen.clone(), reduce_op="sum")
-        self.calibration.copy_(calibration_factors(seen))
+        if seen.any():
+            self.calibration.copy_(calibration_factors(seen))
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self._calibrate()  # what is validated and kept is what will predict
+
+    def on_train_epoch_end(self) -> None:
+        self._calibrate()  # there may be no validation
         self.seen.zero_()
 
     def _distance(self) -> Tensor:
         """Squared distance from the closed-form start, in units of how far each kind of number may reasonably move."""
         scales = {name: 0.1 if name.endswith("_features") else 0.3 for name in self.deviation}
         return sum((self.deviation[name] / scale).square().sum() for name, scale in scales.items())
-
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        mu, sigma = self(batch)
-        fit_mu, fit_sigma = raw_fit(batch["depth"], batch["covariance"], self.naive_mean, self.naive_sigma)
-        answer = {"mu": mu, "sigma": sigma, "fit_mu": fit_mu, "fit_sigma": fit_sigma, "target": batch["target"]}
-        self.validated.append({name: tensor.detach().double() for name, tensor in answer.items()})
-
-    def on_validation_epoch_start(self) -> None:
-        self.validated = []
-
-    def on_validation_epoch_end(self) -> None:
-        """The score is no mean of batch scores once it is clipped: it is taken over all planets at once."""
-        if not self.validated:
-            return
-        all_of = {name: torch.cat([part[name] for part in self.validated]) for name in self.validated[0]}
-        self.validated = []
-        truth, naive = all_of["target"], (self.naive_mean, self.naive_sigma)
-        name = self.loss.edition_name
-        self.log("val/nll", self.loss(all_of["mu"], all_of["sigma"], truth, *naive), sync_dist=True)
-        scores = {
-            "val/score": (all_of["mu"], all_of["sigma"]),
-            "val/score_mean": (self.naive_mean.expand_as(truth), self.naive_sigma.expand_as(truth)),
-            "val/score_fit": (all_of["fit_mu"], all_of["fit_sigma"]),
-        }
-        for key, (mu, sigma) in scores.items():
-            score = ariel_score(mu, sigma, truth, *naive, name)
-            self.log(key, torch.tensor(score, device=truth.device), sync_dist=True, prog_bar=key == "val/score")
-
-    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        mu, sigma = self(batch)
-        return {"planet_id": batch["planet_id"], "mu": mu, "sigma": sigma}
-
-    def configure_optimizers(self) -> tuple[list, list]:
-        optimizer = torch.optim.AdamW(self.parameters(), **self.hparams.optimizer)
-        steps = self.trainer.estimated_stepping_batches
-        # small steps at the end: what the last epoch says of the error bars is true of the weights it ends with
-        rate = lambda step: 0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1.0)) if math.isfinite(steps) else 1.0
-        schedule = {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate), "interval": "step"}
-        return [optimizer], [schedule]

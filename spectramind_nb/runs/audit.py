@@ -267,14 +267,16 @@ def recorded(
     run_id: str | None = None,
     logs: Path | None = None,  # the folder of runs; None: as the overrides say, or that of the workspace
     debug_log: Path | None = None,  # v50_debug_log.md
+    apart: bool = False,  # a record of its own even within another invocation
     **fields: Any,  # whatever is known at the start
 ) -> Iterator[Record]:
     """Record one invocation from start to end, failed ones too; an error goes on to the caller.
 
     The wall is an ending and not an error: it is said, and what follows goes on with a run that can be resumed. A process that
-    another one leads records nothing. Within an invocation that is being recorded, this is that record: one invocation, one record.
+    another one leads records nothing. Within an invocation that is being recorded, this is that record: one invocation, one record,
+    unless it is a run that the invocation needs first and that stands by itself.
     """
-    if (outer := _OPEN.get()) is not None:
+    if (outer := _OPEN.get()) is not None and not apart:
         yield outer
         return
     usual = places(overrides)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESUMABLE', 'trusted_class', 'check_targets', 'build', 'Run', 'trainer_arguments', 'bare_trainer', 'numerics_guard',
            'Top', 'Branched', 'Lines', 'quiet_lightning', 'Destination', 'readable_checkpoint', 'destination', 'train',
-           'train_composed', 'train_again', 'evaluate', 'predict']
+           'train_composed', 'first_run', 'pretrained', 'inherit', 'train_again', 'evaluate', 'predict']
 
 # %% ../../nbs/runs/43_runtime.ipynb #imports
 import contextlib
@@ -36,15 +36,17 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from ..core import profiles
-from ..core.configuration import adjusted, compose, config_hash, differences, science_hash
+from ..core.configuration import adjusted, compose, config_hash, differences, science_hash, validate
 from ..core.environment import Place, is_terminal, place, process_start, workspace
 from spectramind_nb.core.errors import (
     ConfigError, DamagedFileError, DataMissingError, PreflightError, SchemaError, SpectraMindError, WallReached, did_you_mean,
 )
 from ..core.schema import duration_s, size_bytes
 from ..core.storage import file_digest
+from ..learning.curves import Bins
 from ..learning.datamodule import PlanetDataset, PlanetSet, VisitDataModule, planet_set, whole
 from ..learning.metrics import ariel_score
+from ..learning.planetmodel import PlanetModel
 from ..observations.challenge import Challenge
 from . import audit, submission
 from spectramind_nb.runs.devices import (
@@ -60,8 +62,8 @@ from spectramind_nb.runs.launch import (
 )
 from .provenance import environment, run_hash, without_secrets
 from spectramind_nb.runs.stages import (
-    Filled, check_disk, data_manifest, data_module, data_root, fill_split, naive_statistics, open_data, prepare_process,
-    restored_process, splits_of,
+    Filled, bins_of, check_disk, curves_of, data_manifest, data_module, data_root, fill_split, naive_statistics, open_data,
+    prepare_process, restored_process, splits_of,
 )
 
 # %% ../../nbs/runs/43_runtime.ipynb #trusted-class
@@ -291,9 +293,11 @@ def numerics_guard(
     guards: DictConfig,  # trainer.guards
     metrics: Sequence[str] = (),  # what a validation must report
     channels: int = submission.N_CHANNELS,
+    bins: Bins | None = None,  # of the light curves, for models that look at them
 ) -> NumericsGuard:
     """The guard for batches and models of this product."""
     shapes = {"planet_id": (), "depth": (channels,), "covariance": (channels, channels), "target": (channels,)}
+    shapes |= {} if bins is None else {"curves": bins.shape}
     return NumericsGuard(
         shapes, {"mu": (channels,), "sigma": (channels,)}, batches=guards.batches, outputs_guarded=guards.outputs,
         loss=guards.loss, gradients=guards.gradients, weights=guards.weights, metrics=metrics,
@@ -384,6 +388,11 @@ def destination(
 
     Raises `ConfigError` or `DataMissingError` when the run named by `resume` cannot be continued.
     """
+    return _unfinished(config, resume) or _named_directory(config)
+
+
+def _unfinished(config: DictConfig, resume: str | Path | Run) -> Destination | None:
+    """A run to continue, if there is one."""
     logs, digest = Path(config.paths.logs), config_hash(config)
     if resume not in ("auto", "never"):
         return _continue(Run.open(resume), config)
@@ -393,7 +402,7 @@ def destination(
             same = record.get("config_hash") == digest and config.run_id in (None, path.parent.name)
             if same and record.get("outcome") in RESUMABLE and last.is_file() and readable_checkpoint(last):
                 return Destination(path.parent, record["attempt"] + 1, last)
-    return _named_directory(config)
+    return None
 
 
 def _named_directory(config: DictConfig, checkpoint: Path | None = None) -> Destination:
@@ -456,14 +465,94 @@ def train_composed(
 ) -> Run:
     """The run that a configuration describes, led or joined by this process; see `train`."""
     here = place()
+    if config.get("pretrain") is not None:
+        _refuse_first_run(here, fork)
     if not here.leads:
         return _follow(config, here)
     audit.settle(Path(config.paths.logs), Path(config.paths.debug_log))
     if fork is None:
-        return _execute(config, destination(config, resume), record)
+        target, begins = _unfinished(config, resume), {}
+        if target is None:
+            begins = {} if config.get("pretrain") is None else _begins_with(pretrained(config, record))
+        return _execute(config, target or _named_directory(config), record, **begins)
     parent = Run.open(fork)
     snapshot = _snapshot(parent, config.trainer.max_epochs)
     return _execute(config, _named_directory(config, snapshot), record, parent=parent.id, snapshot=snapshot.name)
+
+
+def _refuse_first_run(here: Place, fork: str | Path | Run | None) -> None:
+    """Raise where a run cannot begin with another one."""
+    if fork is not None:
+        raise ConfigError("a branch starts from its snapshot and not from a pre-training", "pretrain", "Add pretrain=none")
+    if here.starter in ("torchrun", "slurm"):
+        what, remedy = f"processes that {here.starter} started can't do two runs", "Use trainer=multi_gpu, or pretrain=none"
+        raise PreflightError(what, "pretrain", remedy)
+
+
+def first_run(
+    config: DictConfig,  # with `pretrain`
+) -> DictConfig:
+    """The configuration of the pre-training: the same model, loss and profile on planets that are simulated for it."""
+    plain = OmegaConf.to_container(config)
+    wanted = plain["pretrain"]
+    simulate = {name: wanted[name] for name in ("train", "short", "level", "seed")}
+    plain["data"] |= {"name": "synthetic", "root": None, "simulate": {**simulate, "test": 0}}
+    if wanted["max_epochs"] is not None:
+        plain["trainer"]["max_epochs"] = wanted["max_epochs"]
+    if wanted["lr"] is not None:
+        plain["model"]["optimizer"]["lr"] = wanted["lr"]
+    plain["launch"]["choices"] |= {"data": "synthetic", "pretrain": "none"}
+    first = OmegaConf.create({**plain, "pretrain": None, "run_id": None})
+    validate(first)
+    OmegaConf.set_readonly(first, True)
+    return first
+
+
+def pretrained(
+    config: DictConfig,  # with `pretrain`
+    record: audit.Record,  # of this invocation; the pre-training gets one of its own
+) -> Run:
+    """The finished pre-training that a run starts from: one with this configuration and this code if there is one, or a new one.
+
+    Raises `WallReached` when the time was up before it was finished; the same command goes on with it.
+    """
+    first, logs = first_run(config), Path(config.paths.logs)
+    wanted = {"outcome": "finished", "config_hash": config_hash(first), "code": record.fields["code"]}
+    for path in sorted(logs.glob("*/audit.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        known = audit.load(path)
+        if wanted.items() <= known.items() and (path.parent / "checkpoints" / "best.ckpt").is_file():
+            print(f"note: pre-training was done by run {path.parent.name}", file=sys.stderr)
+            return Run(path.parent)
+    words, places = list(first.launch.overrides), {"logs": logs.absolute(), "debug_log": Path(config.paths.debug_log).absolute()}
+    with audit.recorded("train", words, apart=True, **places) as own:
+        _execute(first, destination(first), own)
+    run = Run(own.folder)
+    if run.outcome == "wall":
+        raise WallReached(f"the time was up in the pre-training, run {run.id}. Run the same command again to go on")
+    return run
+
+
+def _begins_with(run: Run) -> dict[str, Any]:
+    """What the record says about the weights that a run starts from."""
+    weights = weights_digest(_state(run.weights))
+    return {"parent": run.id, "pretrained": {"run": run.id, "checkpoint": str(run.weights.absolute()), "weights": weights}}
+
+
+def inherit(
+    model: pl.LightningModule,  # prepared by its own planets
+    known: Mapping[str, str],  # checkpoint, and digest of the weights in it
+) -> None:
+    """Give a model the weights of a pre-training; the naive pair stays that of its own planets.
+
+    Raises `DataMissingError` when they are gone, `DamagedFileError` when they are not those on record.
+    """
+    path = Path(known["checkpoint"])
+    if not path.is_file():
+        raise DataMissingError("the weights of the pre-training are gone", path, "Start again with --resume never")
+    state, own = _state(path), model.state_dict()
+    if weights_digest(state) != known["weights"]:
+        raise DamagedFileError("the weights of the pre-training are not those on record", path, "Start again with --resume never")
+    model.load_state_dict({**state, **{name: own[name] for name in getattr(model, "own", PlanetModel.own)}})
 
 
 def _snapshot(run: Run, max_epochs: int | None) -> Path:
@@ -488,7 +577,13 @@ def train_again(
     record: audit.Record,  # of this invocation; it becomes that of the repetition
 ) -> Run:
     """The same configuration once more, from the start, in a directory of its own."""
-    return _execute(config, _new_directory(Path(config.paths.logs), f"{original.id}-replay"), record, parent=original.id)
+    known, begins = original.record.get("pretrained"), {}
+    if known is not None:
+        path = Path(known["checkpoint"])  # the folder of runs may have moved since
+        here = original.dir.parent / known["run"] / "checkpoints" / path.name
+        begins = {"pretrained": {**known, "checkpoint": str(path if path.is_file() else here)}}
+    target = _new_directory(Path(config.paths.logs), f"{original.id}-replay")
+    return _execute(config, target, record, parent=original.id, **begins)
 
 
 def _execute(config: DictConfig, target: Destination, record: audit.Record, **fields: Any) -> Run:
@@ -499,7 +594,7 @@ def _execute(config: DictConfig, target: Destination, record: audit.Record, **fi
     for note in _profile_notes(profile):
         print(f"note: {note}", file=sys.stderr)
     before = audit.load(target.dir / "audit.json")
-    inherited = {name: before[name] for name in ("parent", "snapshot", "data") if before.get(name)}
+    inherited = {name: before[name] for name in ("parent", "snapshot", "pretrained", "data") if before.get(name)}
     record.adopt(
         target.dir, logs, debug_log, attempt=target.attempt, overrides=without_secrets(config.launch.overrides),
         choices=OmegaConf.to_container(config.launch.choices), config=OmegaConf.to_container(config), config_hash=config_hash(config),
@@ -654,6 +749,8 @@ class _Training:
         pl.seed_everything(self.config.seed, workers=True, verbose=False)
         model = build(self.config.model, loss=build(self.config.loss))
         model.prepare(train)
+        if "pretrained" in self.record.fields:
+            inherit(model, self.record.fields["pretrained"])
         self.record.update(weights={"initial": weights_digest(model.state_dict()), "final": None, "best": None})
         return model
 
@@ -689,7 +786,7 @@ class _Training:
         known = self.record.fields
         shared = {"data": {"manifest_root": known["data"]["manifest_root"]}, "environment": {}}
         shared |= {name: known[name] for name in ("config_hash", "code")}
-        shared |= {name: known[name] for name in ("snapshot",) if name in known}
+        shared |= {name: known[name] for name in ("snapshot", "pretrained") if name in known}
         Order(self.dir, known["config_hash"], self.target.attempt, self.target.checkpoint, asdict(self.devices), shared).write()
         started_by_us = self.here.starter == "alone"
         if not started_by_us:
@@ -744,7 +841,8 @@ class _Training:
     def _callbacks(self, profile: DictConfig, state: Path, diary: Diary) -> list[Callback]:
         keep, rolling = profile.checkpoint, self._checkpoint("last") if profile.enable_checkpointing else None
         watched = [keep.monitor] * profile.enable_checkpointing + [profile.early_stop.monitor] * profile.early_stop.enabled
-        callbacks: list[Callback] = [StepSeed(self.config.seed), numerics_guard(profile.guards, watched), diary]
+        guard = numerics_guard(profile.guards, watched, bins=bins_of(self.config.model))
+        callbacks: list[Callback] = [StepSeed(self.config.seed), guard, diary]
         if "snapshot" in self.record.fields:
             callbacks.append(Branched())
         if self.devices.world_size > 1:
@@ -784,7 +882,7 @@ class _Training:
     def predict(self, model: pl.LightningModule, challenge: Challenge) -> None:
         """Replace the submission by the model's predictions."""
         if "test" in self.fits:
-            table = _predicted(model, _planets(model, challenge, self.fits["test"]), self.config)
+            table = _predicted(model, _planets(model, challenge, self.fits["test"], self.config), self.config)
             _write_submission(self.dir / "submission.csv", table)
             self.log("submission", planets=len(table))
 
@@ -862,7 +960,7 @@ def predict(
         if out is not None and not Path(out).exists():
             naive = float(model.naive_mean), float(model.naive_sigma)
             submission.write_baseline(out, challenge.planets(split), *naive)
-        table = _predicted(model, _planets(model, challenge, fill_split(config, challenge, split, "fit")), config)
+        table = _predicted(model, _planets(model, challenge, fill_split(config, challenge, split, "fit"), config), config)
         if out is not None:
             _write_submission(Path(out), table)
             record.update(output={"path": str(out), "sha256": file_digest(out)})
@@ -921,15 +1019,15 @@ def _state(checkpoint: Path) -> dict[str, torch.Tensor]:
         raise DamagedFileError("the checkpoint cannot be read as plain tensors", checkpoint, "Use another checkpoint") from error
 
 
-def _planets(model: pl.LightningModule, challenge: Challenge, filled: Filled) -> PlanetSet:
+def _planets(model: pl.LightningModule, challenge: Challenge, filled: Filled, config: DictConfig) -> PlanetSet:
     """All planets of a split, those without a fit too; unknown features become what the model knows as typical."""
-    typical = SimpleNamespace(features=model.feature_mean[None].cpu())
-    return planet_set(challenge.planets(filled.split), filled.done, challenge.stars(filled.split), training=typical)
+    typical, curves = SimpleNamespace(features=model.feature_mean[None].cpu()), curves_of(config, challenge, filled)
+    return planet_set(challenge.planets(filled.split), filled.done, challenge.stars(filled.split), None, typical, curves)
 
 
 def _validated(model: pl.LightningModule, data: VisitDataModule, config: DictConfig) -> dict[str, float]:
     """Metrics on the validation planets."""
-    trainer = bare_trainer(config.trainer, [StepSeed(config.seed), numerics_guard(config.trainer.guards)])
+    trainer = bare_trainer(config.trainer, [StepSeed(config.seed), numerics_guard(config.trainer.guards, bins=bins_of(config.model))])
     found = trainer.validate(model, data.val_dataloader(), verbose=False)
     return {name: float(value) for name, value in sorted(found[0].items())} if found else {}
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['prepare_process', 'restored_process', 'check_disk', 'data_root', 'open_data', 'splits_of', 'naive_statistics',
-           'data_manifest', 'Filled', 'fill_split', 'fill_stores', 'calibrate', 'fit', 'data_module']
+           'data_manifest', 'Filled', 'fill_split', 'fill_stores', 'calibrate', 'fit', 'bins_of', 'curves_of',
+           'data_module']
 
 # %% ../../nbs/runs/42a_stages.ipynb #imports
 import contextlib
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hydra.utils
 import numpy as np
 import pandas as pd
 import torch
@@ -24,6 +26,7 @@ from ..core.environment import competition_root, pin_threads
 from ..core.errors import PreflightError
 from ..core.schema import size_bytes
 from ..core.storage import digest
+from ..learning.curves import Bins, standard_curves
 from ..learning.datamodule import VisitDataModule, planet_sets
 from ..observations import lightcurves
 from ..observations.challenge import Challenge, Visit
@@ -192,6 +195,27 @@ def fit(
     return list(fill_stores("fit", overrides, **groups))
 
 # %% ../../nbs/runs/42a_stages.ipynb #data-module
+def bins_of(
+    model: DictConfig,  # the `model` group
+) -> Bins | None:
+    """How finely a model wants to see light curves; None when fits are enough for it."""
+    asks = "curves" in getattr(hydra.utils.get_object(model._target_), "needs", ())
+    return Bins(model.time_bins, model.wavelength_bins) if asks else None
+
+
+def curves_of(
+    config: DictConfig,  # the whole configuration of a run
+    challenge: Challenge,
+    filled: Filled,  # the fits of a split
+) -> dict[int, np.ndarray] | None:
+    """Standard curves of the planets of a split, if the model of the run wants them."""
+    bins = bins_of(config.model)
+    if bins is None:
+        return None
+    plain, cache = OmegaConf.to_container(config.fit), Path(config.paths.cache)
+    return standard_curves(challenge, filled.split, filled.done, config.detector, plain, bins, cache, config.data.workers)
+
+
 def data_module(
     config: DictConfig,  # the whole configuration of a run
     challenge: Challenge,
@@ -200,8 +224,11 @@ def data_module(
     """Training, validation and test planets of a run."""
     known = {visit: result for filled in fits.values() for visit, result in filled.done.items()}
     stars = pd.concat([challenge.stars(split) for split in fits])
+    curves = None if bins_of(config.model) is None else {}
+    for filled in fits.values() if curves is not None else ():
+        curves |= curves_of(config, challenge, filled)
     train, val, test = planet_sets(
-        challenge, known, challenge.labels(), stars, config.data.validation_fraction, config.data.split_seed
+        challenge, known, challenge.labels(), stars, config.data.validation_fraction, config.data.split_seed, curves
     )
     return VisitDataModule(
         train, val, test, batch_size=config.data.batch_size, seed=config.seed,
