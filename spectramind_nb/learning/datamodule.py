@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..core.errors import DataMissingError, ConfigError, NonFiniteError, SchemaError
 from .curves import PLANES
 from .metrics import CHANNELS
-from ..physics.fitting import VisitFit, combine_visits
+from ..physics.fitting import NUISANCES, VisitFit, combine_visits
 
 # %% ../../nbs/learning/31_datamodule.ipynb #planetset
 UNKNOWN_VARIANCE = 1.0  # (Rp/Rs)^4, marks a planet without a fit
@@ -37,12 +37,16 @@ class PlanetSet:
     covariance: Tensor  # (N, 283, 283) float64
     features: Tensor  # (N, F) float64, see FEATURES
     target: Tensor | None = None  # (N, 283) float64, true (Rp/Rs)^2
+    nuisance: Tensor | None = None  # (N, 8) float64, star and orbit from the fit, see physics.fitting.NUISANCES
+    nuisance_covariance: Tensor | None = None  # (N, 8, 291) float64, with the depths, then among themselves
     curves: Tensor | None = None  # (N, 3, 1 + wavelength, time) float32, see learning.curves; for models that ask for them
 
     def __post_init__(self):
         n = len(self.planet_id)
         spectra = (n, CHANNELS)
-        shapes = {"planet_id": (n,), "depth": spectra, "covariance": (*spectra, CHANNELS), "target": spectra}
+        q = len(NUISANCES)
+        shapes = {"planet_id": (n,), "depth": spectra, "covariance": (*spectra, CHANNELS), "target": spectra,
+                  "nuisance": (n, q), "nuisance_covariance": (n, q, CHANNELS + q)}
         shapes["features"] = (n, self.features.shape[-1])
         if self.curves is not None:
             shapes["curves"] = (n, len(PLANES), *(self.curves.shape[-2:] if self.curves.ndim == 4 else ("1 + wavelength", "time")))
@@ -152,11 +156,15 @@ def planet_set(
     depth = torch.zeros(len(planets), CHANNELS, dtype=torch.float64)
     covariance = UNKNOWN_VARIANCE * torch.eye(CHANNELS, dtype=torch.float64).repeat(len(planets), 1, 1)
     features = torch.empty(len(planets), len(FEATURES), dtype=torch.float64)
+    nuisance = torch.zeros(len(planets), len(NUISANCES), dtype=torch.float64)
+    prior = torch.cat([torch.zeros(len(NUISANCES), CHANNELS), torch.eye(len(NUISANCES))], dim=1).double()
+    nuisance_covariance = prior.repeat(len(planets), 1, 1)
     for row, planet in enumerate(planets):
         found = sorted(visits.get(int(planet), []), key=lambda fit: fit.visit)
         fit = combine_visits(found) if len(found) > 1 else next(iter(found), None)
         if fit is not None:
             depth[row], covariance[row] = _tensor(fit.depth), _tensor(fit.covariance)
+            nuisance[row], nuisance_covariance[row] = _tensor(fit.nuisance), _tensor(fit.nuisance_covariance)
         star = stars.loc[planet].to_dict() if planet in stars.index else {}
         features[row] = torch.tensor(describe(fit, star), dtype=torch.float64)
     reference = features if training is None else training.features
@@ -165,6 +173,8 @@ def planet_set(
         depth=depth,
         covariance=covariance,
         features=fill_missing(features, reference),
+        nuisance=nuisance,
+        nuisance_covariance=nuisance_covariance,
         target=None if labels is None else _targets(planets, labels),
         curves=None if curves is None else _curves(planets, curves),
     )

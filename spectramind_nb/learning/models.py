@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PPM', 'GAUSSIAN_MEDIAN', 'gauss_hermite', 'smooth_terms', 'smooth_variances', 'principal_shapes', 'ridge',
-           'condition', 'raw_fit', 'baselines', 'PosteriorModel']
+           'condition', 'raw_fit', 'baselines', 'calibration_factors', 'PosteriorModel']
 
 # %% ../../nbs/learning/32_models.ipynb #imports
 import math
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from ..core.errors import ConfigError, SchemaError
 from .datamodule import FEATURES, PlanetSet, has_fit
 from .metrics import CHANNELS, WeightedGaussianNLL, ariel_score
+from .nuisances import learn_prior, with_prior
+from ..physics.fitting import NUISANCES
 
 # %% ../../nbs/learning/32_models.ipynb #gauss-hermite
 PPM = 1e6
@@ -153,6 +155,30 @@ def baselines(
     return {name: ariel_score(*pair, validation.target, mean, sigma, edition_name) for name, pair in answers.items()}
 
 # %% ../../nbs/learning/32_models.ipynb #posteriormodel
+def calibration_factors(
+    seen: Tensor,  # (3, 2) per instrument: planets, sum of their mean z^2, sum of their shares with |z| < 1
+    caution: float = 20.0,  # planets that would have been just as stated, so that few planets do not decide
+) -> Tensor:  # (2,) by which sigma should be multiplied
+    """Temperature of the error bars: between what makes the rms of z one and what makes the 68 % interval hold 68 %."""
+    within = 0.6826894921370859
+    count, square, inside = seen + caution * seen.new_tensor([1.0, 1.0, within])[:, None] * (seen[0] > 0)
+    count = count.clamp(min=1)
+    reach = math.sqrt(2) * torch.erfinv((inside / count).clamp(0.05, 0.995))  # |z| < 1 happened as often as |z| < reach should
+    return torch.where(seen[0] > 0, ((square / count).sqrt() / reach).sqrt(), torch.ones_like(square)).clamp(0.5, 2.0)
+
+
+def _per_channel(pair: Tensor) -> Tensor:  # (2,) -> (283,)
+    """A value for each instrument as one for each channel."""
+    return torch.cat([pair[:1], pair[1:].expand(CHANNELS - 1)])
+
+
+def _in_ppm(nuisance_covariance: Tensor) -> Tensor:
+    """Covariances of nuisances, those with depths in ppm."""
+    unit = nuisance_covariance.new_ones(nuisance_covariance.shape[-1])
+    unit[:CHANNELS] = PPM
+    return nuisance_covariance * unit
+
+
 class PosteriorModel(pl.LightningModule):
     """Population prior times fit likelihood; answers with the posterior mean and standard deviation of every channel.
 
@@ -185,6 +211,7 @@ class PosteriorModel(pl.LightningModule):
             "level": (1,), "offset": (1,), "components": (components,), "smooth": (1,), "length": (1,),
             "unresolved": (2,), "amplitude": (1,), "amplitude_features": (n_features,), "spread": (1,),
             "inflation": (2,), "inflation_features": (2, n_features), "systematic": (3,), "temperature": (2,),
+            "nuisance": (len(NUISANCES),), "nuisance_heat": (len(NUISANCES),), "nuisance_width": (len(NUISANCES),),
         }  # fmt: skip
         self.deviation = nn.ParameterDict()
         for name, size in sizes.items():
@@ -198,6 +225,8 @@ class PosteriorModel(pl.LightningModule):
         self.register_buffer("naive_mean", torch.zeros((), **double))
         self.register_buffer("naive_sigma", torch.zeros((), **double))
         self.register_buffer("planets", torch.zeros((), **double))  # seen in training
+        self.register_buffer("calibration", torch.ones(2, **double))  # factors of sigma: FGS1, AIRS
+        self.register_buffer("seen", torch.zeros(3, 2, **double))  # planets in this epoch, their z^2, how much of them within one sigma
         self.register_buffer("terms", smooth_terms(smooth), persistent=False)
         nodes, weights = gauss_hermite(amplitude_nodes)
         self.register_buffer("nodes", nodes, persistent=False)
@@ -235,6 +264,7 @@ class PosteriorModel(pl.LightningModule):
         scale = train.features.std(0)
         self.feature_scale.copy_(torch.where(scale > 1e-9, scale, torch.ones_like(scale)))
         self._start_population(train)
+        self._start_nuisances(train)
         self._start_noise(train)
         self._start_temperature(train)
 
@@ -269,14 +299,31 @@ class PosteriorModel(pl.LightningModule):
         self.start_offset.fill_(left_over[:, 0].square().mean().sqrt().clamp(min=1e-3).log())
         self.start_unresolved.copy_(torch.stack([rough.square().mean().sqrt()] * 2).clamp(min=1e-3).log())
 
+    def _start_nuisances(self, train: PlanetSet) -> None:
+        """What the limb darkening and the orbits of the training planets have in common."""
+        if train.nuisance is None:
+            return
+        error = train.depth - train.target
+        deviation = (error.square() / train.covariance.diagonal(dim1=1, dim2=2)).mean(1)
+        trusted = has_fit(train.covariance) & (deviation < 4)
+        error, covariance = error[trusted] * PPM, train.covariance[trusted] * PPM**2
+        design = torch.stack([torch.ones(len(train), dtype=torch.float64), self._heat(self._standardised(train.features))], dim=1)
+        law, width = learn_prior(
+            error, covariance, train.nuisance[trusted], _in_ppm(train.nuisance_covariance[trusted]), design[trusted]
+        )
+        self.start_nuisance.copy_(law[0])
+        self.start_nuisance_heat.copy_(law[1])
+        self.start_nuisance_width.copy_(width.log())
+
     def _start_noise(self, train: PlanetSet) -> None:
         """How far the fit's errors exceed what it says, from medians, which a few bad fits can't move."""
         self.start_systematic.fill_(math.log(1e-4))
         fitted = has_fit(train.covariance)
         if not fitted.any():
             return
-        residual = (train.depth - train.target)[fitted] * PPM
-        covariance = train.covariance[fitted] * PPM**2
+        known = train[fitted]
+        depth, covariance = self._informed(known.tensors(), self._standardised(known.features))
+        residual = depth - known.target * PPM
         depth = train.target[fitted, 1:].mean(1) * PPM
         slope = self.systematic_shapes[2, 1:]
         readers = torch.zeros(3, CHANNELS, dtype=torch.float64)
@@ -311,8 +358,9 @@ class PosteriorModel(pl.LightningModule):
         batch: Mapping[str, Tensor],  # depth (B, 283), covariance (B, 283, 283), features (B, F)
         fold: Tensor | None = None,  # (B,) in training: leave out the shapes that each planet helped to make
     ) -> tuple[Tensor, Tensor]:  # mu, sigma: (B, 283) float64, (Rp/Rs)^2
-        """Posterior mean and standard deviation of the spectrum."""
-        return self._posterior(batch, fold)
+        """Posterior mean and calibrated standard deviation of the spectrum."""
+        mu, sigma = self._posterior(batch, fold)
+        return mu, (sigma * _per_channel(self.calibration)).clamp(min=self.hparams.sigma_floor)
 
     def _standardised(self, features: Tensor) -> Tensor:
         """Features in units of their scatter, far ones held back."""
@@ -326,12 +374,26 @@ class PosteriorModel(pl.LightningModule):
         """Which fold a planet is in."""
         return planet_id % self.hparams.folds
 
-    def _noise(self, batch: Mapping[str, Tensor], x: Tensor) -> Tensor:  # (B, 283, 283) ppm^2
+    def _heat(self, x: Tensor) -> Tensor:  # (B,)
+        """The star's temperature among the standardised features."""
+        return x[:, FEATURES.index("log_Ts")]
+
+    def _informed(self, batch: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:  # (B, 283) ppm, (B, 283, 283) ppm^2
+        """The fit's depths and covariance, had it known what the training stars and orbits have in common."""
+        if "nuisance" not in batch:
+            return batch["depth"].double() * PPM, batch["covariance"].double() * PPM**2
+        expected = self.value("nuisance") + self._heat(x)[:, None] * self.value("nuisance_heat")
+        return with_prior(
+            batch["depth"].double() * PPM, batch["covariance"].double() * PPM**2, batch["nuisance"].double(),
+            _in_ppm(batch["nuisance_covariance"].double()), expected, self.value("nuisance_width").exp(),
+        )
+
+    def _noise(self, depth: Tensor, covariance: Tensor, x: Tensor) -> Tensor:  # (B, 283, 283) ppm^2
         """The fit's covariance, scaled per instrument, plus errors proportional to the depth."""
         log_scale = (self.value("inflation") + x @ self.value("inflation_features").T).clamp(-2, 3)
         scale = torch.cat([log_scale[:, :1], log_scale[:, 1:].expand(-1, CHANNELS - 1)], dim=1).exp()
-        covariance = batch["covariance"].double() * PPM**2 * scale[:, :, None] * scale[:, None, :]
-        level = batch["depth"].double()[:, 1:].mean(1).clamp(min=0) * PPM
+        covariance = covariance * scale[:, :, None] * scale[:, None, :]
+        level = depth[:, 1:].mean(1).clamp(min=0)
         relative = self.value("systematic").exp()[:, None] * self.systematic_shapes
         return covariance + level.square()[:, None, None] * (relative.T @ relative)
 
@@ -354,8 +416,9 @@ class PosteriorModel(pl.LightningModule):
             n = len(amplitude)
             fold = torch.full((n,), self.hparams.folds, device=x.device) if fold is None else fold
             unresolved = self.value("unresolved").exp()
-            unresolved = amplitude[:, None] * torch.cat([unresolved[:1], unresolved[1:].expand(CHANNELS - 1)])
-            noise = self._noise(batch, x) + torch.diag_embed(unresolved.square())
+            unresolved = amplitude[:, None] * _per_channel(unresolved)
+            depth, covariance = self._informed(batch, x)
+            noise = self._noise(depth, covariance, x) + torch.diag_embed(unresolved.square())
 
             ones = torch.ones(n, 1, CHANNELS, dtype=x.dtype, device=x.device)
             fgs1 = self.systematic_shapes[:1].expand(n, 1, CHANNELS)
@@ -367,23 +430,35 @@ class PosteriorModel(pl.LightningModule):
             level = self.value("level").exp().expand(n, len(self.nodes))[..., None]
             deviations = torch.cat([level, at_node[..., None] * of_shape], dim=-1)
 
-            residual = batch["depth"].double() * PPM - self.expected_level
+            residual = depth - self.expected_level
             mean, variance, _ = condition(
                 residual, noise, basis, deviations, self.mean_shapes[fold], at_node, self.log_node_weights
             )
-            temperature = self.value("temperature").exp()
-            temperature = torch.cat([temperature[:1], temperature[1:].expand(CHANNELS - 1)])
             mu = (self.expected_level + mean) / PPM
-            sigma = (variance + unresolved.square()).sqrt() * temperature / PPM
+            sigma = (variance + unresolved.square()).sqrt() * _per_channel(self.value("temperature").exp()) / PPM
             return mu.clamp(min=0), sigma.clamp(min=self.hparams.sigma_floor)
 
     # -- Lightning ----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        mu, sigma = self(batch, self._fold(batch["planet_id"]))
+        mu, sigma = self._posterior(batch, self._fold(batch["planet_id"]))
+        self._look_at((batch["target"].double() - mu.detach()) / sigma.detach())
         loss = self.loss(mu, sigma, batch["target"].double(), self.naive_mean, self.naive_sigma)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(mu), sync_dist=True)
         return loss + self.hparams.anchor / self.planets * self._distance()
+
+    @torch.no_grad()
+    def _look_at(self, z: Tensor) -> None:
+        """Count how far a batch's errors are from what was said of them."""
+        inside = (z.abs() < 1).double()
+        count = torch.ones_like(z)
+        self.seen += torch.stack([torch.stack([v[:, 0].sum(), v[:, 1:].mean(1).sum()]) for v in (count, z.square(), inside)])
+
+    def on_train_epoch_end(self) -> None:
+        """Scale sigma so that this epoch's errors, of spectra whose shapes were left out, are what it says."""
+        seen = self.trainer.strategy.reduce(self.seen.clone(), reduce_op="sum")
+        self.calibration.copy_(calibration_factors(seen))
+        self.seen.zero_()
 
     def _distance(self) -> Tensor:
         """Squared distance from the closed-form start, in units of how far each kind of number may reasonably move."""
@@ -421,5 +496,10 @@ class PosteriorModel(pl.LightningModule):
         mu, sigma = self(batch)
         return {"planet_id": batch["planet_id"], "mu": mu, "sigma": sigma}
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), **self.hparams.optimizer)
+    def configure_optimizers(self) -> tuple[list, list]:
+        optimizer = torch.optim.AdamW(self.parameters(), **self.hparams.optimizer)
+        steps = self.trainer.estimated_stepping_batches
+        # small steps at the end: what the last epoch says of the error bars is true of the weights it ends with
+        rate = lambda step: 0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1.0)) if math.isfinite(steps) else 1.0
+        schedule = {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate), "interval": "step"}
+        return [optimizer], [schedule]

@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class LightCurves:
     time_h: dict[str, np.ndarray]  # (T,) mid-times of the bins, hours
     wavelengths_um: np.ndarray  # (283,) FGS1 first
     diagnostics: dict[str, float]  # what the extraction met: bad pixels, jitter, noise relative to photons
+    pointing: dict[str, np.ndarray] = field(default_factory=dict)  # (T, 5) means of y, x, y^2, x^2, yx, shifts in px, if measured
 
     def white(self, instrument: str) -> np.ndarray:  # (T,) mean 1
         """The instrument's light over all its channels."""
@@ -95,7 +96,6 @@ class LightCurves:
             flux, noise = flux.sum(axis=1), np.sqrt((noise**2).sum(axis=1))
         return float(np.median(noise) * excess_noise(flux[None], noise[None])[0] / flux.mean() * 1e6)
 
-
 # %% ../../nbs/observations/12_lightcurves.ipynb #extract-visit
 def extract_visit(
     root: Path | str | Challenge,  # the competition's folder
@@ -116,12 +116,16 @@ def extract_visit(
     with ThreadPoolExecutor(min(threads, 2)) as pool:  # what one instrument does alone, the other fills with work
         running = {"FGS1": pool.submit(extract_fgs1, *arguments), "AIRS-CH0": pool.submit(extract_airs, *arguments)}
         results = {name: future.result() for name, future in running.items()}
-    time_h, flux, noise = ({name: result[k] for name, result in results.items()} for k in range(3))
-    diagnostics = {f"{name}/{what}": value for name, result in results.items() for what, value in result[3].items()}
-    return LightCurves(planet_id, visit, split, flux, noise, time_h, challenge.wavelengths_um, diagnostics)
+    time_h, flux, noise, pointing = ({name: result[k] for name, result in results.items()} for k in range(4))
+    diagnostics = {f"{name}/{what}": value for name, result in results.items() for what, value in result[4].items()}
+    pointing = {name: terms for name, terms in pointing.items() if terms is not None}
+    return LightCurves(planet_id, visit, split, flux, noise, time_h, challenge.wavelengths_um, diagnostics, pointing)
 
 # %% ../../nbs/observations/12_lightcurves.ipynb #lightcurve-store
 _WHO_WORKS = ("executor", "scheduler", "pool_from_gb")  # knobs that do not change the result
+
+
+_SERIES = ("time_h", "flux", "noise", "pointing")  # a dict of arrays each, by instrument
 
 
 def lightcurve_store(
@@ -163,7 +167,7 @@ def save_light_curves(store: Store, key: str, curves: LightCurves) -> None:
     """Store the light curves of a visit."""
     arrays = {"wavelengths_um": curves.wavelengths_um}
     for name in INSTRUMENTS:
-        arrays |= {f"{name}/{what}": getattr(curves, what)[name] for what in ("time_h", "flux", "noise")}
+        arrays |= {f"{name}/{what}": getattr(curves, what)[name] for what in _SERIES if name in getattr(curves, what)}
     meta = {
         "planet_id": curves.planet_id,
         "visit": curves.visit,
@@ -176,7 +180,7 @@ def save_light_curves(store: Store, key: str, curves: LightCurves) -> None:
 def load_light_curves(store: Store, key: str) -> LightCurves:
     """Light curves from the store, mapped into memory. Raises DamagedFileError."""
     arrays, meta = store.load(key)
-    parts = {what: {name: arrays[f"{name}/{what}"] for name in INSTRUMENTS} for what in ("time_h", "flux", "noise")}
+    parts = {what: {name: arrays[at] for name in INSTRUMENTS if (at := f"{name}/{what}") in arrays} for what in _SERIES}
     return LightCurves(wavelengths_um=arrays["wavelengths_um"], **parts, **meta)
 
 # %% ../../nbs/observations/12_lightcurves.ipynb #calibrate

@@ -240,7 +240,7 @@ def extract_airs(
     visit: int,
     config: Mapping,  # the `detector` group
     threads: int | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:  # time (T,), flux (T, 282), noise (T, 282), diagnostics
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, dict]:  # time (T,), flux, noise (T, 282), pointing, diagnostics
     """Light curves of the AIRS channels, ascending wavelength, electrons per CDS pair."""
     name = "AIRS-CH0"
     calibration = read_calibration(
@@ -326,7 +326,11 @@ def extract_airs(
         "shift_rms": float(np.sqrt(shifts.var(axis=1).sum())),
         "excess_noise": float(np.median(excess)),
     }
-    return time_h, np.ascontiguousarray(flux[::-1].T), np.ascontiguousarray(noise[::-1].T), diagnostics
+    pointing = None
+    if config["jitter"]:
+        along, across = shifts
+        pointing = np.stack([across, along, across**2, along**2, across * along], axis=1)
+    return time_h, np.ascontiguousarray(flux[::-1].T), np.ascontiguousarray(noise[::-1].T), pointing, diagnostics
 
 # %% ../../nbs/observations/11a_photometry.ipynb #projections
 def _neighbourhood(image: np.ndarray) -> np.ndarray:
@@ -392,7 +396,7 @@ def extract_fgs1(
     visit: int,
     config: Mapping,  # the `detector` group
     threads: int | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:  # time (T,), flux (T,), noise (T,), diagnostics
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, dict]:  # time (T,), flux (T,), noise (T,), pointing, diagnostics
     """The light curve of FGS1, electrons per CDS pair."""
     name, spike_sigma = "FGS1", config["cosmic_ray_sigma"]
     calibration = read_calibration(
@@ -467,4 +471,8 @@ def extract_fgs1(
         "correction_rms": float(correction.std()),
         "excess_noise": excess,
     }
-    return time_h, flux, noise, diagnostics
+    pointing = None
+    if config["jitter"]:
+        slow = np.array([dy, dx, dy * dy, dx * dx, dy * dx])
+        pointing = (np.add.reduceat(slow, starts, axis=1) / counts).T
+    return time_h, flux, noise, pointing, diagnostics

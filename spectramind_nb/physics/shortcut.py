@@ -70,7 +70,7 @@ def jitter_in_flux(
     expansion: np.ndarray,  # (6, 32, width), see image_expansion
     shift: np.ndarray,  # (2, pairs) rows, columns
     starts: np.ndarray,  # (T,) first pair of each bin
-) -> np.ndarray:  # (T, channels) relative change of the plain sum of pixels, mean 0
+) -> tuple[np.ndarray, np.ndarray]:  # (T, channels) relative change of the plain sum of pixels, mean 0; (T, 5) its causes
     """What pointing does to the flux of each channel, bin by bin."""
     sums = np.stack([_by_channel(instrument, plane).sum(axis=0) for plane in expansion])
     y, x = shift
@@ -78,7 +78,7 @@ def jitter_in_flux(
     terms = np.stack([np.add.reduceat(term, starts) / counts for term in (y, x, y * y, x * x, y * x)])
     # einsum instead of BLAS: the same bits whatever the number of threads
     change = np.einsum("kt,kc->tc", terms, sums[1:] / sums[0])
-    return change - change.mean(axis=0)
+    return change - change.mean(axis=0), terms.T
 
 # %% ../../nbs/physics/23a_shortcut.ipynb #observed-light-curves
 def observed_light_curves(
@@ -91,7 +91,7 @@ def observed_light_curves(
 ) -> LightCurves:
     """Light curves of a visit as a good pipeline would extract them from its frames."""
     _, electrons = star_electrons(planet.star["Ts"], planet.brightness, config["star"])
-    flux, noise, time_h, diagnostics = {}, {}, {}, {"AIRS-CH0/lost_channels": 0.0}
+    flux, noise, time_h, seen, diagnostics = {}, {}, {}, {}, {"AIRS-CH0/lost_channels": 0.0}
     for name in INSTRUMENTS:
         address = (seed, planet.planet_id, circumstances.visit)
         pairs_h = pair_times_h(n_frames[name])
@@ -103,7 +103,8 @@ def observed_light_curves(
         light = expected_light(planet, circumstances, {name: time_h[name]}, config)[name].reshape(len(starts), -1)
         expansion = image_expansion(name, circumstances.centre_px, config["jitter"]["intra_pixel"], electrons)
         shift = pointing(pairs_h, SECONDS[name][1], *address, name, config["jitter"])
-        left = config["light_curves"]["jitter_left"][name] * jitter_in_flux(name, expansion, shift, starts)
+        jitter, seen[name] = jitter_in_flux(name, expansion, shift, starts)
+        left = config["light_curves"]["jitter_left"][name] * jitter
         pixels, _ = pixels_and_files(name, *address, config)
         sigma = channel_noise(name, expansion[0], light.mean(axis=0), pixels, config) / np.sqrt(counts)
         rounding = 1.0 / config["adc"]["gain"] * np.sqrt(1 / 6 / counts)  # two whole counts: no bin is free of noise
@@ -114,7 +115,7 @@ def observed_light_curves(
         if name == "FGS1":
             flux[name], noise[name] = flux[name][:, 0], noise[name][:, 0]
     where = (planet.planet_id, circumstances.visit, split)
-    return LightCurves(*where, flux, noise, time_h, wavelength_grid_um(), diagnostics)
+    return LightCurves(*where, flux, noise, time_h, wavelength_grid_um(), diagnostics, seen)
 
 # %% ../../nbs/physics/23a_shortcut.ipynb #visit-files
 class VisitFiles(Store):

@@ -1,0 +1,136 @@
+"""Scores, errors and error bars beside the oracle, the popular recipes and the harder skies, on planets never seen.
+
+python tests/learning/against_oracle.py [--train 1000] [--test 300] [--shifted 150] [--few 40,200] [--at DIR]
+DIR keeps simulated light curves and fits for the next time.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from oracle import Truth, box_depths, oracle, pca_replacement, score_of, tuned
+
+from spectramind_nb.core.configuration import compose
+from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
+from spectramind_nb.learning.metrics import calibration
+from spectramind_nb.observations.challenge import wavelength_grid_um
+from spectramind_nb.physics.shortcut import open_data_set
+from spectramind_nb.physics.simulator import simulate
+from spectramind_nb.runs.runtime import bare_trainer, build
+from spectramind_nb.runs.stages import fill_split
+
+SHIFTED = {  # simulator settings that training has not seen
+    "transits cut by the window": {"timing": {"cut": 1.0}},
+    "two visits of every planet": {"population": {"second_visit": 1.0}},
+    "twice the jitter": {"jitter": {"white_px": 0.19, "red_px": 0.016}},
+}
+
+
+def other_family(planets: int) -> pd.DataFrame:
+    """Spectra that are no atmospheres: eight bumps of random height, width and place."""
+    rng, um, rows = np.random.default_rng(7), wavelength_grid_um(), []
+    for _ in range(planets):
+        level, widths = 10 ** rng.uniform(-3.2, -1.8), 10 ** rng.uniform(-1.5, -0.3, 8)
+        shape = (rng.normal(size=8) * np.exp(-0.5 * ((um[:, None] - rng.uniform(1.9, 3.95, 8)) / widths) ** 2)).sum(axis=1)
+        shape[0] += 2 * rng.normal()
+        shape -= shape[1:].mean()
+        shape *= rng.uniform(40, 250) * 1e-6 / shape[1:].std()
+        rows.append(level + shape * min(1.0, 0.1 * level / np.abs(shape).max()))
+    columns = [f"wl_{k}" for k in range(1, 284)]
+    return pd.DataFrame(rows, columns=columns, index=pd.Index(range(1, planets + 1), name="planet_id"))
+
+
+def planets_of(root: Path, split: str, cache: Path, training=None):
+    config = compose(overrides=["data=ariel2025", f"data.root={root}", f"paths.cache={cache}"])
+    challenge = open_data_set(root)
+    labels = challenge.labels() if split == "train" else Truth(root).table
+    fits = fill_split(config, challenge, split, "fit").done
+    return planet_set(sorted(challenge.planets(split)), fits, challenge.stars(split), labels, training)
+
+
+def trained(train, model: str = "posterior", epochs: int = 6, **settings):
+    """The model, trained as `spectramind train` would but without a run around it."""
+    words = [f"model={model}", f"trainer.max_epochs={epochs}", *(f"model.{name}={value}" for name, value in settings.items())]
+    config = compose(overrides=words)
+    model = build(config.model, loss=build(config.loss))
+    model.prepare(train)
+    trainer = bare_trainer(config.trainer)
+    trainer.fit(model, VisitDataModule(train, train[:2], None, 32, config.seed).train_dataloader())
+    return model
+
+
+def line(words: str, mu, sigma, truth, naive) -> float:
+    score = score_of(mu, sigma, truth, naive)
+    text = f"{words:52s} score {score:.4f}"
+    if not isinstance(sigma, tuple):
+        found, error = calibration(mu, sigma, truth), (truth - mu) * 1e6
+        shape = error[:, 1:] - error[:, 1:].mean(1, keepdim=True)
+        text += "".join(f"   {name}: rms z {v['rms_z']:.3f}, 68 % {100 * v['coverage_68']:.1f}, 95 % {100 * v['coverage_95']:.1f}"
+                        for name, v in found.items())
+        rms = [float(v.square().mean().sqrt()) for v in (error[:, 0], error[:, 1:].mean(1), shape)]
+        text += "   rms FGS1 {:.0f}, AIRS mean {:.0f}, shape {:.0f} ppm".format(*rms)
+    print(text, flush=True)
+    return score
+
+
+@torch.no_grad()
+def answer(model, planets):
+    return model(planets.tensors())
+
+
+def main(train: int, test: int, shifted: int, few: list[int], at: Path) -> dict[str, float]:
+    cache, scores = at / "cache", {}
+    root = simulate(at / "main", train, test, seed=11, level="lightcurves")
+    training = planets_of(root, "train", cache)
+    unseen = planets_of(root, "test", cache, training)
+    truth, naive = unseen.target, (training.target.mean(), training.target.std(correction=0))
+    print(f"{train} planets to learn from, {test} never seen")
+    if few:
+        print("with fewer labelled planets")
+    for n in [n for n in few if n < train]:
+        some = training[:n]
+        pair = (some.target.mean(), some.target.std(correction=0))
+        line(f"{n} training planets", *answer(trained(some, epochs=6), unseen), truth, naive)
+        assert pair[1] > 0
+    model = trained(training)
+    own = Truth(root)
+    scores["oracle"] = line("oracle that knows orbit, limb, pointing, drift", *oracle(own), truth, naive)
+    scores["oracle without drift"] = line("oracle that knows all of that but the drift", *oracle(own, False), truth, naive)
+    scores["posterior"] = line("posterior model", *answer(model, unseen), truth, naive)
+    scores["fit"] = line("fit, no prior", unseen.depth, unseen.covariance.diagonal(dim1=1, dim2=2).sqrt(), truth, naive)
+    sigma = tuned(pca_replacement(training, training), training.target)
+    scores["pca"] = line("fit, PCA replacement, tuned sigma", pca_replacement(training, unseen), sigma, truth, naive)
+    spread = {}
+    for split, some in (("train", training[:200]), ("test", unseen)):
+        folder = Truth(root, "test") if split == "test" else Truth(root, "train")
+        pairs = [box_depths(folder.light_curves(int(p), 0)) for p in some.planet_id]
+        spread[split] = torch.tensor([[f, *[a] * 282] for f, a in pairs], dtype=torch.float64)
+    sigma = tuned(spread["train"], training[:200].target)
+    scores["box"] = line("box depth, polynomial in time, tuned sigma", spread["test"], sigma, truth, naive)
+    scores["mean"] = line("mean of the training planets", naive[0].expand_as(truth), naive[1].expand_as(truth), truth, naive)
+    print(f"posterior / oracle {scores['posterior'] / scores['oracle']:.3f}, "
+          f"posterior / oracle without drift {scores['posterior'] / scores['oracle without drift']:.3f}")
+    for words, settings in SHIFTED.items() if shifted else ():
+        folder = simulate(at / words.replace(" ", "_"), 2, shifted, seed=12, level="lightcurves", config=settings)
+        planets = planets_of(folder, "test", cache, training)
+        line(words, *answer(model, planets), planets.target, naive)
+    if shifted:
+        other_family(shifted + 2).to_csv(at / "family.csv")
+        folder = simulate(at / "family", 2, shifted, seed=13, level="lightcurves", spectra=at / "family.csv")
+        planets = planets_of(folder, "test", cache, training)
+        line("spectra of another family", *answer(model, planets), planets.target, naive)
+    return scores
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("train", 1000), ("test", 300), ("shifted", 150)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--few", type=lambda text: [int(word) for word in text.split(",") if word], default=[40, 200])
+    parser.add_argument("--at", type=Path, default=None)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        main(given.train, given.test, given.shifted, given.few, given.at or Path(folder))

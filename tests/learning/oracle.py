@@ -1,0 +1,177 @@
+"""What nobody can beat, and what many are content with: answers built from the simulator's truth, and popular recipes."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.polynomial.chebyshev import chebval, chebvander
+
+from spectramind_nb.learning.metrics import ariel_score
+from spectramind_nb.observations.challenge import INSTRUMENTS, LABEL_COLUMNS, read_table
+from spectramind_nb.observations.lightcurves import load_light_curves
+from spectramind_nb.physics import shortcut, spectra, visits
+from spectramind_nb.physics.instrument import SECONDS, image_expansion, pointing
+
+CHANNELS = {"FGS1": slice(0, 1), "AIRS-CH0": slice(1, 283)}
+
+
+class Truth:
+    """A simulated data set at light-curve level with everything that went into it."""
+
+    def __init__(self, root: Path, split: str = "test"):
+        self.root, self.split = Path(root), split
+        self.recipe = json.loads((self.root / "simulation.json").read_text())["recipe"]
+        self.config = spectra.settings(self.recipe["settings"])
+        self.nuisances = json.loads((self.root / "truth" / "nuisances.json").read_text())
+        self.table = read_table(self.root / "truth" / f"{split}.csv", LABEL_COLUMNS)[LABEL_COLUMNS].sort_index()
+
+    @cached_property
+    def depth(self) -> torch.Tensor:  # (N, 283)
+        return torch.tensor(self.table.to_numpy(np.float64))
+
+    def light_curves(self, planet_id: int, visit: int):
+        folder = shortcut.VisitFiles(self.root / self.split / str(planet_id))
+        return load_light_curves(folder, f"light_curves_{visit}")
+
+
+def oracle_fit(truth: Truth, planet_id: int, drift_known: bool) -> tuple[np.ndarray, np.ndarray]:  # (283,), (283, 283)
+    """Depths and covariance of one who knows orbit, limb darkening, noise and pointing.
+
+    With `drift_known` also the drift, as a shape in time and wavelength of unknown strength; without, only that it is a product of
+    polynomials, and how large their coefficients usually are.
+    """
+    about = truth.nuisances[str(planet_id)]
+    depth = truth.table.loc[planet_id].to_numpy(np.float64)
+    planet = spectra.Planet(planet_id, about["star"], depth, np.array(about["limb_darkening"]), about["brightness"], {})
+    precision, pull = np.zeros((283, 283)), np.zeros(283)
+    for number, visit in enumerate(about["visits"]):
+        seen = truth.light_curves(planet_id, number)
+        circumstances = visits.Circumstances(
+            number, visit["mid_time_h"], visit["drift_time"], visit["drift_wavelength"], visit["centre_px"])
+        for name, own in CHANNELS.items():
+            found, covariance = _instrument(truth, planet, circumstances, seen, name, drift_known)
+            inverse = np.linalg.inv(covariance)
+            precision[own, own] += inverse
+            pull[own] += inverse @ found
+    covariance = np.linalg.inv(precision)
+    return covariance @ pull, covariance
+
+
+def _instrument(truth, planet, circumstances, seen, name, drift_known):
+    """Least squares for levels, depths and drift about the true values."""
+    config, own, time_h = truth.config, CHANNELS[name], seen.time_h[name]
+    n, address = len(time_h), (truth.recipe["seed"], planet.planet_id, circumstances.visit)
+
+    def light(depth):
+        changed = spectra.Planet(planet.planet_id, planet.star, depth, planet.limb_darkening, planet.brightness, {})
+        return visits.expected_light(changed, circumstances, {name: time_h}, config)[name].reshape(n, -1)
+
+    expected, step = light(planet.depth), 1e-4 * planet.depth[own].mean()
+    by_depth = (light(planet.depth + step) - expected) / step
+    _, electrons = spectra.star_electrons(planet.star["Ts"], planet.brightness, config["star"])
+    image = image_expansion(name, circumstances.centre_px, config["jitter"]["intra_pixel"], electrons)
+    pairs_h = visits.pair_times_h(config["frames"]["full"][name])
+    per_bin = round(config["light_curves"]["bin_s"][name] / 3600 / (pairs_h[1] - pairs_h[0]))
+    shift = pointing(pairs_h, SECONDS[name][1], *address, name, config["jitter"])
+    jitter, _ = shortcut.jitter_in_flux(name, image, shift, np.arange(0, len(pairs_h), per_bin))
+    expected_with_jitter = expected * (1 + config["light_curves"]["jitter_left"][name] * jitter)
+
+    in_time = chebvander(2 * time_h / visits.WINDOW_H - 1, config["drift"]["time_degree"])[:, 1:]
+    f_true = np.array(circumstances.drift_time[name])
+    f_width = config["drift"]["amplitude"] / np.arange(1, len(f_true) + 1)
+    colour, g_true = np.linspace(-1, 1, expected.shape[1]), np.array(circumstances.drift_wavelength)
+    g = np.ones(1) if name == "FGS1" else chebval(colour, [1.0, *g_true])
+    if drift_known:
+        drift, width, off = [(in_time @ f_true)[:, None] * g], np.ones(1), np.zeros(1)
+    else:
+        drift, width, off = [column[:, None] * g for column in in_time.T], f_width, -f_true
+        if name != "FGS1":
+            drift += [(in_time @ f_true)[:, None] * column for column in chebvander(colour, len(g_true))[:, 1:].T]
+            width, off = np.append(width, np.full(len(g_true), 0.3)), np.append(off, -g_true)
+
+    weight = 1 / np.median(seen.noise[name].reshape(n, -1), axis=0)
+    residual = (seen.flux[name].reshape(n, -1) - expected_with_jitter) * weight
+    level, by_depth = expected * weight, by_depth * weight
+    drift = np.stack([term * level for term in drift], axis=2)  # (T, C, K)
+    c, k = expected.shape[1], drift.shape[2]
+    blocks, curvature, pull = (level, by_depth), np.zeros((2 * c + k, 2 * c + k)), np.zeros(2 * c + k)
+    shared, diagonal = slice(2 * c, None), np.arange(c)
+    for i, one in enumerate(blocks):
+        pull[i * c:(i + 1) * c] = (one * residual).sum(axis=0)
+        curvature[i * c:(i + 1) * c, shared] = np.einsum("tc,tck->ck", one, drift)
+        curvature[shared, i * c:(i + 1) * c] = curvature[i * c:(i + 1) * c, shared].T
+        for j, other in enumerate(blocks):
+            curvature[diagonal + i * c, diagonal + j * c] = (one * other).sum(axis=0)
+    flat = drift.reshape(-1, k)
+    curvature[shared, shared] = flat.T @ flat + np.diag(width**-2.0)
+    pull[shared] = flat.T @ residual.ravel() + off / width**2
+    covariance = np.linalg.inv(curvature)
+    depths = slice(c, 2 * c)
+    return planet.depth[own] + (covariance @ pull)[depths], covariance[depths, depths]
+
+
+def oracle(truth: Truth, drift_known: bool = True, draws: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
+    """The oracle's answer: its fit, and the spectra that the simulator draws for just this star and planet, taken as Gaussian."""
+    mu, sigma = [], []
+    for planet_id in truth.table.index:
+        depth, covariance = oracle_fit(truth, planet_id, drift_known)
+        level = np.average(depth[1:], weights=1 / np.diag(covariance)[1:])
+        star, rng = truth.nuisances[str(planet_id)]["star"], np.random.default_rng(planet_id)
+        drawn = [spectra._draw_spectrum(rng, star, np.sqrt(level), truth.config["population"])[0] for _ in range(draws)]
+        shapes = np.array(drawn) - np.mean(np.array(drawn)[:, 1:], axis=1, keepdims=True)
+        mean, prior = level + shapes.mean(axis=0), np.cov(shapes.T) + 1e-4 + 1e-14 * np.eye(283)  # any level is as likely
+        gain = np.linalg.solve(prior + covariance, prior).T
+        mu.append(mean + gain @ (depth - mean))
+        sigma.append(np.sqrt(np.maximum(np.diag(prior - gain @ prior), 1e-14)))
+    return torch.tensor(np.array(mu)), torch.tensor(np.array(sigma))
+
+
+# -- what many are content with ---------------------------------------------------------------------------------------
+
+
+def box_depths(light_curves, degree: int = 3) -> tuple[float, float]:  # FGS1, AIRS
+    """Box transit times polynomial in white light, ingress and egress where the smoothed light falls and rises most."""
+    found = []
+    time, flux = light_curves.time_h["AIRS-CH0"], light_curves.white("AIRS-CH0")
+    n = max(3, len(time) // 40)
+    smooth = np.convolve(flux, np.ones(n) / n, mode="same")
+    slope, half = np.gradient(smooth), len(time) // 2
+    edge = n + 1
+    begin, end = time[edge + np.argmin(slope[edge:half])], time[half + np.argmax(slope[half:-edge])]
+    for name in INSTRUMENTS:
+        time, flux, margin = light_curves.time_h[name], light_curves.white(name), 0.12
+        inside = (time > begin + margin) & (time < end - margin)
+        outside = (time < begin - margin) | (time > end + margin)
+        some = inside | outside
+        columns = np.column_stack([np.vander(2 * time / time[-1] - 1, degree + 1, increasing=True), -inside.astype(float)])
+        solution = np.linalg.lstsq(columns[some], flux[some], rcond=None)[0]
+        found.append(float(solution[-1] / np.median(columns[outside, :-1] @ solution[:-1])))
+    return tuple(np.clip(found, 1e-5, 0.1))
+
+
+def pca_replacement(train, test, components: int = 5) -> torch.Tensor:  # (N, 283)
+    """The fit's channels replaced by the principal components of training spectra that match them best, FGS1 as fitted."""
+    def shape(spectrum):
+        return spectrum - spectrum[:, 1:].mean(1, keepdim=True)
+
+    mean = shape(train.target)[:, 1:].mean(0)
+    basis = torch.linalg.svd(shape(train.target)[:, 1:] - mean, full_matrices=False)[2][:components]
+    columns = torch.cat([torch.ones(1, 282, dtype=torch.float64), basis])
+    weight = test.covariance.diagonal(dim1=1, dim2=2)[:, 1:] ** -0.5
+    left, right = columns.T * weight[..., None], (test.depth[:, 1:] - mean) * weight
+    matched = torch.linalg.lstsq(left, right[..., None]).solution[..., 0] @ columns + mean
+    return torch.cat([test.depth[:, :1], matched], dim=1).clamp(min=0)
+
+
+def tuned(mu: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
+    """The two sigmas, of FGS1 and AIRS, that would have scored best on planets with known spectra."""
+    error = truth - mu
+    return float(error[:, 0].square().mean().sqrt()), float(error[:, 1:].square().mean().sqrt())
+
+
+def score_of(mu, sigma, truth, naive) -> float:
+    if isinstance(sigma, tuple):
+        sigma = torch.tensor([sigma[0], *[sigma[1]] * 282], dtype=torch.float64).expand_as(mu)
+    return ariel_score(mu, sigma, truth, *naive)
