@@ -41,7 +41,7 @@ def population(planets: int, seed: int, noise: float = 4e-4) -> PlanetSet:
     features[:, 0], features[:, 1] = white.log(), math.log(30e-6)
     covariance = (200e-6) ** 2 * torch.eye(CHANNELS, dtype=torch.float64).repeat(planets, 1, 1)
     curves = torch.stack([flux, torch.full_like(flux, noise**-2), template], dim=1).float()
-    return PlanetSet(torch.arange(planets), white[:, None].repeat(1, CHANNELS), covariance, features, truth, curves)
+    return PlanetSet(torch.arange(planets), white[:, None].repeat(1, CHANNELS), covariance, features, truth, curves=curves)
 
 
 def trainer(epochs=1, callbacks=(), **more):
