@@ -157,6 +157,8 @@ def _in_ppm(nuisance_covariance: Tensor) -> Tensor:
 class PosteriorModel(PlanetModel):
     """Population prior times fit likelihood; answers with the posterior mean and standard deviation of every channel."""
 
+    own = ("naive_mean", "naive_sigma", "planets")
+
     def __init__(
         self,
         loss: nn.Module | None = None,  # (mu, sigma, truth, naive_mean, naive_sigma) -> scalar

@@ -46,7 +46,7 @@ def bare(config, train: PlanetSet, val: PlanetSet) -> tuple[float, str]:
     model, data = fresh(config, train, val)
     model.log = lambda *words, **more: None
     loader, validation = data.train_dataloader(), data.val_dataloader()
-    optimizer = model.configure_optimizers()
+    optimizer = torch.optim.AdamW(model.parameters(), **model.hparams.optimizer)
     began = time.process_time()
     for epoch in range(EPOCHS):
         loader.sampler.set_epoch(epoch)

@@ -39,7 +39,8 @@ def random_set(n: int, seed: int = 0) -> PlanetSet:
 def fake_fit(planet: int, visit: int = 0, depth: float = 0.01, sigma: float = 1e-4) -> VisitFit:
     found = {"white_depth": depth, "white_sigma": sigma / math.sqrt(CHANNELS - 1), "converged": 1.0, "coverage": 1.0}
     covariance = sigma**2 * torch.eye(CHANNELS, dtype=torch.float64)
-    return VisitFit(planet, visit, torch.full((CHANNELS,), depth, dtype=torch.float64), covariance, {}, found)
+    return VisitFit(planet, visit, torch.full((CHANNELS,), depth, dtype=torch.float64), covariance, {}, found,
+                    torch.zeros(8).double(), torch.eye(8, CHANNELS + 8).double().roll(CHANNELS, 1))
 
 
 def label_table(planets) -> pd.DataFrame:

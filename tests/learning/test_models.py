@@ -41,7 +41,9 @@ def population(n: int, seed: int, unfitted: int = 0) -> PlanetSet:
     features[:, 0], features[:, 7] = np.log(level), np.log(size) + 0.3 * rng.normal(size=n)
     features[:, -1] = 1.0  # a column that is the same for all
     depth[:unfitted], stated[:unfitted] = 0, np.eye(CHANNELS)
-    return PlanetSet(torch.arange(n) + 1000 * seed, *(torch.from_numpy(a) for a in (depth, stated, features, truth)))
+    told = torch.eye(8, CHANNELS + 8).double().roll(CHANNELS, 1).repeat(n, 1, 1)  # star and orbit as the fit's prior has them
+    tensors = (torch.from_numpy(a) for a in (depth, stated, features, truth))
+    return PlanetSet(torch.arange(n) + 1000 * seed, *tensors, torch.zeros(n, 8).double(), told)
 
 
 def trainer(epochs: int = 1, **more) -> pl.Trainer:
@@ -184,7 +186,7 @@ def test_many_epochs_on_few_planets_do_no_harm(few, held):
 def test_training_lowers_the_loss(few):
     model = PosteriorModel(anchor=0.0)
     model.prepare(few)
-    optimizer = model.configure_optimizers()
+    optimizer = torch.optim.AdamW(model.parameters(), **model.hparams.optimizer)
     losses = []
     for _ in range(20):
         optimizer.zero_grad()
