@@ -95,7 +95,6 @@ class LightCurves:
             flux, noise = flux.sum(axis=1), np.sqrt((noise**2).sum(axis=1))
         return float(np.median(noise) * excess_noise(flux[None], noise[None])[0] / flux.mean() * 1e6)
 
-
 # %% ../../nbs/observations/12_lightcurves.ipynb #extract-visit
 def extract_visit(
     root: Path | str | Challenge,  # the competition's folder
