@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numba
 import numpy as np
@@ -227,9 +228,12 @@ def _without_cosmic_rays(cds, n, sigma):
 @compiled()
 def _chain(
     addresses, by_frame, pixels, n_pairs, per_bin, per_block, gain, offset, linear_corr, dark, flat, skipped, even_s,
-    odd_s, spike_sigma, out, first_bin,
+    odd_s, spike_sigma, full_from, out, first_bin, peak,
 ):  # fmt: skip
-    """Mean calibrated signal per pixel and bin into (pixels, bins) float64, from `first_bin` on."""
+    """Mean calibrated signal per pixel and bin into (pixels, bins) float64, from `first_bin` on.
+
+    `peak` (pixels, 2): the highest count from `full_from` on, and in how many long exposures.
+    """
     n, cds = 2 * n_pairs, np.empty(per_block)
     lowest, highest = np.empty(_LANES, np.uint16), np.empty(_LANES, np.uint16)
     even, odd = np.empty(65536), np.empty(65536)
@@ -248,6 +252,13 @@ def _chain(
         c3, c4, c5 = linear_corr[3, p], linear_corr[4, p], linear_corr[5, p]
         dark_even, dark_odd, response = dark[p] * even_s, dark[p] * odd_s, flat[p]
         low_even, high_even, low_odd, high_odd = _extremes(x, n, lowest, highest)
+        if high_odd >= full_from:
+            for j in range(n_pairs):
+                short, long = x[2 * j], np.int64(x[2 * j + 1])
+                if long > max(short, peak[p, 0], full_from - 1):
+                    peak[p, 0], peak[p, 1] = long, 1
+                elif long == peak[p, 0] and long > short:
+                    peak[p, 1] += 1
         # a pixel sees a few hundred different counts: each is converted once and then looked up
         looked_up = np.int64(high_even) - low_even + high_odd - low_odd < n
         if looked_up:
@@ -297,7 +308,8 @@ def calibrated_sets(
     sets: Sequence[tuple[np.ndarray, int]],  # pixels, counted row by row, and pairs averaged; the largest is a multiple of all
     spike_sigma: float = 0.0,  # cosmic rays: replace pairs this far above or below both neighbours; 0: keep all
     threads: int | None = None,  # None: one a core
-) -> list[np.ndarray]:  # for each set (pixels, bins) float64, electrons per CDS pair, masked pixels NaN
+    full: tuple[float, float] | None = None,  # counts; share of pairs that may pile up at one count from there on
+) -> list[np.ndarray]:  # for each set (pixels, bins) float64, electrons per CDS pair, masked and full pixels NaN
     """Run the detector chain over sets of pixels and average each over its time bins; decodes piece by piece, once."""
     largest = max(per_bin for _, per_bin in sets)
     per_block = max(1, 512 // largest) * largest  # pairs; a block of them stays in the innermost cache
@@ -305,15 +317,23 @@ def calibrated_sets(
     planes = [plane.ravel() for plane in (calibration.dark, calibration.flat, calibration.mask)]
     numbers = float(calibration.gain), float(calibration.offset)
     found = [np.empty((len(pixels), -(-source.n_frames // 2 // per_bin))) for pixels, per_bin in sets]
+    peaks, merging = [np.zeros((len(pixels), 2), np.int64) for pixels, _ in sets], Lock()
+    full_from, most = full or (65536, 1.0)
 
     def convert(frames: Frames, chosen: int, part: slice, first: int) -> None:
         pixels, per_bin = sets[chosen][0][part], sets[chosen][1]
         # numba compiles once for each combination of types and layouts: contiguous arrays throughout
         of_pixels = [np.ascontiguousarray(linear_corr[:, pixels]), *(plane[pixels] for plane in planes)]
+        peak = np.zeros((len(pixels), 2), np.int64)
         _chain(
             frames.addresses, frames.by_frame, pixels, frames.n_frames // 2, int(per_bin), per_block, *numbers, *of_pixels,
-            *map(float, calibration.integration_s), float(spike_sigma), found[chosen][part], first // 2 // per_bin,
+            *map(float, calibration.integration_s), float(spike_sigma), int(full_from), found[chosen][part],
+            first // 2 // per_bin, peak,
         )  # fmt: skip
+        with merging:  # other stretches of time have their own highest count
+            known = peaks[chosen][part]
+            peak[peak[:, 0] == known[:, 0], 1] += known[peak[:, 0] == known[:, 0], 1]
+            known[:] = np.where((peak[:, 0] >= known[:, 0])[:, None], peak, known)
 
     if isinstance(source, Frames):
         for chosen in range(len(sets)):
@@ -332,6 +352,8 @@ def calibrated_sets(
             convert(source.read(sets[chosen][0][part]), chosen, part, 0)
 
         in_pieces(columns, [(k, part) for k, (pixels, _) in enumerate(sets) for part in source.columns(pixels)], threads)
+    for values, (_, times) in zip(found, (peak.T for peak in peaks)):
+        values[times > max(2, most * (source.n_frames // 2))] = np.nan
     return found
 
 

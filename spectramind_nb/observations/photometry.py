@@ -264,6 +264,16 @@ def _refuse_darkness(gaps: np.ndarray, path: Path) -> None:
         raise PreflightError(what, path, "Leave this visit out or download it again.")
 
 
+def _full(config: Mapping) -> tuple[float, float]:
+    return config["full_from_counts"], config["full_share"]
+
+
+def _without_full(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without the pixels whose well was full, and which ones are left."""
+    left = np.isfinite(values[:, 0])
+    return values if left.all() else values[left], left
+
+
 def extract_airs(
     challenge: Challenge,
     split: str,
@@ -289,10 +299,11 @@ def extract_airs(
     wanted = evenly(wanted & ~calibration.mask, config["background_pixels"][name])
     wanted[on_trace, SCIENCE_COLUMNS] = ~calibration.mask[on_trace, SCIENCE_COLUMNS]
     good = wanted[:, SCIENCE_COLUMNS]
-    row, channel = np.nonzero(good)
-    values = calibrated_pixels(
-        signal, calibration, np.flatnonzero(wanted), per_bin, config["cosmic_ray_sigma"], threads
+    (values,) = calibrated_sets(
+        signal, calibration, [(np.flatnonzero(wanted), per_bin)], config["cosmic_ray_sigma"], threads, _full(config)
     )
+    values, good[good] = _without_full(values)
+    row, channel = np.nonzero(good)
     image, channels = np.zeros(good.shape), good.shape[1]
     image[good] = values.mean(axis=1)
 
@@ -452,7 +463,9 @@ def extract_fgs1(
     corners = good & (distance >= config["background_radius"]) & config["background"]
     corners = evenly(corners, config["background_pixels"][name])
     sets = [(np.flatnonzero(chosen), 1), (np.flatnonzero(corners), per_bin)]
-    values, sky = calibrated_sets(signal, calibration, sets, spike_sigma, threads)
+    values, sky = calibrated_sets(signal, calibration, sets, spike_sigma, threads, _full(config))
+    values, good[chosen] = _without_full(values)
+    chosen &= good
     background = np.zeros(len(counts))
     if corners.any():
         background = running_mean(sky.mean(axis=0)[None], config["background_half_bins"][name])[0]
