@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,14 +149,15 @@ class Frames:
     shape: tuple[int, int]  # rows, columns of one frame
     by_frame: bool = False
 
-    @property
+    @cached_property
     def addresses(self) -> np.ndarray:  # (pixels,) or, by_frame, (n_frames,) uint64
         """Where each pixel's time series, or each frame, starts in memory."""
-        starts = [counts.__array_interface__["data"][0] for counts in self.counts]
-        if self.by_frame:
-            starts = [start + np.arange(0, stack.nbytes, stack.strides[0]) for start, stack in zip(starts, self.counts)]
-            return np.concatenate(starts).astype(np.uint64)
-        return np.array(starts, dtype=np.uint64)
+        starts = np.array([counts.__array_interface__["data"][0] for counts in self.counts], dtype=np.uint64)
+        if not self.by_frame:
+            return starts
+        lengths = np.array([len(stack) for stack in self.counts])
+        in_stack = np.arange(self.n_frames) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return np.repeat(starts, lengths) + in_stack.astype(np.uint64) * np.uint64(2 * self.shape[0] * self.shape[1])
 
     def numpy(self) -> np.ndarray:  # (n_frames, rows, columns) uint16
         """Copy into one array, frame by frame (pixels that were not read are 0): for looking at, not for speed."""

@@ -169,7 +169,7 @@ def in_pieces(
             pass
 
 
-_LANES, _TOGETHER = 64, 128
+_LANES, _TOGETHER = 64, 256
 
 
 @compiled(inline="always")
@@ -283,7 +283,9 @@ def _chain(
             if spike_sigma > 0 and m > 8:
                 _without_cosmic_rays(cds, m, spike_sigma)
             if per_bin == 1:
-                out[p, b : b + m] = cds[:m] / response
+                series = out[p, b : b + m]
+                for j in range(m):
+                    series[np.uint64(j)] = cds[np.uint64(j)] / response
                 b += m
                 continue
             for first in range(0, m, per_bin):
@@ -342,8 +344,9 @@ def calibrated_sets(
 
         def stretch(first: int, last: int) -> None:
             frames = source.read(None, first, last)
-            for chosen in range(len(sets)):
-                convert(frames, chosen, slice(None), first)
+            for chosen, (pixels, _) in enumerate(sets):
+                if len(pixels):
+                    convert(frames, chosen, slice(None), first)
 
         in_pieces(stretch, source.stretches(2 * per_block), threads)
     else:
