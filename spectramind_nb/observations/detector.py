@@ -348,8 +348,7 @@ def calibrated_sets(
                 if len(pixels):
                     convert(frames, chosen, slice(None), first)
 
-        # of a single column all of Polars' threads decode one stretch; more stretches in flight only push each other out of the cache
-        in_pieces(stretch, source.stretches(2 * per_block), max(1, (threads or cpu_count()) // 2))
+        in_pieces(stretch, source.stretches(2 * per_block), threads)
     else:
 
         def columns(chosen: int, part: slice) -> None:
