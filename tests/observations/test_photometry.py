@@ -153,6 +153,11 @@ def test_plain_equals_the_written_down_recipe(whole, tmp_path):
         for found in (wide, long):
             np.testing.assert_allclose(found.flux[name], expected, rtol=1e-12, atol=0)
 
+    wide, long = (lc.extract_visit(root, PLANET, config=CONFIG) for root in (whole.root, tmp_path / "long"))
+    for name in ch.INSTRUMENTS:  # the layout changes no bit
+        assert np.array_equal(wide.flux[name], long.flux[name]) and np.array_equal(wide.noise[name], long.noise[name])
+    assert wide.diagnostics == long.diagnostics
+
 
 def test_plain_equals_the_written_down_recipe_on_real_frames(sample_root):
     planet = ch.open_challenge(sample_root).planets()[0]
