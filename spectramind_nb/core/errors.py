@@ -103,10 +103,9 @@ def did_you_mean(
 def none_usable(
     failures: Sequence[SpectraMindError],  # at least one
     what: str = "visits",  # of what they are failures
-) -> SpectraMindError:
-    """One error that stands for many: how many there are, and the first of them."""
-    if len(failures) == 1:
-        return failures[0]
+) -> PreflightError:
+    """One error that stands for all: how many there are, and the first of them; its exit code is 3."""
     kinds, first = {type(failure) for failure in failures}, failures[0]
-    kind = kinds.pop() if len(kinds) == 1 else PreflightError
-    return kind(f"none of {len(failures)} {what} is usable; the first: {first.what}", first.where, first.remedy)
+    kind = type(first) if len(kinds) == 1 and issubclass(type(first), PreflightError) else PreflightError
+    many = f"none of {len(failures)} {what} is usable; the first: " if len(failures) > 1 else ""
+    return kind(many + first.what, first.where, first.remedy)

@@ -12,9 +12,9 @@ __all__ = ['INSTRUMENTS', 'SPLITS', 'FRAME_SHAPE', 'FULL_FRAMES', 'WINDOW_H', 'S
 # %% ../../nbs/observations/10_challenge.ipynb #imports
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,31 +141,52 @@ def read_table(
 # %% ../../nbs/observations/10_challenge.ipynb #frames
 @dataclass(frozen=True)
 class Frames:
-    """Raw frames in memory, a time series per pixel."""
+    """Raw frames in memory: a time series per pixel or, `by_frame`, one frame after the other."""
 
-    columns: Sequence[np.ndarray]  # for each pixel that was read (n_frames,) uint16, all with the same stride
-    pixels: np.ndarray  # (len(columns),) which pixel each one is, counted row by row
+    counts: Sequence[np.ndarray]  # uint16; for each pixel (n_frames,); by_frame: stacks (k, rows * columns), k differs
+    pixels: np.ndarray  # which pixels were read, counted row by row
     n_frames: int  # even
     shape: tuple[int, int]  # rows, columns of one frame
+    by_frame: bool = False
 
-    @property
-    def addresses(self) -> np.ndarray:  # (len(columns),) uint64
-        """Where each pixel's time series starts in memory."""
-        return np.array([column.__array_interface__["data"][0] for column in self.columns], dtype=np.uint64)
-
-    @property
-    def stride(self) -> int:
-        """Values from one count of a pixel to its next: 1 where a time series is contiguous."""
-        return self.columns[0].strides[0] // 2 if self.n_frames > 1 and len(self.columns) else 1
+    @cached_property
+    def addresses(self) -> np.ndarray:  # (pixels,) or, by_frame, (n_frames,) uint64
+        """Where each pixel's time series, or each frame, starts in memory."""
+        starts = np.array([counts.__array_interface__["data"][0] for counts in self.counts], dtype=np.uint64)
+        if not self.by_frame:
+            return starts
+        lengths = np.array([len(stack) for stack in self.counts])
+        in_stack = np.arange(self.n_frames) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return np.repeat(starts, lengths) + in_stack.astype(np.uint64) * np.uint64(2 * self.shape[0] * self.shape[1])
 
     def numpy(self) -> np.ndarray:  # (n_frames, rows, columns) uint16
         """Copy into one array, frame by frame (pixels that were not read are 0): for looking at, not for speed."""
         out = np.zeros((self.n_frames, self.shape[0] * self.shape[1]), dtype=np.uint16)
-        out[:, self.pixels] = np.stack(self.columns, axis=-1)
+        read = np.concatenate(self.counts)[:, self.pixels] if self.by_frame else np.stack(self.counts, axis=-1)
+        out[:, self.pixels] = read
         return out.reshape(self.n_frames, *self.shape)
 
     def __repr__(self) -> str:
-        return f"Frames({self.n_frames} x {self.shape[0]} x {self.shape[1]} uint16, {len(self.columns)} pixels read)"
+        return f"Frames({self.n_frames} x {self.shape[0]} x {self.shape[1]} uint16, {len(self.pixels)} pixels read)"
+
+
+def _stacks(
+    stretches: Iterable[np.ndarray],  # of counts, cut anywhere
+    size: int,  # of a frame
+) -> Iterator[np.ndarray]:  # (k, size)
+    """All whole frames where they are; only a frame that was cut is copied."""
+    begun = np.empty(0, np.uint16)
+    for counts in stretches:
+        if begun.size:
+            missing = size - begun.size
+            begun, counts = np.concatenate([begun, counts[:missing]]), counts[missing:]
+            if begun.size < size:
+                continue
+            yield begun.reshape(1, size)
+        whole = counts.size // size * size
+        if whole:
+            yield counts[:whole].reshape(-1, size)
+        begun = counts[whole:]
 
 
 _PIECE_BYTES = 48_000_000  # decoded at a time by each thread: bounds the memory, and is far above the cost of a call
@@ -192,33 +213,39 @@ class Signal:
         size, last = self.shape[0] * self.shape[1], self.n_frames if last is None else last
         pixels = np.arange(size) if pixels is None else np.asarray(pixels)
         if self.long:
-            series = _collect(self.path, self._table.slice(first * size, (last - first) * size)).get_columns()
-            values = series[0].to_numpy().reshape(-1, size)
-            columns = [values[:, pixel] for pixel in pixels]
+            table = self._table.slice(first * size, (last - first) * size)
         else:
             table = self._table.select(pl.col([f"column_{pixel}" for pixel in pixels]))
-            whole = first == 0 and last == self.n_frames
-            series = _collect(self.path, table if whole else table.slice(first, last - first)).get_columns()
-            columns = [one.to_numpy() for one in series]
-        for one in series:
+            table = table if first == 0 and last == self.n_frames else table.slice(first, last - first)
+        columns = _collect(self.path, table).get_columns()
+        for one in columns:
             if one.null_count():
                 what = f"column {one.name} has {one.null_count()} empty values"
                 raise SchemaError(what, self.path, "Download this file again.")
-        return Frames(columns, pixels, last - first, self.shape)
+        if self.long:
+            stretches = (stretch.to_numpy() for stretch in columns[0].get_chunks())
+            counts = list(_stacks(stretches, size))
+        else:
+            counts = [one.to_numpy() for one in columns]
+        return Frames(counts, pixels, last - first, self.shape, self.long)
 
-    def pieces(
+    def columns(
         self,
         pixels: np.ndarray,  # which ones, counted row by row
-        step: int = 2,  # where the visit is cut in time, it is cut at multiples of so many frames
-    ) -> list[tuple[slice, int, int]]:  # which of `pixels`, first frame, the frame after the last one
-        """Cut the work so that each part is decoded by itself without decoding anything twice."""
-        if self.long:
-            frame_bytes = 2 * self.shape[0] * self.shape[1]
-            wanted = max(1, _PIECE_BYTES // (frame_bytes * step)) * step
-            length = self.n_frames if self.largest_group > wanted else wanted
-            return [(slice(None), k, min(k + length, self.n_frames)) for k in range(0, self.n_frames, length)]
+    ) -> list[slice]:  # of `pixels`
+        """Cut the pixels of a wide file so that each part is decoded by itself."""
         count = max(1, _PIECE_BYTES // (2 * self.n_frames))
-        return [(slice(k, k + count), 0, self.n_frames) for k in range(0, len(pixels), count)]
+        return [slice(k, k + count) for k in range(0, len(pixels), count)]
+
+    def stretches(
+        self,
+        step: int,  # cut at multiples of so many frames
+    ) -> list[tuple[int, int]]:  # first frame, the frame after the last one
+        """Cut a long file in time so that each part is decoded by itself without decoding anything twice."""
+        frame_bytes = 2 * self.shape[0] * self.shape[1]
+        wanted = max(1, _PIECE_BYTES // (frame_bytes * step)) * step
+        length = self.n_frames if self.largest_group > wanted else wanted
+        return [(k, min(k + length, self.n_frames)) for k in range(0, self.n_frames, length)]
 
     def __repr__(self) -> str:
         layout = "long" if self.long else "wide"

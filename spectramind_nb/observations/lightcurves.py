@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LightCurves', 'extract_visit', 'lightcurve_store', 'visit_key', 'save_light_curves', 'load_light_curves', 'remarks',
-           'calibrate']
+           'refuse_unless_usable', 'calibrate']
 
 # %% ../../nbs/observations/12_lightcurves.ipynb #imports
 import importlib
@@ -237,6 +237,17 @@ def _unusual(challenge: Challenge, split: str, store: Store, results: Mapping) -
     return lines
 
 
+def refuse_unless_usable(split: str, results: Mapping) -> None:
+    """Raise PreflightError when all results are failures; each of several is named on stderr first."""
+    failures = {visit: result for visit, result in results.items() if isinstance(result, SpectraMindError)}
+    if not failures or len(failures) < len(results):
+        return
+    if len(failures) > 1:
+        for visit, error in failures.items():
+            print(f"{split} planet {visit.planet_id} visit {visit.visit}: {error}", file=sys.stderr)
+    raise none_usable(list(failures.values()))
+
+
 def calibrate(
     challenge: Challenge,
     split: str = "train",
@@ -246,8 +257,7 @@ def calibrate(
 ) -> dict[Visit, str | SpectraMindError]:  # key in the store, or why there is none
     """Fill the store with the light curves of all visits of a split; a bad visit does not stop the others.
 
-    Raises ConfigError for an executor that there is not, and otherwise only when no visit is usable: the failures' class
-    if they share one, else PreflightError.
+    Raises ConfigError for an executor that there is not, and otherwise only when no visit is usable: PreflightError.
     """
     config = configuration.group("detector") if config is None else config
     executor = config.get("executor", "local")
@@ -273,7 +283,5 @@ def calibrate(
     reread_digests()  # other processes have written some down
     for line in _unusual(challenge, split, store, {visit: results[visit] for visit in todo}):
         print(f"{split} {line}", file=sys.stderr)
-    failures = [result for result in results.values() if isinstance(result, SpectraMindError)]
-    if failures and len(failures) == len(results):
-        raise none_usable(failures)
+    refuse_unless_usable(split, results)
     return results

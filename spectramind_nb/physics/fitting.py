@@ -21,10 +21,16 @@ import torch
 
 from ..core.configuration import group
 from ..core.environment import cpu_count, in_threads
-from ..core.errors import NonFiniteError, SchemaError, SpectraMindError, none_usable
+from ..core.errors import NonFiniteError, SchemaError, SpectraMindError
 from ..core.storage import Store, code_digest
 from ..observations.challenge import INSTRUMENTS, Challenge, Visit
-from ..observations.lightcurves import LightCurves, calibrate, lightcurve_store, load_light_curves
+from spectramind_nb.observations.lightcurves import (
+    LightCurves,
+    calibrate,
+    lightcurve_store,
+    load_light_curves,
+    refuse_unless_usable,
+)
 from .transit import channel_light_curves, duration_h, light_curve, limb_darkening_shares
 
 # %% ../../nbs/physics/21_fitting.ipynb #chebyshev
@@ -743,7 +749,7 @@ def fit(
 ) -> dict[Visit, VisitFit | SpectraMindError]:  # the fit, or why there is none
     """Fit all visits of a split, each once.
 
-    Raises only when no visit is usable: the failures' class if they share one, else PreflightError.
+    Raises only when no visit is usable: PreflightError.
     """
     config = group("fit") if config is None else config
     detector_config = group("detector") if detector_config is None else detector_config
@@ -768,9 +774,7 @@ def fit(
             return SpectraMindError(what, f"planet {visit.planet_id} visit {visit.visit}", "Please report this")
 
     results = in_threads(work, list(light_curves), workers or cpu_count(), f"fitting {split}")
-    failures = [result for result in results.values() if isinstance(result, SpectraMindError)]
-    if failures and len(failures) == len(results):
-        raise none_usable(failures)
+    refuse_unless_usable(split, results)
     return results
 
 

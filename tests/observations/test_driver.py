@@ -219,3 +219,16 @@ def test_twelve_kinds_of_damage_are_twelve_lines(damaged, tmp_path, capsys, monk
     with pytest.raises(PreflightError, match="none of 8 visits is usable") as caught:
         fill_store("calibrate", words)
     assert caught.value.exit_code == 3
+    lines = "".join(capsys.readouterr()).splitlines()
+    assert all(sum(f"planet {planet} " in line for line in lines) == 1 for planet in (101, 102, 103, 104, 105, 106, 108, 112))
+
+
+def test_nothing_usable_is_exit_code_3_whatever_the_cause(made_up, tmp_path):
+    """Also where all causes are alike and have an exit code of their own."""
+    rewrite(made_up.root / "train/7/AIRS-CH0_signal_0.parquet", lambda table: table.head(table.height - 1))
+    for planets in (1, 2):
+        with pytest.raises(PreflightError, match="59 frames: they must come in pairs") as caught:
+            lc.calibrate(ch.open_challenge(made_up.root), "train", CONFIG, tmp_path / "cache", workers=1)
+        assert caught.value.exit_code == 3 and ("none of 2 visits is usable" in str(caught.value)) == (planets == 2)
+        shutil.copytree(made_up.root / "train/7", made_up.root / "train/8", dirs_exist_ok=True)
+

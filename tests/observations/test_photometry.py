@@ -118,6 +118,21 @@ def test_jitter_background_and_bad_pixels_do_not_bias_the_depth(quiet, instrumen
     assert abs(found["plain"][0]) > 2 * abs(found["default"][0])
 
 
+def test_full_wells_do_not_bias_the_depth(sample_root, tmp_path):
+    """The pixels in the middle of a bright star are full out of transit, less often in it."""
+    bright = {"star": {"fgs1_electrons": 6.8e5}}
+    frames = {"FGS1": N_FRAMES["FGS1"], "AIRS-CH0": 60}
+    visit = write_full_visit(tmp_path / "root", sample_root, bright, frames, seed=1, noiseless=True)
+    found = {}
+    for name, share in (("default", CONFIG["full_share"]), ("kept", 1.0)):
+        found[name] = lc.extract_visit(visit.root, PLANET, config={**CONFIG, "full_share": share})
+        print(f"full pixels, {name}: depth {'{:.1f} +- {:.1f}'.format(*depth_error_ppm(visit, found[name], 'FGS1'))} ppm off")
+    lost = [curves.diagnostics["FGS1/bad_aperture_pixels"] for curves in found.values()]
+    bias, error = depth_error_ppm(visit, found["default"], "FGS1")
+    assert lost[0] > lost[1] and abs(bias) < 5 + 2 * error and error < 12
+    assert abs(depth_error_ppm(visit, found["kept"], "FGS1")[0]) > 100
+
+
 @pytest.fixture(scope="module")
 def whole(sample_root, tmp_path_factory):
     """A visit for the comparison with NumPy, which takes a minute and gigabytes for a full one."""
@@ -137,6 +152,11 @@ def test_plain_equals_the_written_down_recipe(whole, tmp_path):
         expected = plain_sum(whole.root, PLANET, name, wide.diagnostics, per_bin)
         for found in (wide, long):
             np.testing.assert_allclose(found.flux[name], expected, rtol=1e-12, atol=0)
+
+    wide, long = (lc.extract_visit(root, PLANET, config=CONFIG) for root in (whole.root, tmp_path / "long"))
+    for name in ch.INSTRUMENTS:  # the layout changes no bit
+        assert np.array_equal(wide.flux[name], long.flux[name]) and np.array_equal(wide.noise[name], long.noise[name])
+    assert wide.diagnostics == long.diagnostics
 
 
 def test_plain_equals_the_written_down_recipe_on_real_frames(sample_root):
