@@ -8,7 +8,7 @@ __all__ = ['PPM', 'GAUSSIAN_MEDIAN', 'gauss_hermite', 'smooth_terms', 'smooth_va
 
 # %% ../../nbs/learning/32_models.ipynb #imports
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -165,6 +165,8 @@ class PosteriorModel(PlanetModel):
         components: int = 6,  # principal shapes
         smooth: int = 40,  # cosine terms for what they leave over
         amplitude_nodes: int = 7,  # over which the atmosphere's amplitude is integrated
+        unfamiliar: Sequence[float] = (30.0, 60.0, 120.0, 240.0, 480.0),  # ppm rms, sizes of spectra that are like no training spectrum
+        unfamiliar_share: float = 0.2,  # of the planets that are expected to have such a spectrum
         folds: int = 5,  # for shapes that were made without the planet
         sigma_floor: float = 1e-6,  # (Rp/Rs)^2, no answer is more certain
         anchor: float = 0.1,  # how hard trained numbers are held near their starts, against one planet's loss
@@ -173,7 +175,8 @@ class PosteriorModel(PlanetModel):
     ):
         super().__init__(
             loss, optimizer or {"lr": 0.01, "weight_decay": 0.0}, n_features,
-            components=int(components), smooth=int(smooth), amplitude_nodes=int(amplitude_nodes), folds=int(folds),
+            components=int(components), smooth=int(smooth), amplitude_nodes=int(amplitude_nodes),
+            unfamiliar=[float(size) for size in unfamiliar], unfamiliar_share=float(unfamiliar_share), folds=int(folds),
             sigma_floor=float(sigma_floor), anchor=float(anchor),
         )  # fmt: skip
         double = {"dtype": torch.float64}
@@ -196,6 +199,10 @@ class PosteriorModel(PlanetModel):
         self.register_buffer("terms", smooth_terms(smooth), persistent=False)
         nodes, weights = gauss_hermite(amplitude_nodes)
         self.register_buffer("nodes", nodes, persistent=False)
+        sizes = torch.tensor(self.hparams.unfamiliar, **double)
+        self.register_buffer("unfamiliar", sizes, persistent=False)
+        share = self.hparams.unfamiliar_share if len(sizes) else 0.0
+        weights = torch.cat([(1 - share) * weights, share / max(1, len(sizes)) * torch.ones_like(sizes)])
         self.register_buffer("log_node_weights", weights.log(), persistent=False)
         slope = torch.linspace(-1, 1, CHANNELS - 1, **double)
         systematic = torch.zeros(3, CHANNELS, **double)
@@ -340,6 +347,14 @@ class PosteriorModel(PlanetModel):
             _in_ppm(batch["nuisance_covariance"].double()), expected, self.value("nuisance_width").exp(),
         )
 
+    def _unlike_any(self, level: Tensor) -> Tensor:  # (B, 1, 1) -> (B, U, q)
+        """Deviations of spectra that no training planet resembles: none of their shapes, rough curves and any FGS1 instead."""
+        sizes = self.unfamiliar
+        rough = smooth_variances(sizes.new_tensor(0.03), len(self.terms)).sqrt()
+        shapes = sizes.new_zeros(self.hparams.components)
+        of_shape = sizes[:, None] * torch.cat([sizes.new_tensor([2.0]), shapes, rough])
+        return torch.cat([level.expand(-1, len(sizes), 1), of_shape.expand(len(level), -1, -1)], dim=-1)
+
     def _noise(self, depth: Tensor, covariance: Tensor, x: Tensor) -> Tensor:  # (B, 283, 283) ppm^2
         """The fit's covariance, scaled per instrument, plus errors proportional to the depth."""
         log_scale = (self.value("inflation") + x @ self.value("inflation_features").T).clamp(-2, 3)
@@ -374,6 +389,8 @@ class PosteriorModel(PlanetModel):
             at_node = amplitude[:, None] * (self.value("spread").exp() * self.nodes).exp()
             level = self.value("level").exp().expand(n, len(self.nodes))[..., None]
             deviations = torch.cat([level, at_node[..., None] * of_shape], dim=-1)
+            deviations = torch.cat([deviations, self._unlike_any(level[:, :1])], dim=1)
+            at_node = torch.cat([at_node, at_node.new_zeros(n, len(self.unfamiliar))], dim=1)
 
             residual = depth - self.expected_level
             mean, variance, _ = condition(

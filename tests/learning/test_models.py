@@ -41,7 +41,13 @@ def population(n: int, seed: int, unfitted: int = 0) -> PlanetSet:
     features[:, 0], features[:, 7] = np.log(level), np.log(size) + 0.3 * rng.normal(size=n)
     features[:, -1] = 1.0  # a column that is the same for all
     depth[:unfitted], stated[:unfitted] = 0, np.eye(CHANNELS)
-    told = torch.eye(8, CHANNELS + 8).double().roll(CHANNELS, 1).repeat(n, 1, 1)  # star and orbit as the fit's prior has them
+    # eight nuisances, of which the fit knows no more than its prior, each move the spectrum by a few ppm
+    moves = 5e-6 * np.cos(np.outer(np.arange(8), np.arange(CHANNELS) / 30))
+    fitted = slice(unfitted, None)
+    depth[fitted] += rng.normal(size=(n, 8))[fitted] @ moves
+    stated[fitted] += moves.T @ moves
+    told = torch.from_numpy(np.repeat(np.hstack([moves, np.eye(8)])[None], n, axis=0))
+    told[:unfitted, :, :CHANNELS] = 0
     tensors = (torch.from_numpy(a) for a in (depth, stated, features, truth))
     return PlanetSet(torch.arange(n) + 1000 * seed, *tensors, torch.zeros(n, 8).double(), told)
 
