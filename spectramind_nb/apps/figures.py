@@ -164,13 +164,13 @@ def plot_calibration(
     sigma: np.ndarray,  # (N, 283)
     truth: np.ndarray,  # (N, 283)
 ):  # a matplotlib Figure
-    "Coverage against nominal probability, and the distribution of z = (mu - truth) / sigma."
+    "Coverage against nominal probability, the distribution of z = (mu - truth) / sigma, and both by wavelength."
     from statistics import NormalDist
 
     z = (mu - truth) / sigma
     levels = np.linspace(0.02, 0.98, 49)
     bounds = np.array([NormalDist().inv_cdf(0.5 + level / 2) for level in levels])
-    figure, ((left, right),) = new_figure(1, 2, 8.5, 3.2)
+    figure, ((left, right, along),) = new_figure(1, 3, 11.0, 3.2)
     left.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="ideal")
     for name, part, colour, style in (("AIRS-CH0", z[:, 1:], BLUE, "-"), ("FGS1", z[:, :1], ORANGE, "--")):
         inside = (np.abs(part).reshape(1, -1) <= bounds[:, None]).mean(axis=1)
@@ -182,6 +182,16 @@ def plot_calibration(
     right.plot(grid, np.exp(-0.5 * grid**2) / np.sqrt(2 * np.pi), color=BLACK, linewidth=1.2, label="unit Gaussian")
     right.set(xlabel="error / sigma", yticks=[], title="errors in units of sigma")
     right.legend(frameon=False, fontsize=8)
+    groups = np.array_split(np.arange(1, z.shape[1]), 20)  # neighbours: a channel alone has no more values than there are planets
+    for name, colour, marker, of in (
+        ("rms z", BLUE, "o", lambda part: np.sqrt((part**2).mean())),
+        ("truth within one sigma / 68 %", ORANGE, "s", lambda part: (np.abs(part) < 1).mean() / 0.6827),
+    ):
+        along.plot([group.mean() for group in groups], [of(z[:, group]) for group in groups], marker=marker, ms=3, color=colour, label=name)
+        along.plot([0], [of(z[:, :1])], marker=marker, ms=7, color=colour, markerfacecolor="none")
+    along.axhline(1, color=GREY, linewidth=1, linestyle=":")
+    along.set(xlabel="channel (0, open: FGS1)", title="along the spectrum")
+    along.legend(frameon=False, fontsize=8)
     return figure
 
 # %% ../../nbs/apps/50_figures.ipynb #plot-residuals
