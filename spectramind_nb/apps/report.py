@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['score', 'transit_and_drift', 'plot_light_curve', 'truth_of', 'spectra_of', 'spectra', 'visits_worth_showing',
-           'examples', 'Album', 'data_sections', 'family', 'ablations', 'envelope_table', 'audit_summary', 'report']
+           'examples', 'Album', 'flags', 'data_sections', 'family', 'ablations', 'envelope_table', 'audit_summary',
+           'report']
 
 # %% ../../nbs/apps/50a_report.ipynb #imports
 import html
@@ -29,7 +30,7 @@ from ..physics.fitting import VisitFit
 from ..physics.transit import light_curve
 from ..runs import audit, submission
 from ..runs.runtime import Run
-from ..runs.stages import fill_split, open_data, splits_of
+from ..runs.stages import Filled, fill_split, open_data, splits_of
 
 # %% ../../nbs/apps/50a_report.ipynb #score
 def score(
@@ -179,6 +180,22 @@ class Album:
         return figure_html(image, caption)
 
 
+def flags(
+    filled: Filled,  # the fits of a split
+) -> dict[str, str]:  # visit -> what to know about it
+    "Visits without a fit, and fits that should not be trusted blindly."
+    remarks = {visit: f"no fit: {error}; a planet without any is answered with the population" for visit, error in filled.failed.items()}
+    for visit, fit in filled.done.items():
+        seen = fit.diagnostics
+        doubts = ["the fit did not converge"] if not seen["converged"] else []
+        doubts += [f"only {100 * seen['coverage']:.0f} % of the transit are in the window"] if seen["coverage"] < 0.75 else []
+        doubts += [f"{name} scatters {seen[f'chi2_{name}'] ** 0.5:.1f} times as much as expected" for name in ("FGS1", "AIRS")
+                   if seen[f"chi2_{name}"] > 2]
+        if doubts:
+            remarks[visit] = "; ".join(doubts)
+    return {f"planet {visit.planet_id}, visit {visit.visit}": text for visit, text in sorted(remarks.items())}
+
+
 def data_sections(
     run: Run,
     album: Album,
@@ -187,13 +204,16 @@ def data_sections(
     config, table = run.config, run.submission()
     challenge = open_data(config)
     split = "test" if "test" in splits_of(challenge) else "train"
-    fits = fill_split(config, challenge, split, "fit").done
+    filled = fill_split(config, challenge, split, "fit")
+    fits = filled.done
     truth, scored, found = truth_of(challenge), {}, {}
     planets = spectra_of(table, challenge, fits)
     if truth is not None:
         labels = challenge.root / ("train.csv" if "train" in splits_of(challenge) else "truth/test.csv")
         scored = score(run.dir / "submission.csv", challenge.root / "truth" / "test.csv", labels, config.data.edition)
     shown = {title: planets[planet] for title, planet in examples(list(planets), scored.get("planets", {})).items()}
+    if remarks := flags(filled):
+        found["Flags"] = table_html(remarks)
     found["Spectra"] = album("spectrum", plot_spectra(shown), (
         "Predicted spectra of test planets with one-sigma band, the raw fit they were made from"
         + (", and the truth." if truth is not None else ".")))

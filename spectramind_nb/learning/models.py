@@ -344,7 +344,7 @@ class PosteriorModel(PlanetModel):
         expected = self.value("nuisance") + self._heat(x)[:, None] * self.value("nuisance_heat")
         return with_prior(
             batch["depth"].double() * PPM, batch["covariance"].double() * PPM**2, batch["nuisance"].double(),
-            _in_ppm(batch["nuisance_covariance"].double()), expected, self.value("nuisance_width").exp(),
+            _in_ppm(batch["nuisance_covariance"].double()), expected, self.value("nuisance_width").clamp(max=0).exp(),
         )
 
     def _unlike_any(self, level: Tensor) -> Tensor:  # (B, 1, 1) -> (B, U, q)

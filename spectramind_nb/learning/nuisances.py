@@ -16,7 +16,7 @@ def with_prior(
     nuisance: Tensor,  # (B, Q), in widths of the fit's own prior
     nuisance_covariance: Tensor,  # (B, Q, C + Q) with depths, then among themselves
     mean: Tensor,  # (B, Q) expected nuisances
-    width: Tensor,  # (Q,) their standard deviations
+    width: Tensor,  # (Q,) their standard deviations, at most 1: what was told once cannot be taken back where red noise swamped it
 ) -> tuple[Tensor, Tensor]:  # depth (B, C), covariance (B, C, C)
     """Depths and covariance as if the fit had known this prior of the nuisances instead of a standard normal."""
     cross, inner = nuisance_covariance.split([depth.shape[1], nuisance.shape[1]], dim=2)
@@ -48,7 +48,9 @@ def learn_prior(
     known = nuisance - (cross @ explained[..., :1])[..., 0]  # given the true depths
     precision = torch.linalg.inv(inner - cross @ explained[..., 1:])
     weighted = (precision @ known[..., None])[..., 0]
-    precision = precision - torch.eye(q, dtype=precision.dtype)  # what the light curves say, without the fit's own prior
+    # what the light curves say, without the fit's own prior; nothing where red noise swamped even that
+    value, vector = torch.linalg.eigh(precision - torch.eye(q, dtype=precision.dtype))
+    precision = (vector * value.clamp(min=0)[:, None]) @ vector.mT
     # every planet's weight in the regression is the same: its estimate is already drawn to the law as far as it is uncertain
     solver = torch.linalg.pinv(design)
     for _ in range(steps):
@@ -58,5 +60,5 @@ def learn_prior(
         coefficients = solver @ estimate
         left = (estimate - design @ coefficients).square() + scatter.diagonal(dim1=1, dim2=2)
         freedom = max(1, n - design.shape[1])
-        width = (left.sum(0) / freedom).sqrt().clamp(0.02, 1.5)
+        width = (left.sum(0) / freedom).sqrt().clamp(0.02, 1.0)
     return coefficients, width
