@@ -261,3 +261,18 @@ class EncoderModel(PlanetModel):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(mu), sync_dist=True)
         scale = self.scale[1] / PPM
         return loss + self.hparams.smoothness * roughness(mu, scale) + self.hparams.nonnegativity * negativity(mu, scale)
+
+    def configure_optimizers(self):
+        """AdamW, gentle in the first epoch and brought to zero over the run by a cosine.
+
+        By epochs and not by steps: asking Lightning how many steps there are sets up the loader before its state is restored, and a
+        resumed run would begin its epoch again.
+        """
+        optimizer, epochs = super().configure_optimizers(), self.trainer.max_epochs
+        if epochs in (None, -1):  # a run that only its wall ends has no last epoch to aim at
+            return optimizer
+
+        def rate(epoch: int) -> float:
+            return min(1.0, (epoch + 1) / 2) * 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / epochs)))
+
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, rate)]

@@ -323,6 +323,8 @@ class PosteriorModel(PlanetModel):
     ) -> tuple[Tensor, Tensor]:  # mu, sigma: (B, 283) float64, (Rp/Rs)^2
         """Posterior mean and calibrated standard deviation of the spectrum."""
         mu, sigma = self._posterior(batch, fold)
+        if fold is not None:  # in training, which is what sigma is calibrated by
+            return mu, sigma
         return mu, (sigma * _per_channel(self.calibration)).clamp(min=self.hparams.sigma_floor)
 
     def _amplitude(self, x: Tensor) -> Tensor:  # (B, F) -> (B,) ppm
@@ -344,7 +346,7 @@ class PosteriorModel(PlanetModel):
         expected = self.value("nuisance") + self._heat(x)[:, None] * self.value("nuisance_heat")
         return with_prior(
             batch["depth"].double() * PPM, batch["covariance"].double() * PPM**2, batch["nuisance"].double(),
-            _in_ppm(batch["nuisance_covariance"].double()), expected, self.value("nuisance_width").clamp(max=0).exp(),
+            _in_ppm(batch["nuisance_covariance"].double()), expected, self.value("nuisance_width").clamp(max=-1e-6).exp(),
         )
 
     def _unlike_any(self, level: Tensor) -> Tensor:  # (B, 1, 1) -> (B, U, q)
@@ -403,7 +405,7 @@ class PosteriorModel(PlanetModel):
     # -- Lightning ----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        mu, sigma = self._posterior(batch, self._fold(batch["planet_id"]))
+        mu, sigma = self(batch, self._fold(batch["planet_id"]))
         self._look_at((batch["target"].double() - mu.detach()) / sigma.detach())
         loss = self.loss(mu, sigma, batch["target"].double(), self.naive_mean, self.naive_sigma)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(mu), sync_dist=True)
@@ -414,13 +416,15 @@ class PosteriorModel(PlanetModel):
         """Count how far a batch's errors are from what was said of them."""
         inside = (z.abs() < 1).double()
         count = torch.ones_like(z)
-        self.seen += torch.stack([torch.stack([v[:, 0].sum(), v[:, 1:].mean(1).sum()]) for v in (count, z.square(), inside)])
+        seen = torch.stack([torch.stack([v[:, 0].sum(), v[:, 1:].mean(1).sum()]) for v in (count, z.square(), inside)])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(seen)  # the same on every rank at any time, as what a checkpoint holds
+        self.seen += seen
 
     def _calibrate(self) -> None:
         """Scale sigma so that this epoch's errors, of spectra whose shapes were left out, are what it says."""
-        seen = self.trainer.strategy.reduce(self.seen.clone(), reduce_op="sum")
-        if seen.any():
-            self.calibration.copy_(calibration_factors(seen))
+        if self.seen.any():
+            self.calibration.copy_(calibration_factors(self.seen))
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()

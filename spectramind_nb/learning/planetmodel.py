@@ -6,7 +6,6 @@
 __all__ = ['raw_fit', 'PlanetModel']
 
 # %% ../../nbs/learning/31a_planetmodel.ipynb #imports
-import math
 from collections.abc import Mapping
 
 import pytorch_lightning as pl
@@ -115,16 +114,4 @@ class PlanetModel(pl.LightningModule):
         return {"planet_id": batch["planet_id"], "mu": mu, "sigma": sigma}
 
     def configure_optimizers(self):
-        """AdamW, gentle in the first epoch and brought to zero over the run by a cosine.
-
-        By epochs and not by steps: asking Lightning how many steps there are sets up the loader before its state is restored, and a
-        resumed run would begin its epoch again.
-        """
-        optimizer, epochs = torch.optim.AdamW(self.parameters(), **self.hparams.optimizer), self.trainer.max_epochs
-        if epochs in (None, -1):  # a run that only its wall ends has no last epoch to aim at
-            return optimizer
-
-        def rate(epoch: int) -> float:
-            return min(1.0, (epoch + 1) / 2) * 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / epochs)))
-
-        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, rate)]
+        return torch.optim.AdamW(self.parameters(), **self.hparams.optimizer)

@@ -297,8 +297,8 @@ class VisitModel:
                                (dz[:, :, None] * by_z[:, None, :]).flatten(1)], dim=1)
         at_hidden, at_by_depth, at_geometry = 1 + nt + ns, 4 + nt + ns, 7 + nt + ns
         k_own = z.new_zeros(len(depth), 4 + end - begin + 2, functions.shape[1])
-        for g in range(4):
-            k_own[:, g, at_geometry + 3 * g:at_geometry + 3 * g + 3] = -shares.T
+        for way in range(4):
+            k_own[:, way, at_geometry + 3 * way:at_geometry + 3 * way + 3] = -shares.T
         for s in range(slopes):
             k_own[:, 4 + s, at_hidden:at_by_depth] = -(by_u1 * in_colour[:, s]).T
             k_own[:, 4 + slopes + s, at_hidden:at_by_depth] = -(by_u2 * in_colour[:, s]).T

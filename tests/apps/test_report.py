@@ -31,7 +31,7 @@ def test_the_page_has_every_section_and_needs_nothing_else(trunk_and_branch):
     text = path.read_text()
     assert path == branch.dir / "report.html" and len(text) < 5e6
     assert re.findall("<h2>(.*?)</h2>", text) == HEADINGS
-    assert "model.optimizer.lr 0.01 → 0.02" in text and "coverage_68" in text and "as they were written" in text
+    assert "model.optimizer.lr 0.003 → 0.02" in text and "coverage_68" in text and "as they were written" in text
     assert not re.search(r"(src|href)=[\"'](?!data:)", text) and "<script" not in text
     pictures = sorted(found.stem for found in (branch.dir / "figures").glob("*.png"))
     assert {"ablations", "calibration", "learning", "light_curve", "light_curve_hardest", "planets", "residuals", "scores",

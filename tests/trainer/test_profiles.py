@@ -183,7 +183,7 @@ def test_p57_a_branch_follows_its_own_overrides(trunk, ablation_words, monkeypat
 
     monkeypatch.setattr(runtime.Branched, "on_train_start", noted)
     branch = runtime.train("ablation", [*ablation_words, "model.optimizer.lr=0.002"], fork=snapshots(trunk)[0])
-    assert rates == [0.01, 0.002]
+    assert rates == [0.003, 0.002]
     assert branch.record["weights"]["final"] != trunk.record["weights"]["final"]
     assert runtime.Run.open(trunk.id).record["outcome"] == "finished", "the trunk is as it was"
 
