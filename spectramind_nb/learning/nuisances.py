@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/learning/31b_nuisances.ipynb #with-prior
+def _inverse(matrix: Tensor) -> Tensor:
+    """Of symmetric positive definite matrices."""
+    return torch.cholesky_inverse(torch.linalg.cholesky((matrix + matrix.mT) / 2))
+
+
 def with_prior(
     depth: Tensor,  # (B, C) of the fit
     covariance: Tensor,  # (B, C, C)
@@ -23,7 +28,7 @@ def with_prior(
     precision = width**-2
     root = (precision - 1).sqrt()
     scaled = root[:, None] * inner * root + torch.eye(nuisance.shape[1], dtype=inner.dtype, device=inner.device)
-    removed = root[:, None] * torch.cholesky_inverse(torch.linalg.cholesky(scaled)) * root  # (1 / added + inner)^-1
+    removed = root[:, None] * _inverse(scaled) * root  # (1 / added + inner)^-1
     pull = precision * mean - (precision - 1) * nuisance
     moved = pull - (removed @ inner @ pull[..., None])[..., 0]
     shrunk = covariance - cross.mT @ (removed + removed.mT) @ cross / 2
@@ -47,9 +52,9 @@ def learn_prior(
     if n < 3:
         return coefficients, width
     cross, inner = nuisance_covariance.split([error.shape[1], q], dim=2)
-    explained = torch.linalg.solve(covariance, torch.cat([error[..., None], cross.mT], dim=2))
+    explained = torch.cholesky_solve(torch.cat([error[..., None], cross.mT], dim=2), torch.linalg.cholesky(covariance))
     known = nuisance - (cross @ explained[..., :1])[..., 0]  # given the true depths
-    precision = torch.linalg.inv(inner - cross @ explained[..., 1:])
+    precision = _inverse(inner - cross @ explained[..., 1:])
     weighted = (precision @ known[..., None])[..., 0]
     # what the light curves say, without the fit's own prior; nothing where red noise swamped even that
     value, vector = torch.linalg.eigh(precision - torch.eye(q, dtype=precision.dtype))
@@ -59,7 +64,7 @@ def learn_prior(
     solver = torch.linalg.pinv(design.mT @ design + shrink) @ design.mT
     for _ in range(steps):
         law = design @ coefficients
-        scatter = torch.linalg.inv(precision + torch.diag(width**-2))
+        scatter = _inverse(precision + torch.diag(width**-2))
         estimate = (scatter @ (weighted + law / width**2)[..., None])[..., 0]
         coefficients = solver @ estimate
         left = (estimate - design @ coefficients).square() + scatter.diagonal(dim1=1, dim2=2)
