@@ -174,7 +174,7 @@ class PosteriorModel(PlanetModel):
         optimizer: Mapping | None = None,  # lr, weight_decay
     ):
         super().__init__(
-            loss, optimizer or {"lr": 0.01, "weight_decay": 0.0}, n_features,
+            loss, optimizer or {"lr": 0.003, "weight_decay": 0.0}, n_features,
             components=int(components), smooth=int(smooth), amplitude_nodes=int(amplitude_nodes),
             unfamiliar=[float(size) for size in unfamiliar], unfamiliar_share=float(unfamiliar_share), folds=int(folds),
             sigma_floor=float(sigma_floor), anchor=float(anchor),
