@@ -406,6 +406,8 @@ class PosteriorModel(PlanetModel):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         mu, sigma = self(batch, self._fold(batch["planet_id"]))
+        if batch_idx == 0:  # and not when an epoch ends, which a run that was stopped just there does not come to again
+            self.seen.zero_()
         self._look_at((batch["target"].double() - mu.detach()) / sigma.detach())
         loss = self.loss(mu, sigma, batch["target"].double(), self.naive_mean, self.naive_sigma)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(mu), sync_dist=True)
@@ -423,7 +425,7 @@ class PosteriorModel(PlanetModel):
 
     def _calibrate(self) -> None:
         """Scale sigma so that this epoch's errors, of spectra whose shapes were left out, are what it says."""
-        if self.seen.any():
+        if self.seen.any() and self.trainer.state.fn == "fit":
             self.calibration.copy_(calibration_factors(self.seen))
 
     def on_validation_epoch_start(self) -> None:
@@ -432,7 +434,6 @@ class PosteriorModel(PlanetModel):
 
     def on_train_epoch_end(self) -> None:
         self._calibrate()  # there may be no validation
-        self.seen.zero_()
 
     def _distance(self) -> Tensor:
         """Squared distance from the closed-form start, in units of how far each kind of number may reasonably move."""

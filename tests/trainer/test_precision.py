@@ -144,11 +144,7 @@ def test_p47_p66_a_run_that_overflows_goes_on_in_a_steadier_precision(whole_run,
     losses = [line for line in events(run.dir / "events.jsonl") if line["event"] == "step"]
     assert step_losses(run.dir / "events.jsonl").keys() == step_losses(whole_run.dir / "events.jsonl").keys()
     assert len(losses) == len(step_losses(run.dir / "events.jsonl")), "no step is done twice"
-    if (run.dir / "checkpoints").is_dir() and list((run.dir / "checkpoints").glob("*.ckpt")):
-        # batches whose step overflowed are looked at once more, which the calibration of sigma counts; what is trained is the same
-        ended, expected = (torch.load(r.weights, weights_only=True)["state_dict"] for r in (run, whole_run))
-        trained = [name for name in expected if name.startswith("deviation.")]
-        assert trained and all(torch.equal(ended[name], expected[name]) for name in trained), "this model computes in float64 anyway"
+    assert run.record["weights"]["final"] == whole_run.record["weights"]["final"], "this model computes in float64 anyway"
     assert not list(run.dir.glob("*.ckpt"))
 
 
