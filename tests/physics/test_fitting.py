@@ -127,8 +127,7 @@ def test_red_noise_common_to_all_channels_widens_the_white_depth():
     light_curves.flux["AIRS-CH0"][:] *= 1 + 500e-6 * walk[:, None]
     after = fit_visit(light_curves, star)
     assert after.diagnostics["red_AIRS"] > 1.3 > before.diagnostics["red_AIRS"]
-    # the orbit and the limb, whose share of the error is no larger than before, keep this from being a factor of 2
-    assert after.diagnostics["white_sigma"] > 1.35 * before.diagnostics["white_sigma"]
+    assert after.diagnostics["white_sigma"] > 1.5 * before.diagnostics["white_sigma"]
     assert abs(float(after.depth[1:].mean()) - truth[1:].mean()) < 3 * after.diagnostics["white_sigma"]
 
 
