@@ -323,16 +323,19 @@ def write_signal(
     frames: np.ndarray,  # (n_frames, 32, width) or (n_frames, pixels) uint16, best a transposed (pixels, n_frames)
     long: bool = False,  # one column with all frames after each other, instead of a column per pixel
 ) -> None:
-    """Write raw frames as parquet (zstd), wide by default."""
+    """Write raw frames as parquet (snappy, like the real ones), wide by default."""
     frames = frames.reshape(len(frames), -1)
     if frames.dtype != np.uint16:
         raise SchemaError(f"frames are {frames.dtype}, not uint16", path, "Digitise them before writing.")
     if long:
         table = pl.DataFrame({"0": frames.ravel()})
     else:
-        table = pl.DataFrame([pl.Series(f"column_{k}", frames[:, k]) for k in range(frames.shape[1])])
+        n_frames, pixels = frames.shape
+        column_after_column = pl.Series(frames.T.ravel())
+        columns = [column_after_column.slice(k * n_frames, n_frames).alias(f"column_{k}") for k in range(pixels)]
+        table = pl.DataFrame(columns)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    table.write_parquet(path, compression="zstd", compression_level=1, statistics=False)
+    table.write_parquet(path, compression="snappy", statistics=False)
 
 
 def write_calibration(

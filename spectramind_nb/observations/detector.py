@@ -169,7 +169,7 @@ def in_pieces(
             pass
 
 
-_LANES, _TOGETHER = 64, 256
+_LANES, _TOGETHER, _TILE_FRAMES = 64, 256, 2048
 
 
 @compiled(inline="always")
@@ -196,10 +196,10 @@ def _extremes(x, n, lowest, highest):
 @compiled()
 def _transpose(addresses, pixels, out):
     """Time series of some pixels of whole frames into (pixels, n); a few frames at a time stay in the innermost cache."""
-    for start in range(0, len(addresses), 8):
-        frames = addresses[start : start + 8]
+    for start in range(0, len(addresses), 16):
+        frames = addresses[start : start + 16]
         for p in range(len(pixels)):
-            pixel, series = np.uint64(pixels[p]), out[p, start : start + 8]
+            pixel, series = np.uint64(pixels[p]), out[p, start : start + 16]
             for k in range(len(frames)):
                 series[np.uint64(k)] = numba.carray(_pointer(frames[np.uint64(k)]), pixel + np.uint64(1))[pixel]
 
@@ -322,15 +322,17 @@ def calibrated_sets(
     peaks, merging = [np.zeros((len(pixels), 2), np.int64) for pixels, _ in sets], Lock()
     full_from, most = full or (65536, 1.0)
 
-    def convert(frames: Frames, chosen: int, part: slice, first: int) -> None:
+    def convert(frames: Frames, chosen: int, part: slice, first: int, tile: slice = slice(None)) -> None:
         pixels, per_bin = sets[chosen][0][part], sets[chosen][1]
         # numba compiles once for each combination of types and layouts: contiguous arrays throughout
         of_pixels = [np.ascontiguousarray(linear_corr[:, pixels]), *(plane[pixels] for plane in planes)]
         peak = np.zeros((len(pixels), 2), np.int64)
+        addresses = frames.addresses[tile]
+        n_frames = len(addresses) if frames.by_frame else frames.n_frames
         _chain(
-            frames.addresses, frames.by_frame, pixels, frames.n_frames // 2, int(per_bin), per_block, *numbers, *of_pixels,
+            addresses, frames.by_frame, pixels, n_frames // 2, int(per_bin), per_block, *numbers, *of_pixels,
             *map(float, calibration.integration_s), float(spike_sigma), int(full_from), found[chosen][part],
-            first // 2 // per_bin, peak,
+            (first + (tile.start or 0)) // 2 // per_bin, peak,
         )  # fmt: skip
         with merging:  # other stretches of time have their own highest count
             known = peaks[chosen][part]
@@ -341,12 +343,14 @@ def calibrated_sets(
         for chosen in range(len(sets)):
             convert(source, chosen, slice(None), 0)
     elif source.long:
+        tile_frames = max(1, _TILE_FRAMES // (2 * per_block)) * 2 * per_block  # what is transposed stays in the cache
 
         def stretch(first: int, last: int) -> None:
             frames = source.read(None, first, last)
-            for chosen, (pixels, _) in enumerate(sets):
-                if len(pixels):
-                    convert(frames, chosen, slice(None), first)
+            for start in range(0, frames.n_frames, tile_frames):
+                for chosen, (pixels, _) in enumerate(sets):
+                    if len(pixels):
+                        convert(frames, chosen, slice(None), first, slice(start, start + tile_frames))
 
         in_pieces(stretch, source.stretches(2 * per_block), threads)
     else:
