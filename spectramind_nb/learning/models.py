@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PPM', 'GAUSSIAN_MEDIAN', 'gauss_hermite', 'smooth_terms', 'smooth_variances', 'principal_shapes', 'ridge',
-           'condition', 'calibration_factors', 'PosteriorModel']
+           'condition', 'calibration_factors', 'mixture_shares', 'PosteriorModel']
 
 # %% ../../nbs/learning/32_models.ipynb #imports
 import math
@@ -94,7 +94,7 @@ def condition(
     mean_shape: Tensor,  # (B, 283)
     amplitude: Tensor,  # (B, G)
     log_prior: Tensor,  # (G,) log weight of each node
-) -> tuple[Tensor, Tensor, Tensor]:  # mean (B, 283), variance (B, 283), node weights (B, G)
+) -> tuple[Tensor, Tensor, Tensor]:  # mean (B, 283), variance (B, 283), log of the nodes' posterior weights (B, G)
     """Posterior of the spectrum about its expected level, the amplitude integrated out.
 
     Raises `SchemaError` when a covariance is not positive definite.
@@ -120,14 +120,16 @@ def condition(
         - half.square().sum(dim=(-2, -1))
     )
     log_volume = 2 * inner.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    weights = torch.softmax(log_prior - 0.5 * (left_over + log_volume), dim=1)
+    log_weights = torch.log_softmax(log_prior - 0.5 * (left_over + log_volume), dim=1)
+    weights = log_weights.exp()
 
-    loaded = deviations[..., None] * basis[:, None]  # (B, G, q, 283)
-    spread = torch.linalg.solve_triangular(inner, loaded, upper=False)
-    means = amplitude[..., None] * mean_shape[:, None] + (spread * half).sum(-2)
+    coefficients = deviations * torch.linalg.solve_triangular(inner.mT, half, upper=True)[..., 0]  # (B, G, q)
+    means = amplitude[..., None] * mean_shape[:, None] + coefficients @ basis
     mean = (weights[..., None] * means).sum(1)
-    variance = (weights[..., None] * (spread.square().sum(-2) + (means - mean[:, None]).square())).sum(1)
-    return mean, variance, weights
+    root = torch.linalg.solve_triangular(inner, torch.diag_embed(deviations), upper=False)
+    spread = (weights[..., None, None] * (root.mT @ root)).sum(1)  # of the coefficients; summed before it meets the channels
+    variance = (basis * (spread @ basis)).sum(1) + (weights[..., None] * (means - mean[:, None]).square()).sum(1)
+    return mean, variance, log_weights
 
 # %% ../../nbs/learning/32_models.ipynb #posteriormodel
 def calibration_factors(
@@ -142,9 +144,23 @@ def calibration_factors(
     return torch.where(seen[0] > 0, ((square / count).sqrt() / reach).sqrt(), torch.ones_like(square)).clamp(0.5, 2.0)
 
 
-def _per_channel(pair: Tensor) -> Tensor:  # (2,) -> (283,)
+def mixture_shares(
+    evidence: Tensor,  # (N, K) log likelihood of each member's data, were it of each kind
+    expected: Tensor,  # (K,) shares expected before, sum 1
+    caution: float = 5.0,  # members' worth of that expectation
+    rounds: int = 50,
+) -> Tensor:  # (K,) sum 1
+    """How many members of a population are of each kind: expectation-maximisation with a Dirichlet prior."""
+    shares = expected
+    for _ in range(rounds):
+        belongs = torch.softmax(evidence + shares.log(), dim=1)
+        shares = (belongs.sum(0) + caution * expected) / (len(evidence) + caution)
+    return shares
+
+
+def _per_channel(pair: Tensor) -> Tensor:  # (..., 2) -> (..., 283)
     """A value for each instrument as one for each channel."""
-    return torch.cat([pair[:1], pair[1:].expand(CHANNELS - 1)])
+    return torch.cat([pair[..., :1], pair[..., 1:].expand(*pair.shape[:-1], CHANNELS - 1)], dim=-1)
 
 
 def _in_ppm(nuisance_covariance: Tensor) -> Tensor:
@@ -199,11 +215,14 @@ class PosteriorModel(PlanetModel):
         self.register_buffer("terms", smooth_terms(smooth), persistent=False)
         nodes, weights = gauss_hermite(amplitude_nodes)
         self.register_buffer("nodes", nodes, persistent=False)
-        sizes = torch.tensor(self.hparams.unfamiliar, **double)
+        self.register_buffer("node_weights", weights, persistent=False)
+        share = self.hparams.unfamiliar_share if len(unfamiliar) else 0.0
+        sizes = torch.tensor(self.hparams.unfamiliar if share > 0 else [], **double)
         self.register_buffer("unfamiliar", sizes, persistent=False)
-        share = self.hparams.unfamiliar_share if len(sizes) else 0.0
-        weights = torch.cat([(1 - share) * weights, share / max(1, len(sizes)) * torch.ones_like(sizes)])
-        self.register_buffer("log_node_weights", weights.log(), persistent=False)
+        expected = torch.cat([sizes.new_tensor([1 - share]), share / max(1, len(sizes)) * torch.ones_like(sizes)])
+        self.register_buffer("expected_kinds", expected, persistent=False)
+        self.register_buffer("kinds", expected.clone())  # shares of the training planets: familiar, then by size
+        self.met: Tensor | None = None  # the same of the planets that are to be predicted
         slope = torch.linspace(-1, 1, CHANNELS - 1, **double)
         systematic = torch.zeros(3, CHANNELS, **double)
         systematic[0, 0], systematic[1, 1:], systematic[2, 1:] = 1, 1, slope
@@ -229,6 +248,8 @@ class PosteriorModel(PlanetModel):
         self._start_population(train)
         self._start_nuisances(train)
         self._start_noise(train)
+        self.met = None
+        self.kinds.copy_(self._kinds_among(train, self._fold(train.planet_id)))
         self._start_temperature(train)
 
     def _start_population(self, train: PlanetSet) -> None:
@@ -295,9 +316,9 @@ class PosteriorModel(PlanetModel):
         stated = torch.einsum("kc,bcd,kd->bk", readers, covariance, readers)
         excess = (seen.square() - stated) / depth[:, None].square()
         self.start_systematic.copy_((excess.median(0).values / GAUSSIAN_MEDIAN).clamp(1e-8, 1e-2).sqrt().log())
-        shape_readers = torch.eye(CHANNELS, dtype=torch.float64)[1:] - readers[1]
-        shape = residual @ shape_readers.T
-        expected = torch.einsum("kc,bcd,kd->bk", shape_readers, covariance, shape_readers)
+        shape = residual[:, 1:] - seen[:, 1:2]
+        with_mean = covariance @ readers[1]
+        expected = covariance.diagonal(dim1=1, dim2=2)[:, 1:] - 2 * with_mean[:, 1:] + stated[:, 1:2]
         ratio = (shape.square() / expected).flatten().median() / GAUSSIAN_MEDIAN
         self.start_inflation.fill_(0.5 * ratio.clamp(0.25, 25.0).log())
 
@@ -308,11 +329,36 @@ class PosteriorModel(PlanetModel):
         """
         error, sigma = [], []
         for rows in torch.arange(len(train)).split(32):
-            mu, spread = self._posterior(train[rows].tensors(), self._fold(train.planet_id[rows]))
+            mu, spread, _ = self._posterior(train[rows].tensors(), self._fold(train.planet_id[rows]))
             error.append(train.target[rows] - mu)
             sigma.append(spread)
         z = (torch.cat(error) / torch.cat(sigma)).square().clamp(max=25) * (1 + 4 / len(train))
         self.start_temperature.copy_(0.5 * torch.stack([z[:, 0].mean(), z[:, 1:].mean()]).clamp(0.25, 9.0).log())
+
+    # -- before predicting --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def meet(
+        self,
+        planets: PlanetSet,
+    ) -> None:
+        """See from the fits how many of these planets are like no training planet, and how unlike; `forward` then expects so many."""
+        self.met = self._kinds_among(planets)
+
+    def _log_node_weights(self) -> Tensor:  # (G,)
+        kinds = self.kinds if self.met is None else self.met.to(self.kinds.device)
+        return torch.cat([kinds[0] * self.node_weights, kinds[1:]]).log()
+
+    def _kinds_among(self, planets: PlanetSet, fold: Tensor | None = None) -> Tensor:  # (1 + U,)
+        """Shares of familiar planets and of each size of unfamiliar ones."""
+        evidence, n = [], len(self.node_weights)
+        for rows in torch.arange(len(planets)).split(32):
+            batch = {name: tensor.to(self.kinds.device) for name, tensor in planets[rows].tensors().items()}
+            *_, log_weights = self._posterior(batch, None if fold is None else fold[rows])
+            each = log_weights - self._log_node_weights()
+            familiar = torch.logsumexp(each[:, :n] + self.node_weights.log(), dim=1, keepdim=True)
+            evidence.append(torch.cat([familiar, each[:, n:]], dim=1))
+        return mixture_shares(torch.cat(evidence), self.expected_kinds)
 
     # -- the answer ---------------------------------------------------------------------------------------------------
 
@@ -322,10 +368,15 @@ class PosteriorModel(PlanetModel):
         fold: Tensor | None = None,  # (B,) in training: leave out the shapes that each planet helped to make
     ) -> tuple[Tensor, Tensor]:  # mu, sigma: (B, 283) float64, (Rp/Rs)^2
         """Posterior mean and calibrated standard deviation of the spectrum."""
-        mu, sigma = self._posterior(batch, fold)
+        mu, sigma, log_weights = self._posterior(batch, fold)
         if fold is not None:  # in training, which is what sigma is calibrated by
             return mu, sigma
-        return mu, (sigma * _per_channel(self.calibration)).clamp(min=self.hparams.sigma_floor)
+        return mu, (sigma * self._scale(self.calibration.log(), log_weights)).clamp(min=self.hparams.sigma_floor)
+
+    def _scale(self, log_factor: Tensor, log_weights: Tensor) -> Tensor:  # (2,), (B, G) -> (B, 283)
+        """A factor of sigma per instrument; training planets alone are no reason to make it smaller for one that is like none of them."""
+        familiar = log_weights[:, : len(self.node_weights)].exp().sum(1, keepdim=True)
+        return _per_channel(log_factor.clamp(max=0) * familiar + log_factor.clamp(min=0)).exp()
 
     def _amplitude(self, x: Tensor) -> Tensor:  # (B, F) -> (B,) ppm
         """Expected rms of the shape, from star and planet."""
@@ -354,7 +405,7 @@ class PosteriorModel(PlanetModel):
         sizes = self.unfamiliar
         rough = smooth_variances(sizes.new_tensor(0.03), len(self.terms)).sqrt()
         shapes = sizes.new_zeros(self.hparams.components)
-        of_shape = sizes[:, None] * torch.cat([sizes.new_tensor([2.0]), shapes, rough])
+        of_shape = sizes[:, None] * torch.cat([sizes.new_tensor([3.0]), shapes, rough])
         return torch.cat([level.expand(-1, len(sizes), 1), of_shape.expand(len(level), -1, -1)], dim=-1)
 
     def _noise(self, depth: Tensor, covariance: Tensor, x: Tensor) -> Tensor:  # (B, 283, 283) ppm^2
@@ -370,7 +421,7 @@ class PosteriorModel(PlanetModel):
         self,
         batch: Mapping[str, Tensor],
         fold: Tensor | None,  # (B,) whose shapes to leave out; None: shapes from all training planets
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:  # mu, sigma (B, 283), log of the nodes' weights (B, G)
         self.check_ready()
         with torch.autocast(device_type=self.naive_mean.device.type, enabled=False):
             x = self.standardised(batch["features"].double())
@@ -395,12 +446,12 @@ class PosteriorModel(PlanetModel):
             at_node = torch.cat([at_node, at_node.new_zeros(n, len(self.unfamiliar))], dim=1)
 
             residual = depth - self.expected_level
-            mean, variance, _ = condition(
-                residual, noise, basis, deviations, self.mean_shapes[fold], at_node, self.log_node_weights
+            mean, variance, log_weights = condition(
+                residual, noise, basis, deviations, self.mean_shapes[fold], at_node, self._log_node_weights()
             )
             mu = (self.expected_level + mean) / PPM
-            sigma = (variance + unresolved.square()).sqrt() * _per_channel(self.value("temperature").exp()) / PPM
-            return mu.clamp(min=0), sigma.clamp(min=self.hparams.sigma_floor)
+            sigma = (variance + unresolved.square()).sqrt() * self._scale(self.value("temperature"), log_weights) / PPM
+            return mu.clamp(min=0), sigma.clamp(min=self.hparams.sigma_floor), log_weights
 
     # -- Lightning ----------------------------------------------------------------------------------------------------
 

@@ -70,6 +70,12 @@ class PlanetModel(pl.LightningModule):
         scale = train.features.std(0)
         self.feature_scale.copy_(torch.where(scale > 1e-9, scale, torch.ones_like(scale)))
 
+    def meet(
+        self,
+        planets: PlanetSet,
+    ) -> None:
+        """Look, without labels, at the planets that are to be predicted; most models have nothing to learn from that."""
+
     def check_ready(self) -> None:
         """Raises `ConfigError` when the model cannot answer yet, or not in float64."""
         if self.naive_sigma.dtype != torch.float64:

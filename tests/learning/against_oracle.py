@@ -78,6 +78,7 @@ def line(words: str, mu, sigma, truth, naive) -> float:
 
 @torch.no_grad()
 def answer(model, planets):
+    model.meet(planets)
     return model(planets.tensors())
 
 

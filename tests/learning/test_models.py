@@ -123,7 +123,7 @@ def test_condition_equals_a_mixture_of_textbook_posteriors():
     variance = weights @ (np.array(variances) + (np.array(means) - mean) ** 2)
     given = (torch.from_numpy(a)[None] for a in (data, noise, basis, deviations, shape, nodes))
     got = condition(*given, torch.from_numpy(log_prior))
-    np.testing.assert_allclose(got[2][0], weights, rtol=1e-9)
+    np.testing.assert_allclose(got[2][0].exp(), weights, rtol=1e-9)
     np.testing.assert_allclose(got[0][0], mean, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(got[1][0], variance, rtol=1e-8)
 
