@@ -196,7 +196,7 @@ def test_training_lowers_the_loss(few):
     losses = []
     for _ in range(20):
         optimizer.zero_grad()
-        mu, sigma = model._posterior(few.tensors(), model._fold(few.planet_id))
+        mu, sigma, _ = model._posterior(few.tensors(), model._fold(few.planet_id))
         loss = model.loss(mu, sigma, few.target, model.naive_mean, model.naive_sigma)
         loss.backward()
         optimizer.step()
@@ -306,7 +306,7 @@ def test_training_twice_gives_the_same_bits(few, held):
 
 
 def test_every_trained_number_gets_a_gradient(prepared, few):
-    mu, sigma = prepared._posterior(few.tensors(), prepared._fold(few.planet_id))
+    mu, sigma, _ = prepared._posterior(few.tensors(), prepared._fold(few.planet_id))
     WeightedGaussianNLL()(mu, sigma, few.target, prepared.naive_mean, prepared.naive_sigma).backward()
     for name, parameter in prepared.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
