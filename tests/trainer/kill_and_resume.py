@@ -151,7 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=int)
     parser.add_argument("--root", type=Path, help="a small data set; simulated if it is not given")
-    parser.add_argument("--cache", type=Path, help="where the stores are kept")
+    parser.add_argument("--cache", type=Path, help="its filled stores; without it they are filled anew")
     parser.add_argument("--variants", default="single,workers,accumulate,ddp")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -160,7 +160,8 @@ def main() -> int:
     root = asked.root or folder / "data"
     if asked.root is None:
         spectramind("simulate", "--out", root, "--train", 6, "--test", 2, "--short")
-    spectramind("fit", f"data.root={root}", "data.workers=1", f"paths.root={folder}")
+    if asked.cache is None:
+        spectramind("fit", f"data.root={root}", "data.workers=1", f"paths.root={folder}")
     draw, variants, whole, equal = random.Random(asked.seed), asked.variants.split(","), {}, 0
     for number in range(asked.runs):
         variant = variants[number % len(variants)]
