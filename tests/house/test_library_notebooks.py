@@ -21,10 +21,16 @@ def ids(paths):
     return [path.relative_to(REPO).as_posix() for path in paths]
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Empty at first; what one notebook simulates and fits is there for the next."""
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids(NOTEBOOKS))
-def test_notebook_runs(path, tmp_path):
-    """Every example and assertion of a notebook holds, in a process of its own with an empty store."""
-    env = {**os.environ, "MPLBACKEND": "agg", "SPECTRAMIND_CACHE": str(tmp_path), "PYTHONPATH": str(REPO)}
+def test_notebook_runs(path, store):
+    """Every example and assertion of a notebook holds, in a process of its own."""
+    env = {**os.environ, "MPLBACKEND": "agg", "SPECTRAMIND_CACHE": str(store), "PYTHONPATH": str(REPO)}
     done = run_forked(notebook, ["notebook", path], REPO, env)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
