@@ -13,10 +13,10 @@ from own_process import command, run_forked
 
 REPO = Path(__file__).resolve().parent.parent
 LONGEST = (  # files that take half a minute and more, the longest first
-    "house/test_library_notebooks.py", "trainer/test_distributed.py", "browser/test_page.py", "trainer/test_docs.py", "apps/test_kernels.py",
-    "trainer/test_exactness.py", "runs/test_job.py", "trainer/test_wall.py", "apps/test_launchpad.py", "runs/test_runtime.py",
-    "runs/test_replay.py", "house/test_install.py", "runs/test_dvc.py", "trainer/test_disk_budget.py", "runs/test_audit.py",
-    "runs/test_pretrain.py", "learning/test_oracle.py", "house/test_readme.py",
+    "house/test_library_notebooks.py", "trainer/test_distributed.py", "browser/test_page.py", "trainer/test_docs.py",
+    "apps/test_kernels.py", "trainer/test_exactness.py", "runs/test_job.py", "trainer/test_wall.py", "apps/test_launchpad.py",
+    "runs/test_runtime.py", "runs/test_replay.py", "house/test_install.py", "runs/test_dvc.py", "trainer/test_disk_budget.py",
+    "runs/test_audit.py", "runs/test_pretrain.py", "learning/test_oracle.py", "house/test_readme.py",
 )
 
 
