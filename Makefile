@@ -36,7 +36,7 @@ demo: $(VENV)/.installed  ## simulate planets, train on ci_fast through papermil
 
 test: $(VENV)/.installed .venv-nbdev3/.installed .venv-dvc/.installed  ## everything: exported code in sync, notebooks, pytest, papermill
 	$(BIN)/python -m ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 promises: $(VENV)/.installed  ## the trainer layer: every promise with its tests and their result
 	$(BIN)/python tests/promises.py

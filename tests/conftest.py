@@ -1,13 +1,29 @@
 """Fixtures shared by all floors, and the rule that a skipped test is never silent."""
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from own_process import command, run_forked
 
 REPO = Path(__file__).resolve().parent.parent
+LONGEST = (  # files that take half a minute and more, the longest first
+    "house/test_library_notebooks.py", "trainer/test_distributed.py", "browser/test_page.py", "trainer/test_docs.py",
+    "apps/test_kernels.py", "trainer/test_exactness.py", "runs/test_job.py", "trainer/test_wall.py", "apps/test_launchpad.py",
+    "runs/test_runtime.py", "runs/test_replay.py", "house/test_install.py", "runs/test_dvc.py", "trainer/test_disk_budget.py",
+    "runs/test_audit.py", "runs/test_pretrain.py", "learning/test_oracle.py", "house/test_readme.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """A worker takes a whole file at a time: those that take long begin first, or one worker would be left alone with one of them."""
+    place = {REPO / "tests" / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +42,40 @@ def sample_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def short_root(tmp_path_factory) -> Path:
+def shared(tmp_path_factory) -> Path:
+    """A folder that all workers of this test run see; what takes long is made there once."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[Path]:
+    """The folder, while no other worker is in it."""
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def short_root(shared) -> Path:
     """A small simulated data set in the competition's layout: 6 training planets, 2 test planets."""
     from spectramind_nb import simulate
 
-    return simulate(tmp_path_factory.mktemp("short") / "root", train=6, test=2, seed=1, short=True)
+    with one_at_a_time(shared / "short") as folder:
+        return simulate(folder / "root", train=6, test=2, seed=1, short=True)
+
+
+@pytest.fixture(scope="session")
+def stores(shared, short_root) -> Path:
+    """Its filled stores, for tests of what comes after them; a workspace has them as its `cache`."""
+    from spectramind_nb import fit
+
+    with one_at_a_time(shared / "short") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("SPECTRAMIND_CACHE", raising=False)
+        fit(overrides=[f"data.root={short_root}", "data.workers=1"])
+        return folder / "cache"
 
 
 @pytest.fixture
@@ -55,9 +100,22 @@ def spectramind():
 
 
 @pytest.fixture(scope="session")
-def filled(tmp_path_factory) -> Path:
-    """A workspace whose stores fill at the first run; shared, so that every test trains on it in seconds."""
-    return tmp_path_factory.mktemp("runs")
+def warm_spectramind():
+    """The same in a forked process, where the work counts and not the start: each saves the seconds of importing."""
+
+    def run(*words: str, cwd: Path, env: dict | None = None, timeout: float = 600):
+        environment = {**os.environ, "PYTHONPATH": str(REPO), **(env or {})}
+        return run_forked(command, ["spectramind", *words], cwd, environment, timeout)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory, stores) -> Path:
+    """A workspace with filled stores; shared, so that every test trains on it in seconds."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "cache").symlink_to(stores)
+    return folder
 
 
 @pytest.fixture
@@ -70,7 +128,7 @@ def here(filled, monkeypatch) -> Path:
 
 @pytest.fixture
 def words(short_root, here) -> list[str]:
-    """Overrides of a small run that takes a second once the stores are filled."""
+    """Overrides of a small run that takes a second."""
     return [f"data.root={short_root}", "data.batch_size=2", "data.workers=1", "trainer.max_epochs=3"]
 
 

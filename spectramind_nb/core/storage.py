@@ -111,9 +111,14 @@ def code_digest(
     *parts: ModuleType | type | Any,  # modules, classes or functions
 ) -> str:
     """SHA-256 of what the code does: its syntax tree without comments and docstrings."""
+    return _deeds(tuple(inspect.getsource(part) for part in parts))
+
+
+@lru_cache(maxsize=32)  # a store is opened for every visit; parsing the modules it depends on takes 0.1 s and more
+def _deeds(sources: tuple[str, ...]) -> str:
     total = hashlib.sha256()
-    for part in parts:
-        tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(part)))
+    for source in sources:
+        tree = ast.parse(inspect.cleandoc("\n" + source))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and _is_text(body[0]):

@@ -27,9 +27,10 @@ def invoke(*words):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """One workspace for this file, so that the stores are filled once."""
+def place(tmp_path_factory, stores):
+    """One workspace for this file."""
     folder = tmp_path_factory.mktemp("place")
+    (folder / "cache").symlink_to(stores)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("SPECTRAMIND_CACHE", raising=False)

@@ -49,12 +49,6 @@ def screen(browser):
 
 
 @pytest.fixture(scope="session")
-def stores(tmp_path_factory) -> Path:
-    """One cache for all runs, so that the stores are filled once."""
-    return tmp_path_factory.mktemp("stores")
-
-
-@pytest.fixture(scope="session")
 def jupyter(tmp_path_factory, stores):
     """JupyterLab and Notebook 7 from one server; returns its address and the folder it shows."""
     home, folder = tmp_path_factory.mktemp("jupyter"), tmp_path_factory.mktemp("workspace")

@@ -83,6 +83,16 @@ def test_code_digest_ignores_words_but_no_deed(tmp_path, monkeypatch):
     assert of("def f(x):\n    return x + 2\n", "plain_c") != plain
 
 
+def test_code_that_did_not_change_is_parsed_once(monkeypatch):
+    from spectramind_nb.core import storage
+
+    first = code_digest(storage, subprocess)
+    monkeypatch.setattr(storage.ast, "parse", None)  # parsing again would fail
+    assert code_digest(storage, subprocess) == first
+    with pytest.raises(TypeError):
+        code_digest(storage)
+
+
 def test_store_entry_is_plain_numpy(tmp_path):
     store = Store(tmp_path, "fit", {"order": 3}, "code")
     key = store.key({"visit": "abc"})

@@ -53,7 +53,7 @@ def test_wheel_alone_trains_in_an_empty_folder(wheel, tmp_path):
                            cwd=work, capture_output=True, text=True, check=True).stdout
     assert where.startswith(str(site))
     done = subprocess.run([venv / "bin/python", "-m", "spectramind_nb", "train", "trainer=ci_fast",
-                           "data.simulate.train=8", "data.simulate.test=2"],
+                           "data.simulate.train=6", "data.simulate.test=2"],
                           cwd=work, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert list(work.glob("logs/*/submission.csv")) and (work / "v50_debug_log.md").is_file()

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from own_process import notebook, run_forked
 
 REPO = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(REPO.glob("nbs/**/[0-9i]*.ipynb"))
@@ -20,13 +21,17 @@ def ids(paths):
     return [path.relative_to(REPO).as_posix() for path in paths]
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Empty at first; what one notebook simulates and fits is there for the next."""
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=ids(NOTEBOOKS))
-def test_notebook_runs(path, tmp_path, monkeypatch):
-    """Every example and assertion of a notebook holds, in a process of its own with an empty store."""
-    code = ("import sys; from pathlib import Path; from nbdev.test import test_nb\n"
-            "ok, seconds = test_nb(Path(sys.argv[1]), do_print=False); sys.exit(not ok)")
-    env = {**os.environ, "MPLBACKEND": "agg", "SPECTRAMIND_CACHE": str(tmp_path), "PYTHONPATH": str(REPO)}
-    done = subprocess.run([sys.executable, "-c", code, path], cwd=REPO, env=env, capture_output=True, text=True)
+def test_notebook_runs(path, store):
+    """Every example and assertion of a notebook holds, in a process of its own."""
+    env = {**os.environ, "MPLBACKEND": "agg", "SPECTRAMIND_CACHE": str(store), "PYTHONPATH": str(REPO)}
+    done = run_forked(notebook, ["notebook", path], REPO, env)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 

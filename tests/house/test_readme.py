@@ -12,12 +12,12 @@ def commands(text: str) -> list[str]:
     return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("spectramind")]
 
 
-def test_commands_of_the_readme_run(tmp_path, spectramind):
+def test_commands_of_the_readme_run(tmp_path, warm_spectramind):
     lines = commands((REPO / "README.md").read_text())
     assert len(lines) >= 8
     env = {"SPECTRAMIND_CACHE": str(tmp_path / "cache")}
     for line in lines:
-        done = spectramind(*line.split()[1:], cwd=tmp_path, env=env)
+        done = warm_spectramind(*line.split()[1:], cwd=tmp_path, env=env)
         assert done.returncode == 0, f"{line}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
 
 

@@ -16,8 +16,9 @@ def dvc(repo, tmp_path):
     tool = Path(os.environ.get("SPECTRAMIND_DVC", repo / ".venv-dvc" / "bin" / "dvc"))
     if not tool.is_file():
         pytest.skip(f"NOT TESTED WITH DVC: {tool} is not there; make test installs it, or set SPECTRAMIND_DVC")
+    left = shutil.ignore_patterns("*.pyc", "*.tmp.*", "tmp", "cache")  # what Numba has compiled comes along: its sources are the same
     for name in ("spectramind_nb", "configs", ".dvc"):
-        shutil.copytree(repo / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "tmp", "cache"))
+        shutil.copytree(repo / name, tmp_path / name, ignore=left)
     shutil.copy(repo / ".dvcignore", tmp_path)
     (tmp_path / "dvc.yaml").write_text((repo / "dvc.yaml").read_text().replace("{train: 12, test: 4}", "{train: 6, test: 2}"))
     subprocess.run(["git", "init", "-q", tmp_path], check=True)

@@ -43,8 +43,9 @@ def with_long_columns(root: Path, out: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(short_root, tmp_path_factory):
+def reference(short_root, stores, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
+    (folder / "cache").symlink_to(stores)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("SPECTRAMIND_CACHE", raising=False)

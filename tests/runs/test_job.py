@@ -13,8 +13,9 @@ import pytest
 from spectramind_nb.core.errors import ConfigError, DataMissingError
 from spectramind_nb.observations.challenge import Visit, open_challenge
 from spectramind_nb.runs.crew import Answer
-from spectramind_nb.runs.job import Pace, Queue, View, job_settings, submit
+from spectramind_nb.runs.job import Pace, Queue, job_settings, submit
 from spectramind_nb.runs.submission import read, validate
+from spectramind_nb.runs.views import View
 
 
 @pytest.fixture(scope="module")

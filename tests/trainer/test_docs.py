@@ -105,7 +105,7 @@ def shell(tmp_path_factory):
         copy = home / "site" / "configs" / path.relative_to(REPO / "configs")
         copy.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text()
-        copy.write_text(text.replace("{train: 48, test: 12,", "{train: 8, test: 2,"))
+        copy.write_text(text.replace("{train: 48, test: 12,", "{train: 6, test: 2,"))
         assert path.name != "synthetic.yaml" or copy.read_text() != text
     (home / "bin").mkdir()
     program = home / "bin" / "spectramind"

@@ -18,9 +18,9 @@ SCRIPT = Path(__file__).parent / "kill_and_resume.py"
 
 
 @pytest.mark.parametrize("variants, runs", [("single,workers,accumulate", 3), pytest.param("ddp", 1, marks=pytest.mark.slow)])
-def test_p50_runs_killed_at_random_moments_end_as_if_they_had_never_been(short_root, filled, repo, variants, runs):
+def test_p50_runs_killed_at_random_moments_end_as_if_they_had_never_been(short_root, stores, repo, variants, runs):
     """`kill_and_resume.py 30` does the same at length; two uninterrupted runs must be equal there too."""
-    command = [sys.executable, SCRIPT, str(runs), "--root", short_root, "--cache", filled / "cache", "--variants", variants]
+    command = [sys.executable, SCRIPT, str(runs), "--root", short_root, "--cache", stores, "--variants", variants]
     environment = {**os.environ, "PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == f"{runs} of {runs}", done.stdout + done.stderr

@@ -126,12 +126,12 @@ def spoiled(table):
 
 
 @pytest.mark.parametrize("edit, code, words", [(lacking, 10, "wl_7"), (spoiled, 11, "planet")])
-def test_p3_p32_a_fault_of_the_data_ends_the_command_with_its_code(short_root, here, tmp_path, spectramind, edit, code, words):
+def test_p3_p32_a_fault_of_the_data_ends_the_command_with_its_code(short_root, here, tmp_path, warm_spectramind, edit, code, words):
     root = shutil.copytree(short_root, tmp_path / "data", copy_function=os.link)
     table = edit(pd.read_csv(root / "train.csv"))
     (root / "train.csv").unlink()
     table.to_csv(root / "train.csv", index=False)
-    run = spectramind("train", "trainer=ci_fast", f"data.root={root}", "data.workers=1", f"run_id=broken{code}", cwd=here)
+    run = warm_spectramind("train", "trainer=ci_fast", f"data.root={root}", "data.workers=1", f"run_id=broken{code}", cwd=here)
     assert run.returncode == code, run.stderr
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and words in last and "Traceback" not in run.stderr
