@@ -9,6 +9,7 @@ __all__ = ['CANNOT_CHANGE_NUMBERS', 'config_dir', 'options', 'groups', 'validate
 # %% ../../nbs/core/03_configuration.ipynb #imports
 import contextlib
 import copy
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -219,7 +220,7 @@ def _explained(words: Sequence[str], error: Exception) -> SpectraMindError:
     message = f"the overrides do not compose: {str(error).splitlines()[0]}"
     unexplained = ConfigError(message, None, str(error.__cause__ or "").split("\n")[0] or None)
     try:
-        choices = [word for word in words if word.split("=")[0] in (*groups(), "hydra.searchpath")]
+        choices = [word for word in words if re.split("[=@]", word)[0] in (*groups(), "hydra.searchpath")]
         known = hydra_compose("train", overrides=choices)
     except (HydraException, OmegaConfBaseException, ValueError):
         return unexplained
@@ -249,7 +250,7 @@ def adjusted(
     words = {word: OverridesParser.create().parse_override(word).key_or_group for word in overrides}
     anew = {key for key in words.values() if key in groups()}
     kept = [f"{name}={option}" for name, option in recorded.launch.choices.items()
-            if name in recorded and name not in anew]
+            if (above := name.partition("@")[0]) in recorded and above not in anew]
     if "trainer" not in anew:  # some profiles leave these to the command line
         kept += [f"trainer.{key}={recorded.trainer[key]}" for key in ("devices", "num_nodes")]
     elsewhere = [word for word in recorded.launch.overrides if word.startswith("hydra.")]

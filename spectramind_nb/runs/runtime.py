@@ -254,7 +254,7 @@ def _score_line(metrics: Mapping[str, float], before: str = "") -> str:
     """`val/score 0.61 (training mean 0.00, raw fit 0.43)`, or nothing."""
     if metrics.get("val/score") is None:
         return ""
-    names = {"val/score_mean": "training mean", "val/score_fit": "raw fit"}
+    names = {"val/score_mean": "training mean", "val/score_fit": "raw fit", "cv/score": "cross-validated"}
     beside = [f"{words} {metrics[name]:.4f}" for name, words in names.items() if metrics.get(name) is not None]
     return f"{before}val/score {metrics['val/score']:.4f}" + (f" ({', '.join(beside)})" if beside else "")
 
@@ -500,7 +500,7 @@ def first_run(
     if wanted["max_epochs"] is not None:
         plain["trainer"]["max_epochs"] = wanted["max_epochs"]
     if wanted["lr"] is not None:
-        plain["model"]["optimizer"]["lr"] = wanted["lr"]
+        plain["model"].get("member", plain["model"])["optimizer"]["lr"] = wanted["lr"]
     plain["launch"]["choices"] |= {"data": "synthetic", "pretrain": "none"}
     first = OmegaConf.create({**plain, "pretrain": None, "run_id": None})
     validate(first)

@@ -199,6 +199,7 @@ def bins_of(
     model: DictConfig,  # the `model` group
 ) -> Bins | None:
     """How finely a model wants to see light curves; None when fits are enough for it."""
+    model = model.get("member", model)  # an ensemble looks at what its members look at
     asks = "curves" in getattr(hydra.utils.get_object(model._target_), "needs", ())
     return Bins(model.time_bins, model.wavelength_bins) if asks else None
 
