@@ -132,6 +132,9 @@ def predict(
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN|FILE", help="A run, a checkpoint, or a submission file")],
     overrides: Overrides = None,
+    learning_curve: Annotated[
+        str | None, typer.Option(metavar="N,N,..", help="Train again on so many planets each, for the run's report.")
+    ] = None,
 ):
     "Metrics of a run on its validation planets, or the score of a submission file, as JSON."
     from spectramind_nb.runs.audit import recorded
@@ -140,8 +143,14 @@ def evaluate(
         from spectramind_nb.apps.notebooks import json_text
         from spectramind_nb.runs import runtime
 
-        metrics = runtime.evaluate(run, overrides=overrides or [])
-    print(json_text(dict(metrics)))
+        curve = {}
+        if learning_curve is not None:
+            from spectramind_nb.runs.learning_curve import learning_curve as curve_of
+
+            counts = [int(word) if word.strip().isdigit() else 0 for word in learning_curve.split(",")]
+            curve["learning_curve"] = curve_of(run, counts, overrides or []).to_dict("records")
+        metrics = dict(runtime.evaluate(run, overrides=overrides or []))
+    print(json_text(metrics | curve))
 
 
 @app.command()

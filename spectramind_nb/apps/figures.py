@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLUE', 'ORANGE', 'GREEN', 'GREY', 'BLACK', 'PPM', 'STYLE', 'new_figure', 'png_bytes', 'figure_html', 'table_html',
            'page', 'Spectrum', 'draw_spectrum', 'plot_spectra', 'plot_calibration', 'plot_residuals', 'plot_planets',
-           'plot_scores', 'plot_learning', 'plot_branches']
+           'plot_scores', 'plot_learning', 'plot_learning_curve', 'plot_branches']
 
 # %% ../../nbs/apps/50_figures.ipynb #imports
 import base64
@@ -270,6 +270,25 @@ def plot_learning(
         else:
             ax.text(0.5, 0.5, "nothing yet", ha="center", color=GREY, transform=ax.transAxes)
             ax.set(xticks=[], yticks=[])
+    return figure
+
+
+def plot_learning_curve(
+    table: Mapping[str, np.ndarray],  # columns planets, score, score_fit: a data frame, or a dictionary
+):  # a matplotlib Figure
+    "Score with fewer training planets, beside the fit with its own covariance."
+    planets, score = np.asarray(table["planets"], float), np.asarray(table["score"], float)
+    figure, ((ax,),) = new_figure(1, 1, 8.5, 2.8)
+    ax.plot(planets, score, "o-", color=BLUE, label="model")
+    ax.plot(planets, np.asarray(table["score_fit"], float), "--", color=ORANGE, label="fit with its own covariance")
+    for count, value in zip(planets, score, strict=True):
+        ax.annotate(f"{value:.3f}", (count, value), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+    ax.set_xscale("log")
+    ax.set_xticks(planets, [f"{count:.0f}" for count in planets])
+    ax.minorticks_off()
+    ax.margins(x=0.1, y=0.2)
+    ax.set(xlabel="training planets", ylabel="score")
+    ax.legend(frameon=False, fontsize=8)
     return figure
 
 

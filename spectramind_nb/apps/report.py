@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['score', 'transit_and_drift', 'plot_light_curve', 'truth_of', 'spectra_of', 'spectra', 'visits_worth_showing',
-           'examples', 'Album', 'flags', 'data_sections', 'family', 'ablations', 'envelope_table', 'audit_summary',
-           'report']
+           'examples', 'Album', 'flags', 'data_sections', 'family', 'ablations', 'planets_needed', 'envelope_table',
+           'audit_summary', 'report']
 
 # %% ../../nbs/apps/50a_report.ipynb #imports
 import html
@@ -17,8 +17,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from spectramind_nb.apps.figures import (
-    BLACK, BLUE, GREY, PPM, Spectrum, figure_html, new_figure, page, plot_branches, plot_calibration, plot_learning, plot_planets,
-    plot_residuals, plot_scores, plot_spectra, png_bytes, table_html,
+    BLACK, BLUE, GREY, PPM, Spectrum, figure_html, new_figure, page, plot_branches, plot_calibration, plot_learning,
+    plot_learning_curve, plot_planets, plot_residuals, plot_scores, plot_spectra, png_bytes, table_html,
 )
 from ..core.configuration import differences
 from ..core.errors import SchemaError, SpectraMindError
@@ -29,6 +29,7 @@ from ..observations.lightcurves import LightCurves, lightcurve_store, load_light
 from ..physics.fitting import VisitFit
 from ..physics.transit import light_curve
 from ..runs import audit, submission
+from ..runs.learning_curve import FILE as LEARNING_CURVE
 from ..runs.runtime import Run
 from ..runs.stages import Filled, fill_split, open_data, splits_of
 
@@ -264,6 +265,20 @@ def ablations(
     return album("ablations", picture, f"Score on validation planets of {members[0].id} and its branches.") + table_html(changed)
 
 # %% ../../nbs/apps/50a_report.ipynb #record-tables
+def planets_needed(
+    run: Run,
+    album: Album,
+) -> str:  # HTML
+    "Scores with fewer training planets, or how to find them out."
+    if not (run.dir / LEARNING_CURVE).is_file():
+        return f"<p>Not computed: <code>spectramind evaluate {html.escape(run.id)} --learning-curve 40,200,1000</code></p>"
+    table = pd.read_csv(run.dir / LEARNING_CURVE)
+    picture = plot_learning_curve(table)
+    words = "Score on validation planets with fewer training planets; the last point is the run itself."
+    rows = {f"{row.planets} training planets": f"score {row.score:.4f}, raw fit {row.score_fit:.4f}" for row in table.itertuples()}
+    return album("learning_curve", picture, words) + table_html(rows)
+
+
 def envelope_table(
     run: Run,
 ) -> str:  # HTML
@@ -316,6 +331,7 @@ def report(
         sections["Data"] = f"<p>No pictures of the data: {html.escape(str(error))}</p>"
     if (run.dir / "metrics.csv").is_file() and run.history["step"].nunique() > 1:  # one point is no curve
         sections["Learning"] = album("learning", plot_learning(run.history), "Training loss and validation score as training went on.")
+    sections["Learning curve"] = planets_needed(run, album)
     sections["Ablations"] = ablations(run, album)
     sections["Metrics"] = table_html({name: float(value) for name, value in sorted(run.metrics.items())}) if run.metrics else ""
     sections |= {"Envelope": envelope_table(run), "Record": audit_summary(run)}

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['RESUMABLE', 'trusted_class', 'check_targets', 'build', 'Run', 'trainer_arguments', 'bare_trainer', 'numerics_guard',
            'Top', 'Branched', 'Lines', 'quiet_lightning', 'Destination', 'readable_checkpoint', 'destination', 'train',
-           'train_composed', 'first_run', 'pretrained', 'inherit', 'train_again', 'evaluate', 'predict']
+           'train_composed', 'first_run', 'pretrained', 'inherit', 'train_again', 'evaluate', 'predict', 'revisited',
+           'validated', 'predicted']
 
 # %% ../../nbs/runs/43_runtime.ipynb #imports
 import contextlib
@@ -695,7 +696,7 @@ class _Training:
                 self.predict_in_time(model, challenge, len(data.val))
                 raise
             with stage(self.log, "validation"):
-                self.record.update(metrics=learned | _validated(model, data, self.config))
+                self.record.update(metrics=learned | validated(model, data, self.config))
             with stage(self.log, "prediction"):
                 self.predict(model, challenge)
         finally:
@@ -882,7 +883,7 @@ class _Training:
     def predict(self, model: pl.LightningModule, challenge: Challenge) -> None:
         """Replace the submission by the model's predictions."""
         if "test" in self.fits:
-            table = _predicted(model, _planets(model, challenge, self.fits["test"], self.config), self.config)
+            table = predicted(model, _planets(model, challenge, self.fits["test"], self.config), self.config)
             _write_submission(self.dir / "submission.csv", table)
             self.log("submission", planets=len(table))
 
@@ -937,10 +938,10 @@ def evaluate(
     """
     if not isinstance(run, Run) and Path(run).suffix == ".csv":
         return _scored(Path(run), overrides)
-    with _revisited("evaluate", run, overrides) as (config, model, record):
+    with revisited("evaluate", run, overrides) as (config, model, record):
         challenge = open_data(config)
         fits = {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)}
-        metrics = _validated(model, data_module(config, challenge, fits), config)
+        metrics = validated(model, data_module(config, challenge, fits), config)
         record.update(metrics=metrics, data=data_manifest(challenge))
     return metrics
 
@@ -955,12 +956,12 @@ def predict(
 
     Raises `DataMissingError` when the run kept no checkpoint or the data have no such split.
     """
-    with _revisited("predict", run, overrides) as (config, model, record):
+    with revisited("predict", run, overrides) as (config, model, record):
         challenge = open_data(config)
         if out is not None and not Path(out).exists():
             naive = float(model.naive_mean), float(model.naive_sigma)
             submission.write_baseline(out, challenge.planets(split), *naive)
-        table = _predicted(model, _planets(model, challenge, fill_split(config, challenge, split, "fit"), config), config)
+        table = predicted(model, _planets(model, challenge, fill_split(config, challenge, split, "fit"), config), config)
         if out is not None:
             _write_submission(Path(out), table)
             record.update(output={"path": str(out), "sha256": file_digest(out)})
@@ -969,7 +970,7 @@ def predict(
 
 
 @contextlib.contextmanager
-def _revisited(
+def revisited(
     command: str, run: Run | str | Path, overrides: Sequence[str]
 ) -> Iterator[tuple[DictConfig, pl.LightningModule, audit.Record]]:
     """A recorded visit to a finished run: its configuration and its model with the weights it kept."""
@@ -981,7 +982,11 @@ def _revisited(
         prepare_process(config)
         settle(one_device(config.trainer), Place())
         model = build(config.model, loss=build(config.loss))
-        model.load_state_dict(_state(run.weights))
+        try:
+            model.load_state_dict(_state(run.weights))
+        except RuntimeError as error:  # other shapes, or another model altogether
+            what = "the run's weights do not fit the model that the overrides describe"
+            raise ConfigError(what, run.dir, "Leave the model as it was trained, or train anew") from error
         _identified(record, config)
         record.update(weights={"initial": None, "final": weights_digest(model.state_dict())})
         yield config, model, record
@@ -1025,14 +1030,14 @@ def _planets(model: pl.LightningModule, challenge: Challenge, filled: Filled, co
     return planet_set(challenge.planets(filled.split), filled.done, challenge.stars(filled.split), None, typical, curves)
 
 
-def _validated(model: pl.LightningModule, data: VisitDataModule, config: DictConfig) -> dict[str, float]:
+def validated(model: pl.LightningModule, data: VisitDataModule, config: DictConfig) -> dict[str, float]:
     """Metrics on the validation planets."""
     trainer = bare_trainer(config.trainer, [StepSeed(config.seed), numerics_guard(config.trainer.guards, bins=bins_of(config.model))])
     found = trainer.validate(model, data.val_dataloader(), verbose=False)
     return {name: float(value) for name, value in sorted(found[0].items())} if found else {}
 
 
-def _predicted(model: pl.LightningModule, planets: PlanetSet, config: DictConfig) -> pd.DataFrame:
+def predicted(model: pl.LightningModule, planets: PlanetSet, config: DictConfig) -> pd.DataFrame:
     """The model's answer for every planet, 567 columns."""
     model.meet(planets)
     loader = DataLoader(PlanetDataset(planets), config.data.batch_size, collate_fn=whole)

@@ -1,0 +1,59 @@
+"""The learning curve of a run: what it holds, that it resumes, and that the report shows it."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from spectramind_nb.apps.report import report
+from spectramind_nb.core.errors import ConfigError
+from spectramind_nb.runs.learning_curve import FILE, learning_curve
+from spectramind_nb.runs.runtime import train
+
+
+@pytest.fixture
+def run(words):
+    return train(overrides=words)
+
+
+def test_a_curve_is_asked_for_by_command_and_shown_in_the_report(run, spectramind, here):
+    assert "--learning-curve 40,200,1000" in report(run).read_text()
+    done = spectramind("evaluate", run.dir, "--learning-curve", "3,2,999", cwd=here)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    table = pd.read_csv(run.dir / FILE)
+    assert printed["val/score"] == run.metrics["val/score"]
+    assert [row["planets"] for row in printed["learning_curve"]] == table["planets"].tolist()
+    assert table["planets"].tolist()[:2] == [2, 3] and len(table) == 3  # 999 are more than there are: the run itself is the last
+    for name in ("score", "score_fit", "FGS1 rms_z", "AIRS-CH0 coverage_68"):
+        assert table[name].notna().all()
+    page = report(run).read_text()
+    assert "2 training planets" in page and "raw fit" in page and (run.dir / "figures" / "learning_curve.png").is_file()
+
+
+def test_what_is_there_is_not_computed_again_and_fewer_planets_give_the_same_at_any_time(run, monkeypatch):
+    first = learning_curve(run, [2])
+    both = learning_curve(run, [2, 3])
+    assert both[both["planets"] != 3].reset_index(drop=True).equals(first)
+    (run.dir / FILE).unlink()
+    assert learning_curve(run, [3, 2]).equals(both)
+    monkeypatch.setattr("spectramind_nb.runs.learning_curve._trained", None)
+    assert learning_curve(run, [2, 3]).equals(both)
+    with pytest.raises(TypeError):
+        learning_curve(run, [2, 3], ["trainer.max_epochs=2"])  # another configuration: what is there does not count
+
+
+@pytest.mark.parametrize("asked", [[1, 40], [], [0]])
+def test_numbers_that_are_none_are_refused(run, asked):
+    with pytest.raises(ConfigError, match="each at least 2"):
+        learning_curve(run, asked)
+
+
+def test_a_word_that_is_no_number_is_refused_by_the_command(run, spectramind, here):
+    done = spectramind("evaluate", run.dir, "--learning-curve", "40,many", cwd=here)
+    assert done.returncode == 2 and "each at least 2" in done.stderr and not (run.dir / FILE).exists()
+
+
+def test_another_model_than_the_run_trained_is_refused(run):
+    with pytest.raises(ConfigError, match="do not fit the model"):
+        learning_curve(run, [2], ["model.components=2"])
