@@ -1,0 +1,81 @@
+"""A competition's worth of planets from raw frames to submission.csv on four cores: each part measured on few, the whole projected."""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "observations"))
+
+from full_visit import write_full_visit
+
+from spectramind_nb.core.configuration import compose
+from spectramind_nb.core.environment import pin_threads
+from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
+from spectramind_nb.observations.challenge import Visit, open_challenge
+from spectramind_nb.observations.lightcurves import extract_visit, load_light_curves
+from spectramind_nb.physics.fitting import fit_visit
+from spectramind_nb.physics.shortcut import VisitFiles, open_data_set
+from spectramind_nb.physics.simulator import simulate
+from spectramind_nb.runs.runtime import bare_trainer, build, predicted
+
+PLANETS, VISITS, CORES, TARGET_MIN = 1100, 1300, 4, 60
+MEASURED, EPOCHS = 64, 2
+
+
+def cpu_s(work) -> float:
+    """Seconds of all threads."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def main() -> None:
+    """Print the parts and their sum."""
+    pin_threads(1)
+    words = ["trainer=kaggle_safe", "trainer.accelerator=cpu", "trainer.loader.num_workers=0"]
+    config = compose(overrides=words)
+    brief = compose(overrides=[*words, f"trainer.max_epochs={EPOCHS}"])
+    with tempfile.TemporaryDirectory() as name:
+        write_full_visit(Path(name) / "full", None)
+        challenge = open_challenge(Path(name) / "full")
+        visit = challenge.visits("train")[0]
+
+        def extract() -> None:
+            extract_visit(challenge, *visit, "train", config.detector, threads=1)
+
+        extract()  # compiles
+        calibrating_s = min(cpu_s(extract) for _ in range(3))
+
+        root = simulate(Path(name) / "curves", MEASURED, 0, seed=3, level="lightcurves")
+        few = open_data_set(root)
+        stars, ids, fits = few.stars("train"), sorted(few.planets("train")), {}
+
+        def fit() -> None:
+            for planet_id in ids:
+                curves = load_light_curves(VisitFiles(root / "train" / str(planet_id)), "light_curves_0")
+                fits[Visit(planet_id, 0)] = fit_visit(curves, stars.loc[planet_id].to_dict(), config.fit)
+
+        fitting_s = cpu_s(fit) / len(ids)
+        train = planet_set(ids, fits, stars, few.labels())
+        model = build(config.model, loss=build(config.loss))
+        data = VisitDataModule(train, train[:2], None, config.data.batch_size, config.seed)
+        preparing_s = cpu_s(lambda: model.prepare(train)) / len(ids)
+        epoch_s = cpu_s(lambda: bare_trainer(brief.trainer).fit(model, data.train_dataloader())) / EPOCHS / len(ids)
+        predicting_s = cpu_s(lambda: predicted(model, train, config)) / len(ids)
+    parts = {
+        f"frames to light curves, {VISITS} visits x {calibrating_s:.2f} s on {CORES} cores": VISITS * calibrating_s / CORES,
+        f"light curves to depths, {VISITS} visits x {fitting_s:.2f} s on {CORES} cores": VISITS * fitting_s / CORES,
+        f"training on one core, {config.trainer.max_epochs} epochs": PLANETS * (preparing_s + config.trainer.max_epochs * epoch_s),
+        "predicting on one core": PLANETS * predicting_s,
+    }
+    print(f"projected: {PLANETS} planets from raw frames to submission.csv")
+    for words, seconds in parts.items():
+        print(f"  {words:66s} {seconds / 60:5.1f} min")
+    print(f"  {'together':66s} {sum(parts.values()) / 60:5.1f} min; target {TARGET_MIN} min")
+
+
+if __name__ == "__main__":
+    main()
