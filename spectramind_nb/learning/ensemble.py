@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.errors import ConfigError
 from .datamodule import PlanetSet
 from .metrics import CHANNELS, channel_weights, edition, value_scores
-from .models import calibration_factors
+from .models import calibration_counts, calibration_factors
 from .planetmodel import PlanetModel
 
 # %% ../../nbs/learning/34_ensemble.ipynb #mixture
@@ -45,7 +45,7 @@ class Ensemble(PlanetModel):
         self.own = (*PlanetModel.own, *(f"members.{number}.{name}" for number in range(folds * seeds) for name in member.own))
         double = {"dtype": torch.float64}
         self.register_buffer("calibration", torch.ones(2, **double))  # factors of sigma: FGS1, AIRS
-        self.register_buffer("seen", torch.zeros(3, 2, **double))  # left-out answers of this epoch, see calibration_factors
+        self.register_buffer("seen", torch.zeros(3, 2, **double))  # left-out answers of this epoch, see calibration_counts
         self.register_buffer("scored", torch.zeros(2, **double))  # sum of their scores, how many
         self.register_buffer("taught", torch.zeros(0, dtype=torch.int64), persistent=False)  # training planets, sorted
 
@@ -146,14 +146,13 @@ class Ensemble(PlanetModel):
         self.train()
         truth = batch["target"].double()
         z = (truth - mu) / sigma
-        counts = torch.stack([torch.ones_like(z), z.square(), (z.abs() < 1).double()])
         constants = edition(self.loss.edition_name)
         weights = channel_weights(constants).to(mu)
         scores = value_scores(mu, self._calibrated(sigma), truth, self.naive_mean, self.naive_sigma, constants) @ weights / weights.sum()
-        found = torch.cat([counts[..., 0].sum(1), counts[..., 1:].mean(2).sum(1), scores.sum()[None], scores.new_tensor([len(scores)])])
+        found = torch.cat([calibration_counts(z).flatten(), scores.sum()[None], scores.new_tensor([len(scores)])])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(found)  # the same on every rank at any time, as what a checkpoint holds
-        self.seen += found[:6].view(2, 3).T
+        self.seen += found[:6].view(3, 2)
         self.scored += found[6:]
         return mu
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PPM', 'GAUSSIAN_MEDIAN', 'gauss_hermite', 'smooth_terms', 'smooth_variances', 'principal_shapes', 'ridge',
-           'condition', 'calibration_factors', 'mixture_shares', 'PosteriorModel']
+           'condition', 'calibration_counts', 'calibration_factors', 'mixture_shares', 'PosteriorModel']
 
 # %% ../../nbs/learning/32_models.ipynb #imports
 import math
@@ -132,8 +132,16 @@ def condition(
     return mean, variance, log_weights
 
 # %% ../../nbs/learning/32_models.ipynb #posteriormodel
+def calibration_counts(
+    z: Tensor,  # (B, 283) errors over sigma
+) -> Tensor:  # (3, 2) per instrument: planets, sum of their mean z^2, sum of their shares with |z| < 1
+    """What can be added up over batches, and over processes, to judge sigma."""
+    each = torch.stack([torch.ones_like(z), z.square(), (z.abs() < 1).double()])
+    return torch.stack([each[..., 0].sum(1), each[..., 1:].mean(2).sum(1)], dim=1)
+
+
 def calibration_factors(
-    seen: Tensor,  # (3, 2) per instrument: planets, sum of their mean z^2, sum of their shares with |z| < 1
+    seen: Tensor,  # (3, 2) sum of calibration_counts
     caution: float = 20.0,  # planets that would have been just as stated, so that few planets do not decide
 ) -> Tensor:  # (2,) by which sigma should be multiplied
     """Temperature of the error bars: between what makes the rms of z one and what makes the 68 % interval hold 68 %."""
@@ -467,9 +475,7 @@ class PosteriorModel(PlanetModel):
     @torch.no_grad()
     def _look_at(self, z: Tensor) -> None:
         """Count how far a batch's errors are from what was said of them."""
-        inside = (z.abs() < 1).double()
-        count = torch.ones_like(z)
-        seen = torch.stack([torch.stack([v[:, 0].sum(), v[:, 1:].mean(1).sum()]) for v in (count, z.square(), inside)])
+        seen = calibration_counts(z)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(seen)  # the same on every rank at any time, as what a checkpoint holds
         self.seen += seen
