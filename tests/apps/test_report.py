@@ -9,8 +9,8 @@ from spectramind_nb.apps.figures import Spectrum, plot_branches, plot_learning, 
 from spectramind_nb.apps.report import family, report, spectra
 from spectramind_nb.runs.runtime import Run, train
 
-HEADINGS = ["Score", "Spectra", "Light curve and fit", "Planet by planet", "Calibration", "Errors", "Learning", "Learning curve", "Ablations",
-            "Metrics", "Envelope", "Record", "Configuration"]
+HEADINGS = ["Score", "Spectra", "Light curve and fit", "Planet by planet", "Calibration", "Errors", "Learning", "Learning curve",
+            "Ablations", "Metrics", "Envelope", "Record", "Configuration"]
 
 
 @pytest.fixture
