@@ -211,7 +211,7 @@ def plot_residuals(
         ax.set_title(f"predicted - true ({unit})", loc="left", fontsize=9)
         figure.colorbar(image, ax=ax)
     left.set_ylabel("planet")
-    left.set_yticks(range(len(error)) if len(error) <= 30 else [], planet_ids if len(error) <= 30 else None, fontsize=7)
+    left.set_yticks(range(len(error)) if len(error) <= 30 else [], planet_ids if len(error) <= 30 else [], fontsize=7)
     return figure
 
 # %% ../../nbs/apps/50_figures.ipynb #plot-planets
@@ -227,7 +227,7 @@ def plot_planets(
     ax.axhline(values.mean(), color=ORANGE, linestyle="--", linewidth=1.2, label=f"mean {values.mean():.3f}")
     ax.set(ylabel="score", ylim=(0, 1), xlabel="planets by score")
     few = len(names) <= 25
-    ax.set_xticks(range(len(names)) if few else [], names if few else None, fontsize=7, rotation=60)
+    ax.set_xticks(range(len(names)) if few else [], names if few else [], fontsize=7, rotation=60)
     ax.legend(frameon=False, fontsize=8)
     return figure
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from spectramind_nb.apps.figures import Spectrum, plot_branches, plot_learning, plot_spectra, png_bytes
+from spectramind_nb.apps.figures import Spectrum, plot_branches, plot_learning, plot_planets, plot_residuals, plot_spectra, png_bytes
 from spectramind_nb.apps.report import family, report, spectra
 from spectramind_nb.runs.runtime import Run, train
 
@@ -82,3 +82,11 @@ def test_pictures_do_not_depend_on_colour_alone():
     x = np.linspace(1, 2, 283)
     right = plot_spectra({"t": Spectrum(1, x, x, 0 * x + 0.1, x, x)}).axes[1]
     assert {line.get_linestyle() for line in right.get_lines()} == {"-", "--", "None"}
+
+
+def test_pictures_of_more_planets_than_there_is_room_for_names():
+    rng = np.random.default_rng(0)
+    truth, planets = 0.01 + 1e-4 * rng.normal(size=(40, 283)), list(range(40))
+    assert plot_planets({str(planet): 0.5 for planet in planets}).axes[0].get_xticks().size == 0
+    mu, sigma = truth + 1e-5 * rng.normal(size=truth.shape), np.full(truth.shape, 1e-5)
+    assert plot_residuals(mu, sigma, truth, planets).axes[0].get_yticks().size == 0
