@@ -413,7 +413,8 @@ class PosteriorModel(PlanetModel):
         sizes = self.unfamiliar
         rough = smooth_variances(sizes.new_tensor(0.03), len(self.terms)).sqrt()
         shapes = sizes.new_zeros(self.hparams.components)
-        of_shape = sizes[:, None] * torch.cat([sizes.new_tensor([3.0]), shapes, rough])
+        free = sizes.new_tensor([3.0])  # FGS1 is far from AIRS in wavelength: its depth may differ three times as much
+        of_shape = sizes[:, None] * torch.cat([free, shapes, rough])
         return torch.cat([level.expand(-1, len(sizes), 1), of_shape.expand(len(level), -1, -1)], dim=-1)
 
     def _noise(self, depth: Tensor, covariance: Tensor, x: Tensor) -> Tensor:  # (B, 283, 283) ppm^2

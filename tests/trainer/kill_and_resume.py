@@ -3,7 +3,7 @@
     python tests/trainer/kill_and_resume.py 30 [--root DIR] [--cache DIR] [--variants single,workers,accumulate,ddp] [--seed 0]
 
 Prints a line a run and `k of N`; the exit code is 0 only if all N are equal: weights, every step's loss, metrics, submission.
-Runs are forked from this process, which has imported everything and started no thread; DDP starts its second process itself.
+Runs of one process are forked from this one, which has imported everything and started no thread; DDP is started as a user does.
 """
 
 import argparse
@@ -39,8 +39,13 @@ def spectramind(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "spectramind_nb", *map(str, words)], env=environment, check=True, stdout=sys.stderr)
 
 
-def start(words: list[str], place: Path) -> int:
+def start(variant: str, words: list[str], place: Path) -> int:
     """Begin or resume the run that lives in `place`; returns a process that leads a group of its own."""
+    if variant == "ddp":
+        environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+        with (place / "output.txt").open("a") as output:
+            command = [sys.executable, "-m", "spectramind_nb", "train", *words]
+            return subprocess.Popen(command, cwd=place, env=environment, stdout=output, stderr=output, start_new_session=True).pid
     if child := os.fork():
         return child
     code = 1
@@ -113,15 +118,15 @@ def outcome(place: Path) -> dict:
     }
 
 
-def undisturbed(words: list[str], place: Path) -> tuple[dict, float]:
+def undisturbed(variant: str, words: list[str], place: Path) -> tuple[dict, float]:
     """Outcome of a run that nobody kills, and how long its training took."""
     place.mkdir()
-    wait(start(words, place), place)
+    wait(start(variant, words, place), place)
     began, ended = (moment(place, event) for event in ("train start", "fit end"))
     return outcome(place), ended - began
 
 
-def trial(words: list[str], place: Path, took_s: float, draw: random.Random) -> tuple[dict, str]:
+def trial(variant: str, words: list[str], place: Path, took_s: float, draw: random.Random) -> tuple[dict, str]:
     """Kill one run once or twice, let it finish, and say where it was hit."""
     hits: list[str] = []
     while not hits:
@@ -129,7 +134,7 @@ def trial(words: list[str], place: Path, took_s: float, draw: random.Random) -> 
         place.mkdir()
         for attempt in range(draw.choice((1, 1, 2))):
             fresh = sum(path.is_dir() for path in place.glob("logs/*"))
-            child = start(words, place)
+            child = start(variant, words, place)
             while sum(path.is_dir() for path in place.glob("logs/*")) == fresh == 0:
                 time.sleep(0.005)
             known = count(place, "train start") if attempt else 0
@@ -138,7 +143,7 @@ def trial(words: list[str], place: Path, took_s: float, draw: random.Random) -> 
                 break
             hits.append(where)
         if hits and where is not None:
-            wait(start(words, place), place)
+            wait(start(variant, words, place), place)
     return outcome(place), " and ".join(hits)
 
 
@@ -146,7 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=int)
     parser.add_argument("--root", type=Path, help="a small data set; simulated if it is not given")
-    parser.add_argument("--cache", type=Path, help="its filled stores; without it they are filled anew")
+    parser.add_argument("--cache", type=Path, help="where the stores are kept")
     parser.add_argument("--variants", default="single,workers,accumulate,ddp")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -155,18 +160,17 @@ def main() -> int:
     root = asked.root or folder / "data"
     if asked.root is None:
         spectramind("simulate", "--out", root, "--train", 6, "--test", 2, "--short")
-    if asked.cache is None:
-        spectramind("fit", f"data.root={root}", "data.workers=1", f"paths.root={folder}")
+    spectramind("fit", f"data.root={root}", "data.workers=1", f"paths.root={folder}")
     draw, variants, whole, equal = random.Random(asked.seed), asked.variants.split(","), {}, 0
     for number in range(asked.runs):
         variant = variants[number % len(variants)]
         words = [*VARIANTS[variant], f"data.root={root}", *SMALL]
         if variant not in whole:
-            whole[variant] = undisturbed(words, folder / variant)
-            again = undisturbed(words, folder / f"{variant}-again")[0]
+            whole[variant] = undisturbed(variant, words, folder / variant)
+            again = undisturbed(variant, words, folder / f"{variant}-again")[0]
             assert again == whole[variant][0], f"{variant}: not even two uninterrupted runs are equal"
         expected, took_s = whole[variant]
-        found, where = trial(words, folder / f"{variant}-{number}", took_s, draw)
+        found, where = trial(variant, words, folder / f"{variant}-{number}", took_s, draw)
         differing = [name for name in expected if expected[name] != found[name]]
         equal += not differing
         verdict = f"DIFFERENT in {', '.join(differing)} ({folder})" if differing else "equal"
