@@ -143,7 +143,7 @@ def read_table(
 class Frames:
     """Raw frames in memory: a time series per pixel or, `by_frame`, one frame after the other."""
 
-    counts: Sequence[np.ndarray]  # uint16; for each pixel (n_frames,); by_frame: stacks (k, rows * columns), k differs
+    counts: Sequence[np.ndarray]  # uint16; for each pixel (n_frames,); by_frame: stacks (k, rows * columns), k differs, pixels in eights
     pixels: np.ndarray  # which pixels were read, counted row by row
     n_frames: int  # even
     shape: tuple[int, int]  # rows, columns of one frame

@@ -17,6 +17,7 @@ from threading import Lock
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -169,50 +170,103 @@ def in_pieces(
             pass
 
 
-_LANES, _TOGETHER, _TILE_FRAMES = 64, 256, 2048
+_LANES, _SIDE, _TOGETHER, _AT_ONCE, _TILE_FRAMES = 64, 8, 16, 32, 2048
+
+
+@intrinsic
+def _transpose_square(typingctx, addresses, offset, out, stride):
+    """Counts at `offset` bytes into eight frames, eight pixels each, into eight rows `stride` bytes apart.
+
+    Three rounds of interleaving row k with row k + 4 exchange rows and columns; the processor interleaves eight counts at a time.
+    """
+
+    def codegen(context, builder, signature, args):
+        frames, offset, out, stride = args
+        number, side = ir.IntType(64), range(_SIDE)
+        row = ir.VectorType(ir.IntType(16), _SIDE)
+        orders = [0, 8, 1, 9, 2, 10, 3, 11], [4, 12, 5, 13, 6, 14, 7, 15]
+        halves = [ir.Constant(ir.VectorType(ir.IntType(32), _SIDE), order) for order in orders]
+        frames = builder.inttoptr(frames, number.as_pointer())
+        starts = [builder.load(builder.gep(frames, [number(k)])) for k in side]
+        rows = [builder.load(builder.inttoptr(builder.add(start, offset), row.as_pointer()), align=2) for start in starts]
+        for _ in range(3):
+            rows = [builder.shuffle_vector(rows[k], rows[k + 4], half) for k in range(4) for half in halves]
+        for k in side:
+            place = builder.add(out, builder.mul(stride, number(k)))
+            builder.store(rows[k], builder.inttoptr(place, row.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64, types.uint64, types.uint64), codegen
+
+
+@intrinsic
+def _fetch(typingctx, address):
+    """Have the processor bring what lies at an address closer, without waiting for it."""
+
+    def codegen(context, builder, signature, args):
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        builder.call(fetch, [builder.inttoptr(args[0], pointer), number(0), number(3), number(1)])  # to read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), codegen
 
 
 @compiled(inline="always")
-def _electrons(count, gain, offset, c0, c1, c2, c3, c4, c5, dark):
+def _electrons(count, gain, offset, c0, c1, c2, c3, c4, c5):
     x = count / gain + offset
-    return ((((c5 * x + c4) * x + c3) * x + c2) * x + c1) * x + c0 - dark
+    return ((((c5 * x + c4) * x + c3) * x + c2) * x + c1) * x + c0
 
 
 @compiled()
 def _extremes(x, n, lowest, highest):
     """Smallest and largest count of the even and of the odd frames."""
     lowest[:], highest[:] = 65535, 0
-    whole = n // _LANES * _LANES
-    for start in range(0, whole, _LANES):
-        for lane in range(_LANES):  # lanes side by side: this loop runs on vectors
+    for start in range(0, n, _LANES):
+        start = max(0, min(start, n - _LANES))  # the last lanes once more rather than what is left one by one
+        for lane in range(min(_LANES, n)):  # lanes side by side: this loop runs on vectors
             value = x[np.uint64(start + lane)]
             lowest[np.uint64(lane)] = min(lowest[np.uint64(lane)], value)
             highest[np.uint64(lane)] = max(highest[np.uint64(lane)], value)
-    for k in range(whole, n):
-        lowest[k % 2], highest[k % 2] = min(lowest[k % 2], x[k]), max(highest[k % 2], x[k])
-    return lowest[::2].min(), highest[::2].max(), lowest[1::2].min(), highest[1::2].max()
+    low_even, high_even, low_odd, high_odd = lowest[0], highest[0], lowest[1], highest[1]
+    for lane in range(2, _LANES, 2):
+        low_even, high_even = min(low_even, lowest[lane]), max(high_even, highest[lane])
+        low_odd, high_odd = min(low_odd, lowest[lane + 1]), max(high_odd, highest[lane + 1])
+    return np.int64(low_even), np.int64(high_even), np.int64(low_odd), np.int64(high_odd)
 
 
 @compiled()
-def _transpose(addresses, pixels, out):
-    """Time series of some pixels of whole frames into (pixels, n); a few frames at a time stay in the innermost cache."""
-    for start in range(0, len(addresses), 16):
-        frames = addresses[start : start + 16]
-        for p in range(len(pixels)):
-            pixel, series = np.uint64(pixels[p]), out[p, start : start + 16]
-            for k in range(len(frames)):
-                series[np.uint64(k)] = numba.carray(_pointer(frames[np.uint64(k)]), pixel + np.uint64(1))[pixel]
+def _transpose(addresses, blocks, out):
+    """Time series of some blocks of eight pixels of whole frames into (8 blocks, n)."""
+    whole, stride = len(addresses) // _SIDE * _SIDE, np.int64(out.strides[0])
+    frames, start = np.int64(addresses.ctypes.data), np.int64(out.ctypes.data)
+    for first in range(0, whole, _AT_ONCE):  # a few frames at a time: each is read from its beginning to its end
+        for b in range(len(blocks)):
+            offset, place = np.uint64(2 * _SIDE * blocks[b]), start + _SIDE * b * stride
+            last = min(first + _AT_ONCE, whole)
+            for k in range(first, last, _SIDE):
+                _transpose_square(np.uint64(frames + 8 * k), offset, np.uint64(place + 2 * k), np.uint64(stride))
+            if b % 4 == 0 or blocks[b] != blocks[b - 1] + 1:  # four blocks share a line of the cache
+                for k in range(last, min(last + _AT_ONCE, whole)):
+                    _fetch(addresses[k] + offset)
+    for k in range(whole, len(addresses)):
+        for b in range(len(blocks)):
+            counts = numba.carray(_pointer(addresses[k] + np.uint64(2 * _SIDE * blocks[b])), _SIDE)
+            for pixel in range(_SIDE):
+                out[_SIDE * b + pixel, k] = counts[pixel]
 
 
 @compiled()
 def _without_cosmic_rays(cds, n, sigma):
     """Replace pairs that stand out from both their neighbours by the neighbours' mean."""
-    change, count = 0.0, 0
-    for j in range(1, n, 4):
-        change += abs(cds[j] - cds[j - 1])
-        count += 1
+    change, other, eights = 0.0, 0.0, n // 8  # two sums, so that one need not wait for itself
+    for k in range(eights):
+        j = np.uint64(8 * k)
+        change += abs(cds[j + np.uint64(1)] - cds[j])
+        other += abs(cds[j + np.uint64(5)] - cds[j + np.uint64(4)])
     # the mean |difference| of Gaussian noise is 2 / sqrt(pi) sigma
-    limit = sigma * change / count * 0.886
+    limit = sigma * (change + other) / (2 * eights) * 0.886
     struck = 0
     for j in range(1, n - 1):  # nearly always there is none, and this loop runs on vectors
         middle = cds[np.uint64(j)]
@@ -227,30 +281,33 @@ def _without_cosmic_rays(cds, n, sigma):
 
 @compiled()
 def _chain(
-    addresses, by_frame, pixels, n_pairs, per_bin, per_block, gain, offset, linear_corr, dark, flat, skipped, even_s,
+    addresses, blocks, places, n_pairs, per_bin, per_block, gain, offset, linear_corr, dark, flat, skipped, even_s,
     odd_s, spike_sigma, full_from, out, first_bin, peak,
 ):  # fmt: skip
     """Mean calibrated signal per pixel and bin into (pixels, bins) float64, from `first_bin` on.
 
     `peak` (pixels, 2): the highest count from `full_from` on, and in how many long exposures.
     """
-    n, cds = 2 * n_pairs, np.empty(per_block)
+    n, cds, electrons = 2 * n_pairs, np.empty(per_block), np.empty(2 * per_block)
     lowest, highest = np.empty(_LANES, np.uint16), np.empty(_LANES, np.uint16)
     even, odd = np.empty(65536), np.empty(65536)
-    side_by_side = np.empty((_TOGETHER if by_frame else 0, n), np.uint16)
-    for p in range(len(pixels)):
-        if by_frame and p % _TOGETHER == 0:
-            _transpose(addresses, pixels[p : p + _TOGETHER], side_by_side)
+    side_by_side, transposed = np.empty((_SIDE * min(_TOGETHER, len(blocks)), n), np.uint16), -1
+    for p in range(len(places)):
         if skipped[p]:
             out[p, first_bin : first_bin + (n_pairs + per_bin - 1) // per_bin] = np.nan
             continue
-        if by_frame:
-            x = side_by_side[p % _TOGETHER]
+        if len(blocks):
+            together = places[p] // (_SIDE * _TOGETHER)
+            if together != transposed:
+                transposed = together
+                _transpose(addresses, blocks[together * _TOGETHER : (together + 1) * _TOGETHER], side_by_side)
+            x = side_by_side[places[p] - _SIDE * _TOGETHER * together]
         else:
-            x = numba.carray(_pointer(addresses[p]), n)
+            x = numba.carray(_pointer(addresses[places[p]]), n)
         c0, c1, c2 = linear_corr[0, p], linear_corr[1, p], linear_corr[2, p]
         c3, c4, c5 = linear_corr[3, p], linear_corr[4, p], linear_corr[5, p]
         dark_even, dark_odd, response = dark[p] * even_s, dark[p] * odd_s, flat[p]
+        whole_bin = 1 / (per_bin * response)
         low_even, high_even, low_odd, high_odd = _extremes(x, n, lowest, highest)
         if high_odd >= full_from:
             for j in range(n_pairs):
@@ -259,27 +316,31 @@ def _chain(
                     peak[p, 0], peak[p, 1] = long, 1
                 elif long == peak[p, 0] and long > short:
                     peak[p, 1] += 1
-        # a pixel sees a few hundred different counts: each is converted once and then looked up
-        looked_up = np.int64(high_even) - low_even + high_odd - low_odd < n
+        # a pixel sees a few hundred different counts: each is converted once and then looked up, unless there are few samples
+        evens, odds = high_even - low_even + 1, high_odd - low_odd + 1
+        looked_up = 3 * (evens + odds) < n
+        # unsigned indices cannot be negative: without the test for that the loops run on vectors
         if looked_up:
-            for count in range(low_even, high_even + 1):
-                even[count] = _electrons(count, gain, offset, c0, c1, c2, c3, c4, c5, dark_even)
-            for count in range(low_odd, high_odd + 1):
-                odd[count] = _electrons(count, gain, offset, c0, c1, c2, c3, c4, c5, dark_odd)
+            for k in range(evens):
+                count = np.int32(low_even + k)
+                even[np.uint64(count)] = _electrons(count, gain, offset, c0, c1, c2, c3, c4, c5) - dark_even
+            for k in range(odds):
+                count = np.int32(low_odd + k)
+                odd[np.uint64(count)] = _electrons(count, gain, offset, c0, c1, c2, c3, c4, c5) - dark_odd
         b = first_bin
         for start in range(0, n_pairs, per_block):
             m = min(per_block, n_pairs - start)
-            # unsigned indices cannot be negative: without the test for that the loops are twice as fast
             if looked_up:
                 for j in range(m):
                     k = np.uint64(2 * (start + j))
                     cds[np.uint64(j)] = odd[np.uint64(x[k + np.uint64(1)])] - even[np.uint64(x[k])]
             else:
+                for k in range(2 * m):
+                    count = np.int32(x[np.uint64(2 * start + k)])
+                    electrons[np.uint64(k)] = _electrons(count, gain, offset, c0, c1, c2, c3, c4, c5)
                 for j in range(m):
-                    k = np.uint64(2 * (start + j))
-                    short = _electrons(x[k], gain, offset, c0, c1, c2, c3, c4, c5, dark_even)
-                    long = _electrons(x[k + np.uint64(1)], gain, offset, c0, c1, c2, c3, c4, c5, dark_odd)
-                    cds[np.uint64(j)] = long - short
+                    k = np.uint64(2 * j)
+                    cds[np.uint64(j)] = (electrons[k + np.uint64(1)] - dark_odd) - (electrons[k] - dark_even)
             if spike_sigma > 0 and m > 8:
                 _without_cosmic_rays(cds, m, spike_sigma)
             if per_bin == 1:
@@ -300,7 +361,8 @@ def _chain(
                 while j < last:
                     s0 += cds[np.uint64(j)]
                     j += 1
-                out[p, b] = ((s0 + s1) + (s2 + s3)) / (last - first) / response
+                share = whole_bin if last - first == per_bin else 1 / ((last - first) * response)
+                out[p, b] = ((s0 + s1) + (s2 + s3)) * share
                 b += 1
 
 
@@ -322,17 +384,22 @@ def calibrated_sets(
     peaks, merging = [np.zeros((len(pixels), 2), np.int64) for pixels, _ in sets], Lock()
     full_from, most = full or (65536, 1.0)
 
-    def convert(frames: Frames, chosen: int, part: slice, first: int, tile: slice = slice(None)) -> None:
-        pixels, per_bin = sets[chosen][0][part], sets[chosen][1]
+    def about(pixels: np.ndarray, by_frame: bool) -> list[np.ndarray]:
+        """Blocks of eight that hold the pixels, where each is among them, and what the chain needs of it."""
+        blocks, places = pixels[:0], np.arange(len(pixels))
+        if by_frame:
+            blocks, block = np.unique(pixels // _SIDE, return_inverse=True)
+            places = _SIDE * block + pixels % _SIDE
         # numba compiles once for each combination of types and layouts: contiguous arrays throughout
-        of_pixels = [np.ascontiguousarray(linear_corr[:, pixels]), *(plane[pixels] for plane in planes)]
-        peak = np.zeros((len(pixels), 2), np.int64)
-        addresses = frames.addresses[tile]
-        n_frames = len(addresses) if frames.by_frame else frames.n_frames
+        return [blocks, places, np.ascontiguousarray(linear_corr[:, pixels]), *(plane[pixels] for plane in planes)]
+
+    def convert(addresses: np.ndarray, n_frames: int, of_pixels: list[np.ndarray], chosen: int, part: slice, first: int) -> None:
+        (blocks, places, *products), per_bin = of_pixels, sets[chosen][1]
+        peak = np.zeros((len(places), 2), np.int64)
         _chain(
-            addresses, frames.by_frame, pixels, n_frames // 2, int(per_bin), per_block, *numbers, *of_pixels,
+            addresses, blocks, places, n_frames // 2, int(per_bin), per_block, *numbers, *products,
             *map(float, calibration.integration_s), float(spike_sigma), int(full_from), found[chosen][part],
-            (first + (tile.start or 0)) // 2 // per_bin, peak,
+            first // 2 // per_bin, peak,
         )  # fmt: skip
         with merging:  # other stretches of time have their own highest count
             known = peaks[chosen][part]
@@ -340,23 +407,28 @@ def calibrated_sets(
             known[:] = np.where((peak[:, 0] >= known[:, 0])[:, None], peak, known)
 
     if isinstance(source, Frames):
-        for chosen in range(len(sets)):
-            convert(source, chosen, slice(None), 0)
+        for chosen, (pixels, _) in enumerate(sets):
+            of_pixels = about(pixels, source.by_frame)
+            convert(source.addresses, source.n_frames, of_pixels, chosen, slice(None), 0)
     elif source.long:
         tile_frames = max(1, _TILE_FRAMES // (2 * per_block)) * 2 * per_block  # what is transposed stays in the cache
+        of_sets = [about(pixels, True) for pixels, _ in sets]
 
         def stretch(first: int, last: int) -> None:
             frames = source.read(None, first, last)
             for start in range(0, frames.n_frames, tile_frames):
-                for chosen, (pixels, _) in enumerate(sets):
-                    if len(pixels):
-                        convert(frames, chosen, slice(None), first, slice(start, start + tile_frames))
+                tile = frames.addresses[start : start + tile_frames]
+                for chosen, of_pixels in enumerate(of_sets):
+                    if len(of_pixels[0]):
+                        convert(tile, len(tile), of_pixels, chosen, slice(None), first + start)
 
         in_pieces(stretch, source.stretches(2 * per_block), threads)
     else:
 
         def columns(chosen: int, part: slice) -> None:
-            convert(source.read(sets[chosen][0][part]), chosen, part, 0)
+            pixels = sets[chosen][0][part]
+            frames = source.read(pixels)
+            convert(frames.addresses, frames.n_frames, about(pixels, False), chosen, part, 0)
 
         in_pieces(columns, [(k, part) for k, (pixels, _) in enumerate(sets) for part in source.columns(pixels)], threads)
     for values, (_, times) in zip(found, (peak.T for peak in peaks)):

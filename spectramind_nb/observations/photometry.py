@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['extraction_weights', 'trace_profile', 'running_sum', 'running_mean', 'evenly', 'excess_noise', 'without_spikes',
-           'without_gaps', 'fast_part', 'sensitivities', 'sums_by_channel', 'time_bins', 'trace_row', 'trace_shifts',
-           'trustworthy_mean', 'extract_airs', 'star_position', 'projections', 'extract_fgs1']
+           'without_gaps', 'fast_part', 'inner_products', 'sensitivities', 'sums_by_channel', 'time_bins', 'trace_row',
+           'trace_shifts', 'trustworthy_mean', 'extract_airs', 'star_position', 'projections', 'extract_fgs1']
 
 # %% ../../nbs/observations/11a_photometry.ipynb #imports
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +100,15 @@ def evenly(
     pixels: np.ndarray,  # (rows, columns) bool
     count: int,
 ) -> np.ndarray:  # (rows, columns) bool
-    """About `count` of the pixels, spread evenly: the same number of each column, give or take one."""
-    order = np.flatnonzero(pixels.T)  # column after column
-    chosen = np.zeros(pixels.size, dtype=bool)
-    if len(order):
-        chosen[order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)]] = True
-    return chosen.reshape(pixels.T.shape).T
+    """About `count` of the pixels, eight in a row, spread evenly: the same number of each column, give or take one."""
+    columns = pixels.shape[1]
+    held = np.add.reduceat(pixels, np.arange(0, columns, 8), axis=1, dtype=int).T  # pixels in each eight
+    eights, chosen = np.flatnonzero(held), np.zeros(held.size, dtype=bool)  # eight columns after eight columns
+    if len(eights):
+        wanted = min(round(count * len(eights) / held.sum()), len(eights))
+        # multiples of the golden ratio spread evenly and never fall in step with the rows
+        chosen[eights[np.argsort(np.arange(len(eights)) * 0.6180339887 % 1)[:wanted]]] = True
+    return chosen.reshape(held.shape).T.repeat(8, axis=1)[:, :columns] & pixels
 
 # %% ../../nbs/observations/11a_photometry.ipynb #excess-noise
 def excess_noise(
@@ -162,6 +166,39 @@ def fast_part(
     return series - running_mean(series, half_width)
 
 
+@compiled()
+def _inner(a, b, out):
+    """Inner products in time: (i, T), (j, T) into (i, j), always in the same order."""
+    times = a.shape[1]
+    for start in range(0, times, 512):  # a stretch of all series stays in the cache
+        stop = min(start + 512, times)
+        fours = (stop - start) // 4 * 4
+        for i in range(len(a)):
+            x = a[i, start:stop]
+            for j in range(len(b)):
+                y = b[j, start:stop]
+                s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0  # one sum would wait for itself
+                for k in range(0, fours, 4):
+                    t = np.uint64(k)
+                    s0 += x[t] * y[t]
+                    s1 += x[t + np.uint64(1)] * y[t + np.uint64(1)]
+                    s2 += x[t + np.uint64(2)] * y[t + np.uint64(2)]
+                    s3 += x[t + np.uint64(3)] * y[t + np.uint64(3)]
+                for k in range(fours, stop - start):
+                    s0 += x[k] * y[k]
+                out[i, j] += (s0 + s1) + (s2 + s3)
+
+
+def inner_products(
+    a: np.ndarray,  # (i, T)
+    b: np.ndarray,  # (j, T)
+) -> np.ndarray:  # (i, j)
+    """Inner products in time; unlike those of BLAS the same bits whatever the number of threads."""
+    out = np.zeros((len(a), len(b)))
+    _inner(np.ascontiguousarray(a), np.ascontiguousarray(b), out)
+    return out
+
+
 def sensitivities(
     relative: np.ndarray,  # (channels, T) flux relative to its mean
     terms: np.ndarray,  # (k, T) shifts and their products
@@ -173,9 +210,8 @@ def sensitivities(
     design = fast_part(terms, half_width)
     scale = np.sqrt((design**2).mean(axis=1, keepdims=True)) + 1e-300
     design /= scale
-    # einsum instead of BLAS: the same bits whatever the number of threads
-    gram = np.einsum("it,jt->ij", design, design) + 1e-9 * terms.shape[1] * np.eye(len(terms))
-    side = np.einsum("it,ct->ic", design, fast_part(relative, half_width))
+    gram = inner_products(design, design) + 1e-9 * terms.shape[1] * np.eye(len(terms))
+    side = inner_products(design, fast_part(relative, half_width))
     return (np.linalg.solve(gram, side) / scale).T
 
 # %% ../../nbs/observations/11a_photometry.ipynb #row-sums
@@ -392,8 +428,12 @@ def star_position(
     image, known = np.zeros(signal.shape), np.zeros(signal.shape, dtype=bool)
     y, x = np.mgrid[: signal.shape[0], : signal.shape[1]]
 
+    first = 0, min(signal.n_frames, 1024)
+    whole = signal.read(None, *first) if signal.long else None  # which is decoded with all its pixels anyway
+
     def look(pixels: np.ndarray) -> None:
-        frames = signal.read(np.flatnonzero(pixels), 0, min(signal.n_frames, 1024))
+        chosen = np.flatnonzero(pixels)
+        frames = replace(whole, pixels=chosen) if signal.long else signal.read(chosen, *first)
         image[pixels] = calibrated_pixels(frames, calibration, None, 1, spike_sigma, threads=1).mean(axis=1)
         known[pixels & ~calibration.mask] = True
 
@@ -504,7 +544,7 @@ def extract_fgs1(
         terms = np.array([*shifts, *products, dx**3, dx * dx * dy, dx * dy * dy, dy**3])
         terms -= terms.mean(axis=1, keepdims=True)
         coefficients = sensitivities((flux / flux.mean())[None], terms, config["jitter_half_width"] * per_bin)
-        correction += np.einsum("k,kt->t", coefficients[0], terms)
+        correction += projections(terms, coefficients, threads)[0]
     flux = flux / correction
     if spike_sigma > 0:
         flux = without_spikes(flux, spike_sigma)
