@@ -94,9 +94,11 @@ def condition(
     mean_shape: Tensor,  # (B, 283)
     amplitude: Tensor,  # (B, G)
     log_prior: Tensor,  # (G,) log weight of each node
+    exemplars: tuple[slice, Tensor, Tensor] | None = None,  # which coefficients, values expected of them (B, K, p), log weights (B, K)
 ) -> tuple[Tensor, Tensor, Tensor]:  # mean (B, 283), variance (B, 283), log of the nodes' posterior weights (B, G)
     """Posterior of the spectrum about its expected level, the amplitude integrated out.
 
+    With exemplars the prior is a sum of Gaussians, each about one of them times the amplitude; all share one linear algebra.
     Raises `SchemaError` when a covariance is not positive definite.
     """
     factor, failed = torch.linalg.cholesky_ex(noise)
@@ -120,14 +122,33 @@ def condition(
         - half.square().sum(dim=(-2, -1))
     )
     log_volume = 2 * inner.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    log_weights = torch.log_softmax(log_prior - 0.5 * (left_over + log_volume), dim=1)
+    evidence = log_prior - 0.5 * (left_over + log_volume)
+    coefficients = deviations * torch.linalg.solve_triangular(inner.mT, half, upper=True)[..., 0]  # (B, G, q)
+    among = 0.0
+    if exemplars is not None:
+        those, values, log_shares = exemplars
+        answer = torch.linalg.solve_triangular(inner, deviations[..., :, None] * information[..., those], upper=False)
+        unexplained = information[:, :, those, those] - answer.mT @ answer
+        slope = on_data[..., those] - amplitude[..., None] * on_mean[..., those] - (answer.mT @ half)[..., 0]
+        fit = values[:, None] @ (amplitude[..., None] * slope)[..., None]  # (B, G, K, 1)
+        bend = torch.einsum("bkp,bgpr,bkr->bgk", values, unexplained, values)
+        each = log_shares[:, None] + fit[..., 0] - 0.5 * amplitude.square()[..., None] * bend
+        evidence = evidence + torch.logsumexp(each, dim=2)
+        shares = torch.softmax(each, dim=2)
+        expected = shares @ values  # (B, G, p)
+        scatter = torch.einsum("bgk,bkp,bkr->bgpr", shares, values, values) - expected[..., :, None] * expected[..., None, :]
+        moves = -deviations[..., :, None] * torch.linalg.solve_triangular(inner.mT, answer, upper=True)
+        moves[..., those, :] += torch.eye(values.shape[2], dtype=moves.dtype, device=moves.device)
+        moves = amplitude[..., None, None] * moves  # (B, G, q, p): of the coefficients, by what is expected of some
+        coefficients = coefficients + (moves @ expected[..., None])[..., 0]
+        among = moves @ scatter @ moves.mT
+    log_weights = torch.log_softmax(evidence, dim=1)
     weights = log_weights.exp()
 
-    coefficients = deviations * torch.linalg.solve_triangular(inner.mT, half, upper=True)[..., 0]  # (B, G, q)
     means = amplitude[..., None] * mean_shape[:, None] + coefficients @ basis
     mean = (weights[..., None] * means).sum(1)
     root = torch.linalg.solve_triangular(inner, torch.diag_embed(deviations), upper=False)
-    spread = (weights[..., None, None] * (root.mT @ root)).sum(1)  # of the coefficients; summed before it meets the channels
+    spread = (weights[..., None, None] * (root.mT @ root + among)).sum(1)  # of the coefficients; summed before it meets the channels
     variance = (basis * (spread @ basis)).sum(1) + (weights[..., None] * (means - mean[:, None]).square()).sum(1)
     return mean, variance, log_weights
 
@@ -187,6 +208,7 @@ class PosteriorModel(PlanetModel):
         self,
         loss: nn.Module | None = None,  # (mu, sigma, truth, naive_mean, naive_sigma) -> scalar
         components: int = 6,  # principal shapes
+        exemplars: int = 1024,  # training planets, at most, about whose shapes the prior is a sum of Gaussians; 0: one Gaussian for all
         smooth: int = 40,  # cosine terms for what they leave over
         amplitude_nodes: int = 7,  # over which the atmosphere's amplitude is integrated
         unfamiliar: Sequence[float] = (30.0, 60.0, 120.0, 240.0, 480.0),  # ppm rms, sizes of spectra that are like no training spectrum
@@ -199,13 +221,13 @@ class PosteriorModel(PlanetModel):
     ):
         super().__init__(
             loss, optimizer or {"lr": 0.003, "weight_decay": 0.0}, n_features,
-            components=int(components), smooth=int(smooth), amplitude_nodes=int(amplitude_nodes),
+            components=int(components), exemplars=int(exemplars), smooth=int(smooth), amplitude_nodes=int(amplitude_nodes),
             unfamiliar=[float(size) for size in unfamiliar], unfamiliar_share=float(unfamiliar_share), folds=int(folds),
             sigma_floor=float(sigma_floor), anchor=float(anchor),
         )  # fmt: skip
         double = {"dtype": torch.float64}
         sizes = {
-            "level": (1,), "offset": (1,), "components": (components,), "smooth": (1,), "length": (1,),
+            "level": (1,), "offset": (1,), "components": (components,), "kernel": (1,), "smooth": (1,), "length": (1,),
             "unresolved": (2,), "amplitude": (1,), "amplitude_features": (n_features,), "spread": (1,),
             "inflation": (2,), "inflation_features": (2, n_features), "systematic": (3,), "temperature": (2,),
             "nuisance": (len(NUISANCES),), "nuisance_heat": (len(NUISANCES),), "nuisance_width": (len(NUISANCES),),
@@ -216,6 +238,8 @@ class PosteriorModel(PlanetModel):
             self.register_buffer(f"start_{name}", torch.zeros(size, **double))
         self.register_buffer("mean_shapes", torch.zeros(folds + 1, CHANNELS, **double))  # the last is from all planets
         self.register_buffer("shapes", torch.zeros(folds + 1, components, CHANNELS, **double))
+        self.register_buffer("exemplars", torch.zeros(folds + 1, exemplars, components, **double))  # coefficients of training planets
+        self.register_buffer("exemplar_shares", torch.full((folds + 1, exemplars), 1 / max(1, exemplars), **double))
         self.register_buffer("expected_level", torch.zeros((), **double))  # ppm
         self.register_buffer("planets", torch.zeros((), **double))  # seen in training
         self.register_buffer("calibration", torch.ones(2, **double))  # factors of sigma: FGS1, AIRS
@@ -280,6 +304,7 @@ class PosteriorModel(PlanetModel):
             mean, components = principal_shapes(shapes[fold != k], self.hparams.components)
             self.mean_shapes[k], self.shapes[k] = mean, components
             known = components[components.square().sum(1) > 0]
+            self._start_exemplars(k, shapes[fold != k] - mean, known)
             mine = shapes[fold == k] - mean
             if len(known) and len(mine):
                 mine = mine - torch.linalg.lstsq(known[:, 1:].T, mine[:, 1:].T, driver="gelsd").solution.T @ known
@@ -290,6 +315,19 @@ class PosteriorModel(PlanetModel):
         self.start_length.fill_(math.log(0.1))
         self.start_offset.fill_(left_over[:, 0].square().mean().sqrt().clamp(min=1e-3).log())
         self.start_unresolved.copy_(torch.stack([rough.square().mean().sqrt()] * 2).clamp(min=1e-3).log())
+
+        n, p = len(train), int((self.shapes[-1].square().sum(1) > 0).sum())
+        if p:  # Silverman's rule for the width of a kernel
+            self.start_kernel.fill_(math.log((4 / (p + 2) / n) ** (1 / (p + 4))))
+
+    def _start_exemplars(self, fold: int, shapes: Tensor, known: Tensor) -> None:
+        """Coefficients of the training planets outside a fold; evenly chosen ones where there are too many."""
+        count = min(len(shapes), self.hparams.exemplars)
+        if len(known) and count:
+            chosen = shapes[torch.linspace(0, len(shapes) - 1, count).round().long()]
+            self.exemplars[fold].zero_()
+            self.exemplars[fold, :count, : len(known)] = torch.linalg.lstsq(known.T, chosen.T, driver="gelsd").solution.T
+            self.exemplar_shares[fold] = (torch.arange(self.hparams.exemplars) < count) / count
 
     def _start_nuisances(self, train: PlanetSet) -> None:
         """What the limb darkening and the orbits of the training planets have in common."""
@@ -447,7 +485,13 @@ class PosteriorModel(PlanetModel):
             basis = torch.cat([ones, fgs1, self.shapes[fold], self.terms.expand(n, -1, -1)], dim=1)
             shares = smooth_variances(self.value("length").exp()[0], len(self.terms))
             smooth = self.value("smooth").exp() * shares.sqrt()
-            of_shape = torch.cat([self.value("offset").exp(), self.value("components").exp(), smooth])
+            sizes, exemplars = self.value("components").exp(), None
+            if self.hparams.exemplars:
+                kernel = self.value("kernel").clamp(max=0).exp()  # what an exemplar leaves open, 1 is the population's spread
+                values = (1 - kernel.square()).clamp(min=1e-12).sqrt() * sizes * self.exemplars[fold]
+                exemplars = slice(2, 2 + len(sizes)), values, self.exemplar_shares[fold].log()
+                sizes = kernel * sizes
+            of_shape = torch.cat([self.value("offset").exp(), sizes, smooth])
             at_node = amplitude[:, None] * (self.value("spread").exp() * self.nodes).exp()
             level = self.value("level").exp().expand(n, len(self.nodes))[..., None]
             deviations = torch.cat([level, at_node[..., None] * of_shape], dim=-1)
@@ -456,7 +500,8 @@ class PosteriorModel(PlanetModel):
 
             residual = depth - self.expected_level
             mean, variance, log_weights = condition(
-                residual, noise, basis, deviations, self.mean_shapes[fold], at_node, self._log_node_weights()
+                residual, noise, basis, deviations, self.mean_shapes[fold], at_node, self._log_node_weights(),
+                exemplars,
             )
             mu = (self.expected_level + mean) / PPM
             sigma = (variance + unresolved.square()).sqrt() * self._scale(self.value("temperature"), log_weights) / PPM

@@ -156,7 +156,7 @@ def open_data_set(
     """Open a folder by what it holds. Raises DataMissingError, SchemaError."""
     challenge = open_challenge(root, edition)
     note = challenge.root / "simulation.json"
-    if note.is_file() and json.loads(note.read_text())["recipe"]["level"] == "lightcurves":
+    if note.is_file() and json.loads(note.read_text())["recipe"].get("level") == "lightcurves":
         return LightCurveChallenge(challenge.root, challenge.edition)
     return challenge
 

@@ -1,6 +1,7 @@
 """Data sets of light curves: the same planets as with frames, read by every later stage, nothing but files that are there."""
 
 import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -46,6 +47,10 @@ def test_tables_and_truth_are_those_of_the_frames(root, tmp_path):
         assert (root / name).read_bytes() == (whole / name).read_bytes(), name
     assert open_data_set(root).visits("train") == open_data_set(whole).visits("train")
     assert type(open_data_set(whole)) is Challenge and type(open_data_set(root)) is LightCurveChallenge
+    note = json.loads((whole / "simulation.json").read_text())
+    del note["recipe"]["level"]  # as before there were levels
+    (whole / "simulation.json").write_text(json.dumps(note))
+    assert type(open_data_set(whole)) is Challenge
 
 
 def test_bytes_do_not_depend_on_workers(root, tmp_path):
