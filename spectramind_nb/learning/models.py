@@ -130,9 +130,9 @@ def condition(
         answer = torch.linalg.solve_triangular(inner, deviations[..., :, None] * information[..., those], upper=False)
         unexplained = information[:, :, those, those] - answer.mT @ answer
         slope = on_data[..., those] - amplitude[..., None] * on_mean[..., those] - (answer.mT @ half)[..., 0]
-        fit = values[:, None] @ (amplitude[..., None] * slope)[..., None]  # (B, G, K, 1)
+        gain = values[:, None] @ (amplitude[..., None] * slope)[..., None]  # (B, G, K, 1)
         bend = torch.einsum("bkp,bgpr,bkr->bgk", values, unexplained, values)
-        each = log_shares[:, None] + fit[..., 0] - 0.5 * amplitude.square()[..., None] * bend
+        each = log_shares[:, None] + gain[..., 0] - 0.5 * amplitude.square()[..., None] * bend
         evidence = evidence + torch.logsumexp(each, dim=2)
         shares = torch.softmax(each, dim=2)
         expected = shares @ values  # (B, G, p)
@@ -323,9 +323,10 @@ class PosteriorModel(PlanetModel):
     def _start_exemplars(self, fold: int, shapes: Tensor, known: Tensor) -> None:
         """Coefficients of the training planets outside a fold; evenly chosen ones where there are too many."""
         count = min(len(shapes), self.hparams.exemplars)
+        self.exemplars[fold].zero_()
+        self.exemplar_shares[fold].fill_(1 / max(1, self.hparams.exemplars))
         if len(known) and count:
             chosen = shapes[torch.linspace(0, len(shapes) - 1, count).round().long()]
-            self.exemplars[fold].zero_()
             self.exemplars[fold, :count, : len(known)] = torch.linalg.lstsq(known.T, chosen.T, driver="gelsd").solution.T
             self.exemplar_shares[fold] = (torch.arange(self.hparams.exemplars) < count) / count
 
@@ -488,8 +489,9 @@ class PosteriorModel(PlanetModel):
             sizes, exemplars = self.value("components").exp(), None
             if self.hparams.exemplars:
                 kernel = self.value("kernel").clamp(max=0).exp()  # what an exemplar leaves open, 1 is the population's spread
-                values = (1 - kernel.square()).clamp(min=1e-12).sqrt() * sizes * self.exemplars[fold]
-                exemplars = slice(2, 2 + len(sizes)), values, self.exemplar_shares[fold].log()
+                count = int(self.exemplar_shares.any(0).sum())  # fewer where there were fewer planets
+                values = (1 - kernel.square()).clamp(min=1e-12).sqrt() * sizes * self.exemplars[fold, :count]
+                exemplars = slice(2, 2 + len(sizes)), values, self.exemplar_shares[fold, :count].log()
                 sizes = kernel * sizes
             of_shape = torch.cat([self.value("offset").exp(), sizes, smooth])
             at_node = amplitude[:, None] * (self.value("spread").exp() * self.nodes).exp()
@@ -500,8 +502,7 @@ class PosteriorModel(PlanetModel):
 
             residual = depth - self.expected_level
             mean, variance, log_weights = condition(
-                residual, noise, basis, deviations, self.mean_shapes[fold], at_node, self._log_node_weights(),
-                exemplars,
+                residual, noise, basis, deviations, self.mean_shapes[fold], at_node, self._log_node_weights(), exemplars
             )
             mu = (self.expected_level + mean) / PPM
             sigma = (variance + unresolved.square()).sqrt() * self._scale(self.value("temperature"), log_weights) / PPM

@@ -98,6 +98,18 @@ def prepared(few):
 # -- mathematics -----------------------------------------------------------------------------------------------------
 
 
+def test_exemplars_know_a_population_that_is_no_gaussian_better(held):
+    many, scores = population(200, 3), {}
+    for exemplars in (0, 1024, 50):
+        model = PosteriorModel(exemplars=exemplars)
+        model.prepare(many)
+        scores[exemplars] = score(model, held)
+    assert scores[1024] > scores[50] > scores[0]
+    model = PosteriorModel(components=0)
+    model.prepare(many)
+    assert score(model, held) < scores[0]
+
+
 def test_condition_equals_a_mixture_of_textbook_posteriors():
     rng = np.random.default_rng(0)
     q, nodes = 4, np.array([0.5, 1.0, 3.0])
