@@ -238,8 +238,8 @@ class PosteriorModel(PlanetModel):
             self.register_buffer(f"start_{name}", torch.zeros(size, **double))
         self.register_buffer("mean_shapes", torch.zeros(folds + 1, CHANNELS, **double))  # the last is from all planets
         self.register_buffer("shapes", torch.zeros(folds + 1, components, CHANNELS, **double))
-        self.register_buffer("exemplars", torch.zeros(folds + 1, exemplars, components, **double))  # coefficients of training planets
-        self.register_buffer("exemplar_shares", torch.full((folds + 1, exemplars), 1 / max(1, exemplars), **double))
+        self.register_buffer("exemplars", torch.zeros(folds + 1, 1, components, **double))  # coefficients, as many as planets
+        self.register_buffer("exemplar_shares", torch.ones(folds + 1, 1, **double))  # 0: of a planet in the fold
         self.register_buffer("expected_level", torch.zeros((), **double))  # ppm
         self.register_buffer("planets", torch.zeros((), **double))  # seen in training
         self.register_buffer("calibration", torch.ones(2, **double))  # factors of sigma: FGS1, AIRS
@@ -259,6 +259,14 @@ class PosteriorModel(PlanetModel):
         systematic = torch.zeros(3, CHANNELS, **double)
         systematic[0, 0], systematic[1, 1:], systematic[2, 1:] = 1, 1, slope
         self.register_buffer("systematic_shapes", systematic, persistent=False)
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        """Make room for as many exemplars as another training left."""
+        for name in ("exemplars", "exemplar_shares"):
+            own, other = getattr(self, name), state_dict.get(prefix + name)
+            if other is not None and other.ndim == own.ndim:
+                setattr(self, name, own.new_zeros(len(own), other.shape[1], *own.shape[2:]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def value(
         self,
@@ -300,6 +308,9 @@ class PosteriorModel(PlanetModel):
 
         fold = self._fold(train.planet_id)
         left_over = torch.zeros_like(shapes)
+        count = max(1, min(len(shapes), self.hparams.exemplars))
+        self.exemplars = self.exemplars.new_zeros(len(self.exemplars), count, self.exemplars.shape[2])
+        self.exemplar_shares = self.exemplars.new_full((len(self.exemplars), count), 1 / count)
         for k in range(self.hparams.folds + 1):
             mean, components = principal_shapes(shapes[fold != k], self.hparams.components)
             self.mean_shapes[k], self.shapes[k] = mean, components
@@ -322,13 +333,12 @@ class PosteriorModel(PlanetModel):
 
     def _start_exemplars(self, fold: int, shapes: Tensor, known: Tensor) -> None:
         """Coefficients of the training planets outside a fold; evenly chosen ones where there are too many."""
-        count = min(len(shapes), self.hparams.exemplars)
-        self.exemplars[fold].zero_()
-        self.exemplar_shares[fold].fill_(1 / max(1, self.hparams.exemplars))
+        room = self.exemplars.shape[1]
+        count = min(len(shapes), room)
         if len(known) and count:
             chosen = shapes[torch.linspace(0, len(shapes) - 1, count).round().long()]
             self.exemplars[fold, :count, : len(known)] = torch.linalg.lstsq(known.T, chosen.T, driver="gelsd").solution.T
-            self.exemplar_shares[fold] = (torch.arange(self.hparams.exemplars) < count) / count
+            self.exemplar_shares[fold] = (torch.arange(room) < count) / count
 
     def _start_nuisances(self, train: PlanetSet) -> None:
         """What the limb darkening and the orbits of the training planets have in common."""
@@ -489,9 +499,8 @@ class PosteriorModel(PlanetModel):
             sizes, exemplars = self.value("components").exp(), None
             if self.hparams.exemplars:
                 kernel = self.value("kernel").clamp(max=0).exp()  # what an exemplar leaves open, 1 is the population's spread
-                count = int(self.exemplar_shares.any(0).sum())  # fewer where there were fewer planets
-                values = (1 - kernel.square()).clamp(min=1e-12).sqrt() * sizes * self.exemplars[fold, :count]
-                exemplars = slice(2, 2 + len(sizes)), values, self.exemplar_shares[fold, :count].log()
+                values = (1 - kernel.square()).clamp(min=1e-12).sqrt() * sizes * self.exemplars[fold]
+                exemplars = slice(2, 2 + len(sizes)), values, self.exemplar_shares[fold].log()
                 sizes = kernel * sizes
             of_shape = torch.cat([self.value("offset").exp(), sizes, smooth])
             at_node = amplitude[:, None] * (self.value("spread").exp() * self.nodes).exp()

@@ -53,8 +53,7 @@ def test_p21c_a_run_with_many_snapshots_never_grows_beyond_its_budget(words, mon
         seen.append(directory_bytes(self.run_dir))
 
     monkeypatch.setattr(Checkpoints, "save_checkpoint", watched)
-    small = "model.exemplars=0"  # a checkpoint of 0.1 MB, so that several fit and many do not
-    limits = ["trainer.storage.budget=600KB", "trainer.checkpoint.save_top_k=-1", "trainer.max_epochs=30", small]
+    limits = ["trainer.storage.budget=600KB", "trainer.checkpoint.save_top_k=-1", "trainer.max_epochs=30"]
     run = train(overrides=[*words[:-1], *limits], resume="never")
     assert run.outcome == "finished" and max(seen) <= 600_000 and directory_bytes(run.dir) <= 600_000
     pruned = [line for line in events(run.dir / "events.jsonl") if line["event"] == "pruned"]
