@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def shared(tmp_path_factory) -> Path:
     """A folder that all workers of this test run see; what takes long is made there once."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(autouse=True)
+def _young(monkeypatch):
+    """A run in a worker of this suite counts its wall time from the test's start: the worker may be older than its budget."""
+    runtime = sys.modules.get("spectramind_nb.runs.runtime")
+    if runtime is not None:
+        began = time.time()
+        monkeypatch.setattr(runtime, "process_start", lambda: began)
 
 
 @contextlib.contextmanager

@@ -603,7 +603,11 @@ def _execute(config: DictConfig, target: Destination, record: audit.Record, **fi
     )
     record.holding.callback(summarise, target.dir)
     signals = record.holding.enter_context(Signals())  # until the record is closed
-    with Watchdog(wall, signals, lambda: _close_stuck(record)):
+    watchdog = Watchdog(wall, signals, lambda: _close_stuck(record))
+    if wall.left_s <= watchdog.last_s:  # a notebook's kernel may be older than the budget: it must not end with the run
+        remedy = "Restart the kernel, or give more with trainer.wall.budget or a later start with trainer.wall.anchor"
+        raise WallReached("the wall-time budget was used up before the run began", f"{wall.budget_s:.0f} s", remedy)
+    with watchdog:
         with quiet_lightning(), restored_process(), matmul_precision(config.trainer.matmul_precision):
             _Training(config, target, wall, signals, record, place()).run()
     return Run(target.dir)

@@ -131,6 +131,16 @@ def test_p24_the_budget_starts_where_the_anchor_says(monkeypatch):
         wall_anchor("NO_SUCH_VARIABLE", 9.0)
 
 
+@pytest.mark.parametrize("left_s", [-3600.0, 0.5])
+def test_p24_a_budget_used_up_before_the_run_is_said_and_leaves_the_process_alive(words, left_s, capfd):
+    """As in a notebook whose kernel is older than the budget."""
+    anchor = f"trainer.wall.anchor={time.time() - 1200.0 + left_s:.1f}"
+    run = train("ci_fast", [*words[:-1], anchor], resume="never")
+    assert (run.outcome, run.exit_code) == ("wall", 75)
+    errors = capfd.readouterr().err
+    assert "used up before the run began" in errors and "Restart the kernel" in errors and "Traceback" not in errors
+
+
 # -- real runs with a real clock ------------------------------------------------------------------------------------
 
 CHILD = """
