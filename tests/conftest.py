@@ -27,6 +27,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """A run in a worker of this suite, also one that a fixture of a module starts, counts its wall time from the test's start:
+    the worker itself may be older than the run's budget."""
+    runtime = sys.modules.get("spectramind_nb.runs.runtime")
+    if runtime is not None:
+        began = time.time()
+        runtime.process_start = lambda: began
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The checkout."""
@@ -47,15 +57,6 @@ def shared(tmp_path_factory) -> Path:
     """A folder that all workers of this test run see; what takes long is made there once."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-
-@pytest.fixture(autouse=True)
-def _young(monkeypatch):
-    """A run in a worker of this suite counts its wall time from the test's start: the worker may be older than its budget."""
-    runtime = sys.modules.get("spectramind_nb.runs.runtime")
-    if runtime is not None:
-        began = time.time()
-        monkeypatch.setattr(runtime, "process_start", lambda: began)
 
 
 @contextlib.contextmanager
