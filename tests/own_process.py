@@ -24,6 +24,14 @@ def command() -> None:
     main()
 
 
+def command_elsewhere() -> None:
+    """The same as if the package lay in the folder that PYTHONPATH names, with the configurations that lie beside it."""
+    import spectramind_nb
+
+    spectramind_nb.__file__ = str(Path(os.environ["PYTHONPATH"], "spectramind_nb", "__init__.py"))
+    command()
+
+
 def notebook() -> None:
     """Every cell of the notebook that the second word names."""
     from nbdev.test import test_nb

@@ -66,7 +66,7 @@ def validate(
     """Check a whole configuration; raises one `ConfigError` that lists everything wrong with it."""
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else dict(config)
     choices = (plain.get("launch") or {}).get("choices", {})
-    shipped = {name: _shipped(name, choices[name]) for name in SCIENCE_GROUPS if choices.get(name) in options(name)}
+    shipped = _shipped(**{name: choices[name] for name in SCIENCE_GROUPS if choices.get(name) in options(name)})
     if problems := [*faults(plain, shipped), *also]:
         count = "an error" if len(problems) == 1 else f"{len(problems)} errors"
         raise ConfigError(f"the configuration has {count}: " + "; ".join(problems))
@@ -121,24 +121,27 @@ def group(
     Raises `ConfigError` for an unknown group or option.
     """
     option = _alias(f"{name}={option}").partition("=")[2]
-    return OmegaConf.create(_read(name, option, search) if search else copy.deepcopy(_shipped(name, option)))
+    found = _read({name: option}, search) if search else copy.deepcopy(_shipped(**{name: option}))
+    return OmegaConf.create(found[name])
 
 
 @lru_cache
-def _shipped(name: str, option: str) -> dict:
-    return _read(name, option)
+def _shipped(**chosen: str) -> dict[str, dict]:
+    return _read(chosen)
 
 
-def _read(name: str, option: str, search: Sequence[str | Path] = ()) -> dict:
-    _check_option(name, option, search)
+def _read(chosen: Mapping[str, str], search: Sequence[str | Path] = ()) -> dict[str, dict]:
+    """Options by group, unresolved; Hydra takes as long for one as for all."""
+    for name, option in chosen.items():
+        _check_option(name, option, search)
     words = [f"hydra.searchpath=[{','.join(f'file://{place}' for place in search)}]"] if search else []
     with _hydra():
         try:
-            config = hydra_compose(overrides=[*words, f"+{name}={option}"])
+            config = hydra_compose(overrides=[*words, *(f"+{name}={option}" for name, option in chosen.items())])
         except (HydraException, OmegaConfBaseException) as error:
             what = f"this file does not compose: {str(error).splitlines()[0]}"
-            raise ConfigError(what, f"{name}/{option}.yaml") from None
-    return OmegaConf.to_container(config[name], resolve=False)
+            raise ConfigError(what, " ".join(f"{name}/{option}.yaml" for name, option in chosen.items())) from None
+    return {name: OmegaConf.to_container(config[name], resolve=False) for name in chosen}
 
 
 @contextlib.contextmanager
@@ -269,7 +272,7 @@ def adjusted(
 # %% ../../nbs/core/03_configuration.ipynb #profiles
 def profiles() -> dict[str, str]:
     """Name and one line of purpose of every trainer profile."""
-    return {name: _shipped("trainer", name)["doc"] for name in options("trainer")}
+    return {name: _shipped(trainer=name)["trainer"]["doc"] for name in options("trainer")}
 
 
 def differences(

@@ -86,6 +86,21 @@ def ridge(
     return best
 
 # %% ../../nbs/learning/32_models.ipynb #condition
+def _choice(
+    values: Tensor,  # (B, K, p)
+    log_shares: Tensor,  # (B, K) log prior
+    slope: Tensor,  # (B, G, p)
+    curvature: Tensor,  # (B, G, p, p)
+) -> tuple[Tensor, Tensor, Tensor]:  # log evidence (B, G), expected value (B, G, p), its covariance (B, G, p, p)
+    """Which of some values v it is, where the data's log-likelihood is slope v - v curvature v / 2."""
+    gain = (values[:, None] @ slope[..., None])[..., 0]  # (B, G, K)
+    each = log_shares[:, None] + gain - 0.5 * torch.einsum("bkp,bgpr,bkr->bgk", values, curvature, values)
+    shares = torch.softmax(each, dim=2)
+    expected = shares @ values
+    second = torch.einsum("bgk,bkp,bkr->bgpr", shares, values, values)
+    return torch.logsumexp(each, dim=2), expected, second - expected[..., :, None] * expected[..., None, :]
+
+
 def condition(
     residual: Tensor,  # (B, 283) data minus the expected level
     noise: Tensor,  # (B, 283, 283) covariance of the data about the spectrum
@@ -128,15 +143,12 @@ def condition(
     if exemplars is not None:
         those, values, log_shares = exemplars
         answer = torch.linalg.solve_triangular(inner, deviations[..., :, None] * information[..., those], upper=False)
-        unexplained = information[:, :, those, those] - answer.mT @ answer
         slope = on_data[..., those] - amplitude[..., None] * on_mean[..., those] - (answer.mT @ half)[..., 0]
-        gain = values[:, None] @ (amplitude[..., None] * slope)[..., None]  # (B, G, K, 1)
-        bend = torch.einsum("bkp,bgpr,bkr->bgk", values, unexplained, values)
-        each = log_shares[:, None] + gain[..., 0] - 0.5 * amplitude.square()[..., None] * bend
-        evidence = evidence + torch.logsumexp(each, dim=2)
-        shares = torch.softmax(each, dim=2)
-        expected = shares @ values  # (B, G, p)
-        scatter = torch.einsum("bgk,bkp,bkr->bgpr", shares, values, values) - expected[..., :, None] * expected[..., None, :]
+        unexplained = information[:, :, those, those] - answer.mT @ answer
+        of_choice, expected, scatter = _choice(
+            values, log_shares, amplitude[..., None] * slope, amplitude.square()[..., None, None] * unexplained
+        )
+        evidence = evidence + of_choice
         moves = -deviations[..., :, None] * torch.linalg.solve_triangular(inner.mT, answer, upper=True)
         moves[..., those, :] += torch.eye(values.shape[2], dtype=moves.dtype, device=moves.device)
         moves = amplitude[..., None, None] * moves  # (B, G, q, p): of the coefficients, by what is expected of some
