@@ -189,6 +189,7 @@ def flags(
     for visit, fit in filled.done.items():
         seen = fit.diagnostics
         doubts = ["the fit did not converge"] if not seen["converged"] else []
+        doubts += ["no star is like the fitted one: the fit is not used"] if not fit.plausible else []
         doubts += [f"only {100 * seen['coverage']:.0f} % of the transit are in the window"] if seen["coverage"] < 0.75 else []
         doubts += [f"{name} scatters {seen[f'chi2_{name}'] ** 0.5:.1f} times as much as expected" for name in ("FGS1", "AIRS")
                    if seen[f"chi2_{name}"] > 2]

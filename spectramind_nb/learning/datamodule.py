@@ -149,10 +149,11 @@ def planet_set(
     training: PlanetSet | None = None,  # where unknown features are filled from; the set itself if None
     curves: Mapping[int, np.ndarray] | None = None,  # planet -> standard curves; planets may be missing
 ) -> PlanetSet:
-    """One row for each planet: several visits combined, unfitted planets marked, unknown features filled."""
+    """One row for each planet: several visits combined, planets without a plausible fit marked, unknown features filled."""
     visits: dict[int, list[VisitFit]] = {}
     for fit in fits.values():
-        visits.setdefault(int(fit.planet_id), []).append(fit)
+        if fit.plausible:
+            visits.setdefault(int(fit.planet_id), []).append(fit)
     depth = torch.zeros(len(planets), CHANNELS, dtype=torch.float64)
     covariance = UNKNOWN_VARIANCE * torch.eye(CHANNELS, dtype=torch.float64).repeat(len(planets), 1, 1)
     features = torch.empty(len(planets), len(FEATURES), dtype=torch.float64)

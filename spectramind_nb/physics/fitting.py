@@ -374,12 +374,14 @@ def descend(
     start: torch.Tensor,  # (P,)
     iterations: int,  # at most
     tolerance: float,  # done when a step gains less chi2
+    free: torch.Tensor | None = None,  # positions of the parameters that may move; None: all
 ) -> tuple[torch.Tensor, float, bool]:  # parameters, chi2, converged
     "Levenberg-Marquardt from a starting point."
-    parameters, damping = start, 1e-4
+    parameters, damping, step = start, 1e-4, torch.zeros_like(start)
+    free = torch.arange(len(start)) if free is None else free
     chi2, curvature, gradient = model.normal_equations(parameters)
     for _ in range(iterations):
-        step = _solve(curvature, gradient, damping)
+        step[free] = _solve(curvature[free[:, None], free], gradient[free], damping)
         new = parameters + step * min(1.0, float((_LONGEST_STEP / step[:4].abs().clamp(min=1e-12)).min()))
         attempt = model.normal_equations(new)
         gain = chi2 - attempt[0]
@@ -404,15 +406,17 @@ def find_transit(
     curves: list[Curves],  # white light curves
     orbit: Orbit,
     config: Mapping,  # the fit's configuration
-) -> list[tuple[float, float]]:  # mid-times in h from the middle of the window, changes of ln speed; best first
-    "Where a transit of about the expected duration lowers chi2 most."
-    search, ln_speed, impact = config["search"], float(orbit.mean[2]), float(orbit.mean[3]) ** 0.5
+    impact: float | None = None,  # to search with, whatever the duration; None: about what the catalogue says
+) -> list[torch.Tensor]:  # (4,) geometries as in `Orbit`, best first
+    "Where a transit lowers chi2 most."
+    search, ln_speed, anyhow = config["search"], float(orbit.mean[2]), impact is not None
+    impact = impact if anyhow else float(orbit.mean[3]) ** 0.5
     a_rs, inclination = orbit.a_rs(ln_speed), orbit.inclination_deg(ln_speed, impact)
     half = float(curves[0].time_h[-1] - curves[0].time_h[0]) / 2
     reach = half + 0.3 * float(duration_h(orbit.period_d, a_rs, inclination, 0.1))
     t0 = torch.arange(-reach, reach, search["step_h"], dtype=torch.float64)
     # The catalogue may be worse than it says: durations 30 % off are tried in any case.
-    furthest = 2 * max(0.15, float(orbit.width[2]))
+    furthest = 1.2 if anyhow else 2 * max(0.15, float(orbit.width[2]))
     found = []
     steps = round(furthest / search["duration_step"])
     for slower in search["duration_step"] * np.arange(-steps, steps + 1):
@@ -430,8 +434,8 @@ def find_transit(
         found += [(float(g), float(t), -float(slower)) for g, t in zip(gain, t0)]
     starts = []
     for _, t, faster in sorted(found, reverse=True):
-        if all(abs(t - other) > 0.5 for other, _ in starts):
-            starts.append((t, faster))
+        if all(abs(t - float(other[0])) > 0.5 for other in starts):
+            starts.append(torch.tensor([t, 0.0, ln_speed + faster, impact**2], dtype=torch.float64))
         if len(starts) == search["starts"]:
             break
     return starts
@@ -447,16 +451,22 @@ def fit_white(
     search, best = config["search"], None
     white = [c.white().rebin(search["bins"]) for c in curves]
     model = VisitModel(white, orbit, temperature_k, config)
-    for t0, faster in find_transit(white, orbit, config):
-        start = model.mean.clone()
-        start[0], start[2] = t0, start[2] + faster
-        start[model.depths] = 0.005
-        _, curvature, gradient = model.normal_equations(start)
-        start[4:] += _solve(curvature[4:, 4:], gradient[4:])
-        result = descend(model, start, config["iterations"], 10 * config["tolerance"])
-        best = result if best is None or result[1] < best[1] else best
-        if best[1] < search["good_chi2"] * sum(len(c.time_h) for c in white):
-            break
+    movable = torch.ones(len(model.mean), dtype=torch.bool)
+    movable[model.nuisances[2:]] = False
+    all_but_limb = movable.nonzero()[:, 0]
+    rest = all_but_limb[4:]
+    for impact in (None, search["impact"]):
+        for geometry in find_transit(white, orbit, config, impact):
+            start = model.mean.clone()
+            start[:4], start[model.depths] = geometry, 0.005
+            _, curvature, gradient = model.normal_equations(start)
+            start[rest] += _solve(curvature[rest[:, None], rest], gradient[rest])
+            # While depth and duration are far off, a free limb darkening would bend until it makes up for them, and stay bent.
+            start = descend(model, start, config["iterations"], 1.0, all_but_limb)[0]
+            result = descend(model, start, config["iterations"], 10 * config["tolerance"])
+            best = result if best is None or result[1] < best[1] else best
+            if best[1] < search["good_chi2"] * sum(len(c.time_h) for c in white):
+                return model, best[0]
     return model, best[0]
 
 # %% ../../nbs/physics/21_fitting.ipynb #refine-noise
@@ -552,6 +562,11 @@ class VisitFit:
     def sigma(self) -> torch.Tensor:
         "(283,) standard deviations of the depths."
         return self.covariance.diagonal().sqrt()
+
+    @property
+    def plausible(self) -> bool:
+        "Whether it is a fit of this transit: one that ended in a wrong valley has bent the star or the orbit beyond belief."
+        return float(self.nuisance.abs().max()) < 10  # prior widths; of 5,600 simulated visits none had more than 3.6
 
     @property
     def joint_covariance(self) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The data module: sets of planets, the order of an epoch, and training that survives being stopped."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,6 +104,15 @@ def test_non_finite_fit_names_the_planet():
     fit.depth[17] = math.nan
     with pytest.raises(NonFiniteError, match="planet 5"):
         planet_set([4, 5], {(4, 0): fake_fit(4), (5, 0): fit}, pd.DataFrame())
+
+
+def test_a_fit_that_is_not_plausible_is_none_and_leaves_a_second_visit_alone():
+    wrong = replace(fake_fit(1, 1, depth=0.07), nuisance=torch.tensor([0.0, 0, 3, 11, 55, -1, 3, 5]).double())
+    fits = {(1, 0): fake_fit(1), (1, 1): wrong, (2, 0): replace(wrong, planet_id=2)}
+    found = planet_set([1, 2, 3], fits, pd.DataFrame())
+    alone = planet_set([1, 2, 3], {(1, 0): fake_fit(1)}, pd.DataFrame())
+    assert has_fit(found.covariance).tolist() == [True, False, False]
+    assert all(torch.equal(value, alone.tensors()[name]) for name, value in found.tensors().items())
 
 
 def test_unknown_features_are_filled_from_the_training_planets():

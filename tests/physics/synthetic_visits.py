@@ -10,13 +10,15 @@ from spectramind_nb.observations.lightcurves import LightCurves
 WAVELENGTHS = np.r_[0.7, np.linspace(1.9518, 3.8950, 282)]
 
 
-def observe(seed, bins=(900, 180), depth=0.01, shape_ppm=80.0, mid_time_h=None, impact=None, planet_id=1, visit=0):
+def observe(seed, bins=(900, 180), depth=0.01, shape_ppm=80.0, mid_time_h=None, impact=None, planet_id=1, visit=0,
+            period_d=None, a_rs=None):  # fmt: skip
     """A visit of 7.5 h with photon and common noise of the real instruments, its star_info row and the true depths."""
     rng = np.random.default_rng(seed)
     waves = sum(rng.normal() * np.sin(np.pi * f * WAVELENGTHS + rng.uniform(0, 6)) for f in (0.7, 1.5, 2.6, 4.0))
     truth = depth + 1e-6 * min(shape_ppm, 1e5 * depth) * waves
     orbit = batman.TransitParams()
     orbit.per, orbit.a, orbit.ecc, orbit.w, orbit.limb_dark = rng.uniform(3, 5.5), rng.uniform(9, 13), 0.0, 90.0, "quadratic"
+    orbit.per, orbit.a = period_d or orbit.per, a_rs or orbit.a
     impact = rng.uniform(0, 0.75) if impact is None else impact
     orbit.inc = math.degrees(math.acos(impact / orbit.a))
     mid_time_h = 3.75 + rng.normal(0, 0.3) if mid_time_h is None else mid_time_h

@@ -78,6 +78,16 @@ def test_a_transit_cut_by_the_window_is_found_and_less_certain(mid_time_h):
     assert abs(fit.diagnostics["white_depth"] - truth[1:].mean()) < 4 * fit.diagnostics["white_sigma"]
 
 
+@pytest.mark.parametrize("depth, impact, mid_time_h, period_d, a_rs, told", [
+    (0.0263, 0.61, 4.11, 7.45, 10.78, {"sma": 11.79, "i": 84.93}), (0.0205, 0.55, 3.90, 4.74, 6.43, {"sma": 6.73, "i": 82.72}),
+])  # fmt: skip
+def test_a_deep_transit_is_found_though_the_catalogue_has_the_planet_graze_its_star(depth, impact, mid_time_h, period_d, a_rs, told):
+    light_curves, star, truth = observe(0, (450, 90), depth, mid_time_h=mid_time_h, impact=impact, period_d=period_d, a_rs=a_rs)
+    fit = fit_visit(light_curves, {**star, **told})
+    assert fit.plausible and fit.diagnostics["chi2_FGS1"] < 1.3
+    assert abs(fit.diagnostics["white_depth"] - truth[1:].mean()) < 4 * fit.diagnostics["white_sigma"]
+
+
 @pytest.mark.parametrize("depth", [330e-6, 490e-6, 0.0])
 def test_shallow_planets_and_none_give_finite_depths(depth):
     for seed in range(3):
