@@ -211,6 +211,9 @@ def _in_ppm(nuisance_covariance: Tensor) -> Tensor:
     return nuisance_covariance * unit
 
 
+_SMOOTHNESS = 0.03, 0.15  # of spectra that are like no training spectrum: lines and bands, see `smooth_variances`
+
+
 class PosteriorModel(PlanetModel):
     """Population prior times fit likelihood; answers with the posterior mean and standard deviation of every channel."""
 
@@ -261,11 +264,11 @@ class PosteriorModel(PlanetModel):
         self.register_buffer("nodes", nodes, persistent=False)
         self.register_buffer("node_weights", weights, persistent=False)
         share = self.hparams.unfamiliar_share if len(unfamiliar) else 0.0
-        sizes = torch.tensor(self.hparams.unfamiliar if share > 0 else [], **double)
+        sizes = torch.tensor(self.hparams.unfamiliar if share > 0 else [], **double).repeat_interleave(len(_SMOOTHNESS))
         self.register_buffer("unfamiliar", sizes, persistent=False)
         expected = torch.cat([sizes.new_tensor([1 - share]), share / max(1, len(sizes)) * torch.ones_like(sizes)])
         self.register_buffer("expected_kinds", expected, persistent=False)
-        self.register_buffer("kinds", expected.clone())  # shares of the training planets: familiar, then by size
+        self.register_buffer("kinds", expected.clone())  # shares of the training planets: familiar, then by size and smoothness
         self.met: Tensor | None = None  # the same of the planets that are to be predicted
         slope = torch.linspace(-1, 1, CHANNELS - 1, **double)
         systematic = torch.zeros(3, CHANNELS, **double)
@@ -419,7 +422,7 @@ class PosteriorModel(PlanetModel):
         return torch.cat([kinds[0] * self.node_weights, kinds[1:]]).log()
 
     def _kinds_among(self, planets: PlanetSet, fold: Tensor | None = None) -> Tensor:  # (1 + U,)
-        """Shares of familiar planets and of each size of unfamiliar ones."""
+        """Shares of familiar planets and of each kind of unfamiliar ones."""
         evidence, n = [], len(self.node_weights)
         for rows in torch.arange(len(planets)).split(32):
             batch = {name: tensor.to(self.kinds.device) for name, tensor in planets[rows].tensors().items()}
@@ -443,9 +446,12 @@ class PosteriorModel(PlanetModel):
         return mu, (sigma * self._scale(self.calibration.log(), log_weights)).clamp(min=self.hparams.sigma_floor)
 
     def _scale(self, log_factor: Tensor, log_weights: Tensor) -> Tensor:  # (2,), (B, G) -> (B, 283)
-        """A factor of sigma per instrument; training planets alone are no reason to make it smaller for one that is like none of them."""
+        """A factor of sigma per instrument.
+
+        What makes it smaller counts half for a planet that is like none of the training planets: its noise is theirs, its spectrum not.
+        """
         familiar = log_weights[:, : len(self.node_weights)].exp().sum(1, keepdim=True)
-        return _per_channel(log_factor.clamp(max=0) * familiar + log_factor.clamp(min=0)).exp()
+        return _per_channel(log_factor.clamp(max=0) * (1 + familiar) / 2 + log_factor.clamp(min=0)).exp()
 
     def _amplitude(self, x: Tensor) -> Tensor:  # (B, F) -> (B,) ppm
         """Expected rms of the shape, from star and planet."""
@@ -470,12 +476,13 @@ class PosteriorModel(PlanetModel):
         )
 
     def _unlike_any(self, level: Tensor) -> Tensor:  # (B, 1, 1) -> (B, U, q)
-        """Deviations of spectra that no training planet resembles: none of their shapes, rough curves and any FGS1 instead."""
+        """Deviations of spectra that no training planet resembles: none of their shapes, curves and any FGS1 instead."""
         sizes = self.unfamiliar
-        rough = smooth_variances(sizes.new_tensor(0.03), len(self.terms)).sqrt()
-        shapes = sizes.new_zeros(self.hparams.components)
-        free = sizes.new_tensor([3.0])  # FGS1 is far from AIRS in wavelength: its depth may differ three times as much
-        of_shape = sizes[:, None] * torch.cat([free, shapes, rough])
+        curves = torch.stack([smooth_variances(sizes.new_tensor(length), len(self.terms)).sqrt() for length in _SMOOTHNESS])
+        curves = curves.repeat(len(sizes) // len(curves), 1)
+        shapes = sizes.new_zeros(len(sizes), self.hparams.components)
+        free = sizes.new_full((len(sizes), 1), 3.0)  # FGS1 is far from AIRS in wavelength: its depth may differ three times as much
+        of_shape = sizes[:, None] * torch.cat([free, shapes, curves], dim=1)
         return torch.cat([level.expand(-1, len(sizes), 1), of_shape.expand(len(level), -1, -1)], dim=-1)
 
     def _noise(self, depth: Tensor, covariance: Tensor, x: Tensor) -> Tensor:  # (B, 283, 283) ppm^2
