@@ -59,13 +59,29 @@ def test_exported_code_is_in_sync(tmp_path):
     assert [name for name in fresh if fresh[name] != here[name]] == [], "run `make notebooks`"
 
 
-def test_nbdev_3_exports_the_same(tmp_path):
+def test_nbdev_3_exports_the_same_and_leaves_the_notebooks_as_they_are(tmp_path):
     command = REPO / ".venv-nbdev3/bin/nbdev-export"
     if not command.exists():
         pytest.skip("NOT TESTED UNDER NBDEV 3: `make test` makes .venv-nbdev3, which this run lacks")
     fresh, here = modules(export(tmp_path, command)), modules(REPO / "spectramind_nb")
     ours = {"__main__.py", "_modidx.py"}
     assert {k: v for k, v in fresh.items() if k not in ours} == {k: v for k, v in here.items() if k not in ours}
+    new, old = {}, {}
+    for index, found in ((fresh, new), (here, old)):
+        exec(index["_modidx.py"], found)
+    assert new["d"]["syms"] == old["d"]["syms"] and new["d"]["settings"]["git_url"] == old["d"]["settings"]["git_url"]
+    subprocess.run([command.with_name("nbdev-clean")], cwd=tmp_path, capture_output=True, check=True)
+    rewritten = [path for path in NOTEBOOKS if (tmp_path / path.relative_to(REPO)).read_text() != path.read_text()]
+    assert ids(rewritten) == []
+
+
+def test_every_notebook_has_a_number_of_its_own_and_every_cell_a_name_of_its_own():
+    rooms = [path for path in NOTEBOOKS if path.name != "index.ipynb"]
+    numbers = [(path.parent.name, path.name.split("_")[0]) for path in rooms]
+    assert sorted({number for number in numbers if numbers.count(number) > 1}) == []
+    for path in NOTEBOOKS + KERNELS:
+        names = [cell["id"] for cell in json.loads(path.read_text())["cells"]]
+        assert sorted({name for name in names if names.count(name) > 1}) == [], path.name
 
 
 def test_readme_is_current():
@@ -77,7 +93,9 @@ def test_both_nbdev_generations_read_the_same_settings():
     old = configparser.ConfigParser(delimiters=["="])
     old.read(REPO / "settings.ini")
     new = tomllib.loads((REPO / "pyproject.toml").read_text())
-    assert "project" not in new
+    project = new["project"]
+    assert project["urls"]["Repository"] == f"https://github.com/{old['DEFAULT']['user']}/{old['DEFAULT']['repo']}"
+    assert set(project) == {"name", "dynamic", "urls"} and project["name"] == old["DEFAULT"]["lib_name"]
     for key, value in new["tool"]["nbdev"].items():
         expected = value if isinstance(value, str) else " ".join(value) if isinstance(value, list) else str(value)
         assert old["DEFAULT"][key] == expected, key
