@@ -6,7 +6,6 @@
 __all__ = ['PLANES', 'SPAN', 'Bins', 'without_drift', 'standard_visit', 'standard_curves', 'together']
 
 # %% ../../nbs/learning/30a_curves.ipynb #imports
-import importlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,8 +132,7 @@ def standard_curves(
     workers: int | None = None,  # visits in flight; None: one a core
 ) -> dict[int, np.ndarray]:  # planet -> (3, 1 + wavelength, time) float32, see PLANES
     """Standard curves of all planets that were fitted, each visit made once."""
-    rooms = (importlib.import_module(f"spectramind_nb.{room}") for room in ("learning.curves", "physics.transit", "physics.fitting"))
-    store = Store(store_root, "curves", {"fit": config, "bins": list(bins)}, code_digest(*rooms))
+    store = Store(store_root, "curves", {"fit": config, "bins": list(bins)}, code_digest("spectramind_nb.learning.curves"))
     source, keys = lightcurve_store(store_root, detector), calibrate(challenge, split, detector, store_root, workers)
     stars = challenge.stars(split)
 

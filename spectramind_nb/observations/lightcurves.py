@@ -7,7 +7,6 @@ __all__ = ['LightCurves', 'extract_visit', 'lightcurve_store', 'visit_key', 'sav
            'refuse_unless_usable', 'calibrate']
 
 # %% ../../nbs/observations/12_lightcurves.ipynb #imports
-import importlib
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -133,13 +132,8 @@ def lightcurve_store(
     config: Mapping,  # the `detector` group
 ) -> Store:
     """The store of light curves made with this configuration and this version of the code."""
-    rooms = [
-        importlib.import_module(f"spectramind_nb.observations.{room}")
-        for room in ("challenge", "detector", "photometry", "lightcurves")
-    ]
-    return Store(
-        root, "lightcurves", {name: config[name] for name in config if name not in _WHO_WORKS}, code_digest(*rooms)
-    )
+    result_config = {name: config[name] for name in config if name not in _WHO_WORKS}
+    return Store(root, "lightcurves", result_config, code_digest("spectramind_nb.observations.lightcurves"))
 
 
 def visit_key(

@@ -8,7 +8,6 @@ __all__ = ['NUISANCES', 'chebyshev', 'Curves', 'normalise', 'Orbit', 'orbit_prio
            'common_noise', 'common_shapes', 'VisitFit', 'fit_visit', 'combine_visits', 'fit_store', 'fit']
 
 # %% ../../nbs/physics/21_fitting.ipynb #imports
-import importlib
 import math
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -750,8 +749,7 @@ def fit_store(
     config: Mapping,  # the `fit` group
 ) -> Store:
     "The store of fits made with this configuration and this version of the code."
-    rooms = (importlib.import_module(f"spectramind_nb.physics.{room}") for room in ("transit", "fitting"))
-    return Store(root, "fits", config, code_digest(*rooms))
+    return Store(root, "fits", config, code_digest("spectramind_nb.physics.fitting"))
 
 
 def fit(

@@ -30,11 +30,6 @@ from spectramind_nb.observations.challenge import (
     write_tables,
 )
 from ..observations.lightcurves import save_light_curves
-from . import instrument as instrument_room
-from . import shortcut as shortcut_room
-from . import spectra as spectra_room
-from . import transit as transit_room
-from . import visits as visits_room
 from .instrument import SECONDS, calibration_digest, expose, pixels_and_files, pointing
 from .shortcut import VisitFiles, observed_light_curves
 from spectramind_nb.physics.spectra import (
@@ -221,8 +216,7 @@ def _note(out: Path, recipe: Mapping, complete: bool) -> None:
 
 
 def _code() -> str:
-    rooms = (spectra_room, transit_room, visits_room, instrument_room, shortcut_room)
-    return code_digest(*rooms, visit_frames, write_planet)
+    return code_digest("spectramind_nb.physics.simulator")
 
 
 def _by_content(config: Mapping) -> Mapping:

@@ -3,18 +3,21 @@
 import hashlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from spectramind_nb.core import storage
 from spectramind_nb.core.errors import DamagedFileError, NonFiniteError
-from spectramind_nb.core.storage import Store, append_line, atomic_path, canonical_json, code_digest, digest, file_digest
+from spectramind_nb.core.storage import Store, append_line, atomic_path, canonical_json, code_digest, digest, file_digest, imported_modules
 
 
 def test_canonical_json_test_vectors():
@@ -63,34 +66,72 @@ def test_file_digest_does_not_read_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda real=time.time: real() + 10)  # the file is no longer fresh
     first = file_digest(file, memory)
     assert first in memory.read_text()
-    from spectramind_nb.core import storage
-
     storage._remembered.cache_clear()  # as in a new process
     monkeypatch.setattr(storage.hashlib, "file_digest", None)  # reading would fail
     assert file_digest(file, memory) == first
 
 
-def test_code_digest_ignores_words_but_no_deed(tmp_path, monkeypatch):
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Write modules of a small package; the imports of `planets.late.fits` are of every kind."""
     monkeypatch.syspath_prepend(tmp_path)
-    import importlib
 
-    def of(source, name):
-        (tmp_path / f"{name}.py").write_text(source)
-        return code_digest(importlib.import_module(name))
+    def write(name, source):
+        path = tmp_path.joinpath("planets", *name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
 
-    plain = of("def f(x):\n    return x + 1\n", "plain_a")
-    assert of('"""Doc."""\n\n\ndef f(x):  # why\n    """Doc."""\n    return x + 1\n', "plain_b") == plain
-    assert of("def f(x):\n    return x + 2\n", "plain_c") != plain
+    write("__init__", "")
+    write("core.words", "word = 1\n")
+    write("early.frames", "import json\nfrom ..core.words import word\n\ngain = 1\n")
+    write("early.curves", "from . import frames\n\ndef light(x):\n    return x + frames.gain\n")
+    write("early.seldom", "import planets.late.fits\n\ncount = 1\n")  # a circle
+    write("early.apart", "nothing = 1\n")
+    write("late.fits", "from planets.early.curves import (\n    light,\n)\n\ndef fit():\n    from ..early import seldom\n")
+    return write
+
+
+def test_a_module_s_imports_are_found_through_every_kind_of_import(package):
+    assert list(imported_modules("planets.late.fits")) == [
+        "planets.early.curves", "planets.early.frames", "planets.early.seldom", "planets.late.fits"]
+    assert list(imported_modules("planets.early.frames")) == ["planets.early.frames"]
+    with pytest.raises(ModuleNotFoundError, match="planets.late.fist"):
+        code_digest("planets.late.fist")
+
+
+@pytest.mark.parametrize(("module", "source", "same"), [
+    ("late.fits", "from planets.early.curves import light\n\ndef fit():\n    pass\n", False),
+    ("early.curves", "from . import frames\n\ndef light(x):\n    return x - frames.gain\n", False),
+    ("early.frames", "import json\nfrom ..core.words import word\n\ngain = 2\n", False),
+    ("early.seldom", "import planets.late.fits\n\ncount = 2\n", False),
+    ("early.curves", '"""Doc."""\nfrom . import frames\n\n\ndef light(x):  # why\n    "Doc."\n    return x + frames.gain\n', True),
+    ("early.apart", "nothing = 2\n", True),
+    ("core.words", "word = 2\n", True),
+])
+def test_a_store_s_code_changes_with_every_deed_of_every_module_that_contributes(package, module, source, same):
+    before = code_digest("planets.late.fits")
+    package(module, source)
+    assert (code_digest("planets.late.fits") == before) is same
+
+
+def test_every_module_behind_a_stage_counts(repo, tmp_path, monkeypatch):
+    """In a copy of the library, one module after the other does one thing more; each change gives its stages new addresses."""
+    copy = shutil.copytree(repo / "spectramind_nb", tmp_path / "spectramind_nb", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(storage, "find_spec", lambda name: SimpleNamespace(origin=tmp_path / name / "__init__.py"))
+    behind = {f"spectramind_nb.{stage}": set(imported_modules(f"spectramind_nb.{stage}"))
+              for stage in ("observations.lightcurves", "physics.fitting", "learning.curves", "physics.simulator")}
+    assert {"detector", "photometry", "challenge"} < {name.split(".")[-1] for name in behind["spectramind_nb.physics.fitting"]}
+    for path in sorted(copy.glob("*/*.py")):
+        name = ".".join(path.relative_to(tmp_path).with_suffix("").parts)
+        before, source = {stage: code_digest(stage) for stage in behind}, path.read_text()
+        path.write_text(source + "\n_planted = 1\n")
+        assert {stage for stage in behind if code_digest(stage) != before[stage]} == {s for s in behind if name in behind[s]}, name
 
 
 def test_code_that_did_not_change_is_parsed_once(monkeypatch):
-    from spectramind_nb.core import storage
-
-    first = code_digest(storage, subprocess)
+    first = code_digest("spectramind_nb.physics.fitting")
     monkeypatch.setattr(storage.ast, "parse", None)  # parsing again would fail
-    assert code_digest(storage, subprocess) == first
-    with pytest.raises(TypeError):
-        code_digest(storage)
+    assert code_digest("spectramind_nb.physics.fitting") == first
 
 
 def test_store_entry_is_plain_numpy(tmp_path):

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from spectramind_nb.core.storage import imported_modules
 
 FLOORS = ["core", "observations", "physics", "learning", "runs", "apps"]
 REPO = Path(__file__).resolve().parents[2]
@@ -47,6 +50,30 @@ def test_imports_only_go_down(room):
     for other in imported_rooms(REPO / f"spectramind_nb/{room.replace('.', '/')}.py") - {room}:
         above = FLOORS.index(other.split(".")[0])
         assert (above, ROOMS[other].stem) < (floor, number), f"{room} imports {other}, which lies above it"
+
+
+def test_a_store_is_addressed_by_the_code_of_the_module_that_fills_it():
+    """A name that a module moves away from would leave its code out of the address, and stale results would be served."""
+    named = {}
+    for path in REPO.glob("spectramind_nb/*/*.py"):
+        own = ".".join(path.relative_to(REPO).with_suffix("").parts)
+        calls = [node for node in ast.walk(ast.parse(path.read_text()))
+                 if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("code_digest")]
+        named |= {own: [ast.literal_eval(call.args[0]) for call in calls]} if calls else {}
+    assert len(named) >= 4 and all(names == [own] for own, names in named.items()), named
+
+
+def test_dvc_watches_what_each_stage_runs():
+    """Every module behind a stage of dvc.yaml is among what DVC watches for it, alone or with its folder; and nothing else is."""
+    entry = {"simulate": "physics.simulator", "calibrate": "observations.lightcurves", "fit": "physics.fitting",
+             "train": "runs.runtime", "predict": "runs.runtime"}
+    stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
+    assert set(stages) == set(entry)
+    for stage, module in entry.items():
+        behind = {path.relative_to(REPO) for path in imported_modules(f"spectramind_nb.{module}").values()}
+        watched = [Path(name) for name in stages[stage]["deps"] if name.startswith("spectramind_nb")]
+        assert {path for path in behind if not any(path.is_relative_to(dep) for dep in watched)} == set(), f"{stage} lacks these"
+        assert [dep for dep in watched if not any(path.is_relative_to(dep) for path in behind)] == [], f"{stage} does not import these"
 
 
 def test_the_package_imports_without_torch():
