@@ -32,12 +32,13 @@ FILE = "learning_curve.csv"
 
 def learning_curve(
     run: Run | str | Path,  # a run, its identifier or its directory
-    planets: Sequence[int] = (40, 200, 1000),  # to learn from; numbers that the run did not have are left out
+    planets: Sequence[int] = (40, 200, 1000),  # to learn from; more than the run had are left out, and that is said
     overrides: Sequence[str] = (),  # Hydra overrides on top of the run's own
 ) -> pd.DataFrame:  # planets, score, score_fit, and INSTRUMENT rms_z, coverage_68, coverage_95; the last row is the run itself
     """Scores on a run's validation planets with fewer training planets, kept as `learning_curve.csv` in its directory.
 
-    What is in that file already, for the same configuration, is not computed again. Raises `ConfigError` for numbers that are none.
+    They are taken as `val/score` is, so that of the last row is the run's own. What is in that file already,
+    for the same configuration, is not computed again. Raises `ConfigError` for numbers that are none.
     """
     wanted = sorted(set(planets))
     if not wanted or wanted[0] < 2:
@@ -50,6 +51,8 @@ def learning_curve(
         kept = pd.read_csv(path) if path.is_file() else pd.DataFrame({"config": []})
         rows = {row["planets"]: row for row in kept[kept["config"] == key].to_dict("records")}
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed))
+        if dropped := [str(n) for n in wanted if n > len(order)]:
+            print(f"left out: {', '.join(dropped)} training planets; the run learned from {len(order)}", flush=True)
         for count in [*(n for n in wanted if n < len(order)), len(order)]:
             if count not in rows:
                 began = time.monotonic()
@@ -75,11 +78,14 @@ def _trained(config: DictConfig, data: VisitDataModule, few: PlanetSet) -> pl.Li
 
 
 def _found(model: pl.LightningModule, data: VisitDataModule, config: DictConfig) -> dict[str, float]:
-    """How good a model's answers for the validation planets are, predicted as test planets are."""
-    table = predicted(model, data.val, config)
+    """How good a model's answers are for the planets that a validation of the run looks at, and as it looks at them."""
+    limit, batches = config.trainer.limit_val_batches, len(data.val_dataloader())
+    batches = limit if isinstance(limit, int) else int(limit * batches)
+    seen = data.val[: batches * config.data.batch_size or None]  # a run that validates nothing is judged by all
+    table = predicted(model, seen, config, meet=False)
     mu, sigma = (torch.tensor(table[list(columns)].to_numpy()) for columns in (LABEL_COLUMNS, SIGMA_COLUMNS))
-    truth, naive = data.val.target, (data.train.target.mean(), data.train.target.std(correction=0))
-    fit = raw_fit(data.val.depth, data.val.covariance, *naive)
+    truth, naive = seen.target, (data.train.target.mean(), data.train.target.std(correction=0))
+    fit = raw_fit(seen.depth, seen.covariance, *naive)
     found = {"score": ariel_score(mu, sigma, truth, *naive, config.data.edition),
              "score_fit": ariel_score(*fit, truth, *naive, config.data.edition)}
     return found | {f"{name} {key}": value for name, values in calibration(mu, sigma, truth).items() for key, value in values.items()}

@@ -20,7 +20,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from html import escape
 from pathlib import Path
@@ -124,6 +124,7 @@ class Run:
 
     dir: Path
     checkpoint: Path | None = None  # a particular checkpoint; None: the best that the run kept
+    in_memory: Mapping[str, torch.Tensor] | None = field(default=None, repr=False, compare=False)  # last weights, where no file has them
 
     @classmethod
     def open(
@@ -197,6 +198,10 @@ class Run:
                 return path
         what, remedy = "this run kept no checkpoint, so it cannot predict again", "Train with trainer.enable_checkpointing=true"
         raise DataMissingError(what, self.dir, f"Its own predictions are in submission.csv. {remedy}")
+
+    def state_dict(self) -> Mapping[str, torch.Tensor]:
+        """The weights to predict with: from the checkpoint, or, right after a run that keeps none, from memory."""
+        return _state(self.weights) if self.in_memory is None else self.in_memory
 
     def submission(self) -> pd.DataFrame:
         """The submission that the run wrote, 567 columns."""
@@ -609,8 +614,9 @@ def _execute(config: DictConfig, target: Destination, record: audit.Record, **fi
         raise WallReached("the wall-time budget was used up before the run began", f"{wall.budget_s:.0f} s", remedy)
     with watchdog:
         with quiet_lightning(), restored_process(), matmul_precision(config.trainer.matmul_precision):
-            _Training(config, target, wall, signals, record, place()).run()
-    return Run(target.dir)
+            training = _Training(config, target, wall, signals, record, place())
+            training.run()
+    return Run(target.dir, in_memory=training.in_memory)
 
 
 def _follow(config: DictConfig, here: Place) -> Run:
@@ -676,6 +682,7 @@ class _Training:
         self.fits: dict[str, Filled] = {}
         self.devices: Devices | None = None
         self.children: list[subprocess.Popen] = []
+        self.in_memory: dict[str, torch.Tensor] | None = None
         self.log = EventLog(target.dir / "events.jsonl", target.attempt, config.logger.flush_s)
         budget = size_bytes(config.trainer.storage.budget)
         self.checkpoints = Checkpoints(target.dir, budget, self.log)
@@ -746,8 +753,10 @@ class _Training:
         if self.target.checkpoint is not None and known["data"]["manifest_root"] not in (None, found["manifest_root"]):
             raise PreflightError("the data changed since the run began", challenge.root, "Start again with --resume never")
         hashed = run_hash(known["config_hash"], found["manifest_root"], known["code"], known["environment"])
-        self.record.update(data=found, run_hash=hashed)
-        return data_module(self.config, challenge, self.fits)
+        divided = data_module(self.config, challenge, self.fits)
+        counts = {name: len(part) for name, part in (("train", divided.train), ("val", divided.val), ("test", divided.test)) if part}
+        self.record.update(data=found, run_hash=hashed, planets=counts)
+        return divided
 
     def model(self, train: PlanetSet) -> pl.LightningModule:
         """The model, prepared by its training planets; its first weights are recorded."""
@@ -838,6 +847,8 @@ class _Training:
         if profile.enable_checkpointing and not best.is_file():
             trainer.save_checkpoint(last)
         self._load_best(model)
+        if not profile.enable_checkpointing:  # the notebook that trained can predict all the same
+            self.in_memory = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         return diary.training_metrics(trainer)
 
     def _checkpoint(self, name: str) -> Path:
@@ -987,7 +998,7 @@ def revisited(
         settle(one_device(config.trainer), Place())
         model = build(config.model, loss=build(config.loss))
         try:
-            model.load_state_dict(_state(run.weights))
+            model.load_state_dict(run.state_dict())
         except RuntimeError as error:  # other shapes, or another model altogether
             what = "the run's weights do not fit the model that the overrides describe"
             raise ConfigError(what, run.dir, "Leave the model as it was trained, or train anew") from error
@@ -1041,9 +1052,10 @@ def validated(model: pl.LightningModule, data: VisitDataModule, config: DictConf
     return {name: float(value) for name, value in sorted(found[0].items())} if found else {}
 
 
-def predicted(model: pl.LightningModule, planets: PlanetSet, config: DictConfig) -> pd.DataFrame:
-    """The model's answer for every planet, 567 columns."""
-    model.meet(planets)
+def predicted(model: pl.LightningModule, planets: PlanetSet, config: DictConfig, meet: bool = True) -> pd.DataFrame:
+    """The model's answer for every planet, 567 columns; it has looked at all of them first, or, as in a validation, has not."""
+    if meet:
+        model.meet(planets)
     loader = DataLoader(PlanetDataset(planets), config.data.batch_size, collate_fn=whole)
     parts = bare_trainer(config.trainer).predict(model, loader)
     ids = torch.cat([part["planet_id"] for part in parts]).tolist()

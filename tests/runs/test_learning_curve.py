@@ -23,6 +23,9 @@ def test_a_curve_is_asked_for_by_command_and_shown_in_the_report(run, spectramin
     printed = json.loads(done.stdout)
     table = pd.read_csv(run.dir / FILE)
     assert printed["val/score"] == run.metrics["val/score"]
+    assert printed["learning_curve"][-1]["score"] == pytest.approx(printed["val/score"], abs=1e-6)  # the last point is the run itself
+    assert printed["learning_curve"][-1]["score_fit"] == pytest.approx(printed["val/score_fit"], abs=1e-6)
+    assert f"left out: 999 training planets; the run learned from {printed['learning_curve'][-1]['planets']}" in done.stderr
     assert [row["planets"] for row in printed["learning_curve"]] == table["planets"].tolist()
     assert table["planets"].tolist()[:2] == [2, 3] and len(table) == 3  # 999 are more than there are: the run itself is the last
     for name in ("score", "score_fit", "FGS1 rms_z", "AIRS-CH0 coverage_68"):

@@ -119,9 +119,11 @@ def test_p50_a_run_that_is_signalled_says_so_and_resumes_exactly(words, repo, _k
 def test_p30_ci_fast_keeps_no_checkpoint_and_says_so_plainly(words):
     run = train("ci_fast", words[:-1])
     assert run.outcome == "finished" and not list(run.dir.rglob("*.ckpt"))
-    for again in (run.predict, run.evaluate):
+    for again in (predict, evaluate):
         with pytest.raises(DataMissingError, match="kept no checkpoint"):
-            again()
+            again(run.id)
+    assert run.predict().equals(run.submission())  # whoever trained holds the weights: README's example goes on like this
+    assert run.evaluate()["val/score"] == run.metrics["val/score"]
     assert submission.validate(run.dir / "submission.csv").planets == 2
 
 
