@@ -25,7 +25,7 @@ from ..core.errors import SchemaError, SpectraMindError
 from ..core.storage import atomic_path
 from ..learning.metrics import ariel_score, calibration
 from ..observations.challenge import LABEL_COLUMNS, Challenge, Visit, read_table
-from ..observations.lightcurves import LightCurves, lightcurve_store, load_light_curves, visit_key
+from ..observations.lightcurves import LightCurves, lightcurve_store, load_light_curves, remarks, visit_key
 from ..physics.fitting import VisitFit
 from ..physics.transit import light_curve
 from ..runs import audit, submission
@@ -183,9 +183,10 @@ class Album:
 
 def flags(
     filled: Filled,  # the fits of a split
+    unusual: Mapping[Visit, list[str]],  # what there is to say about their light curves
 ) -> dict[str, str]:  # visit -> what to know about it
-    "Visits without a fit, and fits that should not be trusted blindly."
-    remarks = {visit: f"no fit: {error}; a planet without any is answered with the population" for visit, error in filled.failed.items()}
+    "Visits without a fit, fits that should not be trusted blindly, and what is unusual about their light curves."
+    found = {visit: f"no fit: {error}; a planet without any is answered with the population" for visit, error in filled.failed.items()}
     for visit, fit in filled.done.items():
         seen = fit.diagnostics
         doubts = ["the fit did not converge"] if not seen["converged"] else []
@@ -193,9 +194,9 @@ def flags(
         doubts += [f"only {100 * seen['coverage']:.0f} % of the transit are in the window"] if seen["coverage"] < 0.75 else []
         doubts += [f"{name} scatters {seen[f'chi2_{name}'] ** 0.5:.1f} times as much as expected" for name in ("FGS1", "AIRS")
                    if seen[f"chi2_{name}"] > 2]
-        if doubts:
-            remarks[visit] = "; ".join(doubts)
-    return {f"planet {visit.planet_id}, visit {visit.visit}": text for visit, text in sorted(remarks.items())}
+        if doubts := doubts + unusual.get(visit, []):
+            found[visit] = "; ".join(doubts)
+    return {f"planet {visit.planet_id}, visit {visit.visit}": text for visit, text in sorted(found.items())}
 
 
 def data_sections(
@@ -214,16 +215,20 @@ def data_sections(
         labels = challenge.root / ("train.csv" if "train" in splits_of(challenge) else "truth/test.csv")
         scored = score(run.dir / "submission.csv", challenge.root / "truth" / "test.csv", labels, config.data.edition)
     shown = {title: planets[planet] for title, planet in examples(list(planets), scored.get("planets", {})).items()}
-    if remarks := flags(filled):
-        found["Flags"] = table_html(remarks)
+    store = lightcurve_store(config.paths.cache, config.detector)
+
+
+    def curves_of(visit: Visit) -> LightCurves:
+        return load_light_curves(store, visit_key(store, challenge, split, visit))
+
+    if flagged := flags(filled, {visit: remarks(curves_of(visit)) for visit in fits}):
+        found["Flags"] = table_html(flagged)
     found["Spectra"] = album("spectrum", plot_spectra(shown), (
         "Predicted spectra of test planets with one-sigma band, the raw fit they were made from"
         + (", and the truth." if truth is not None else ".")))
-    store = lightcurve_store(config.paths.cache, config.detector)
     for word, visit in visits_worth_showing(fits).items() if fits else ():
-        curves = load_light_curves(store, visit_key(store, challenge, split, visit))
         name = "light_curve" if word == "typical" else f"light_curve_{word}"
-        found["Light curve and fit"] = found.get("Light curve and fit", "") + album(name, plot_light_curve(curves, fits[visit]), (
+        found["Light curve and fit"] = found.get("Light curve and fit", "") + album(name, plot_light_curve(curves_of(visit), fits[visit]), (
             f"The {word} visit: white light of both instruments without its drift (grey: every bin, black: means), "
             "the fitted transit (line), and what is left."))
     if truth is not None:

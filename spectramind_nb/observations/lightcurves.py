@@ -39,6 +39,7 @@ class LightCurves:
     wavelengths_um: np.ndarray  # (283,) FGS1 first
     diagnostics: dict[str, float]  # what the extraction met: bad pixels, jitter, noise relative to photons
     pointing: dict[str, np.ndarray] = field(default_factory=dict)  # (T, 5) means of y, x, y^2, x^2, yx, shifts in px, if measured
+    full_wells: dict[str, list[list[int]]] = field(default_factory=dict)  # [row, column] of pixels left out as their wells were full
 
     def white(self, instrument: str) -> np.ndarray:  # (T,) mean 1
         """The instrument's light over all its channels."""
@@ -116,9 +117,12 @@ def extract_visit(
         running = {"FGS1": pool.submit(extract_fgs1, *arguments), "AIRS-CH0": pool.submit(extract_airs, *arguments)}
         results = {name: future.result() for name, future in running.items()}
     time_h, flux, noise, pointing = ({name: result[k] for name, result in results.items()} for k in range(4))
+    full_wells = {name: result[4].pop("full_wells") for name, result in results.items()}
     diagnostics = {f"{name}/{what}": value for name, result in results.items() for what, value in result[4].items()}
+    diagnostics |= {f"{name}/full_wells": float(len(pixels)) for name, pixels in full_wells.items()}
     pointing = {name: terms for name, terms in pointing.items() if terms is not None}
-    return LightCurves(planet_id, visit, split, flux, noise, time_h, challenge.wavelengths_um, diagnostics, pointing)
+    told = challenge.wavelengths_um, diagnostics, pointing, full_wells
+    return LightCurves(planet_id, visit, split, flux, noise, time_h, *told)
 
 # %% ../../nbs/observations/12_lightcurves.ipynb #lightcurve-store
 _WHO_WORKS = ("executor", "scheduler", "pool_from_gb")  # knobs that do not change the result
@@ -167,6 +171,7 @@ def save_light_curves(store: Store, key: str, curves: LightCurves) -> None:
         "visit": curves.visit,
         "split": curves.split,
         "diagnostics": curves.diagnostics,
+        "full_wells": curves.full_wells,
     }
     store.save(key, arrays, meta)
 
@@ -215,6 +220,10 @@ def remarks(curves: LightCurves) -> list[str]:
         dark = int(curves.diagnostics[f"{name}/bins_without_light"])
         if dark:
             found.append(f"{dark} time bins of {name} are without light and get no weight")
+        if full := curves.full_wells.get(name):
+            where = ", ".join(f"row {row} column {column}" for row, column in full[:5])
+            more = f" and {len(full) - 5} more" if len(full) > 5 else ""
+            found.append(f"wells of {name} pixels were full, they are left out: {where}{more}")
     return found
 
 

@@ -304,10 +304,10 @@ def _full(config: Mapping) -> tuple[float, float]:
     return config["full_from_counts"], config["full_share"]
 
 
-def _without_full(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without the pixels whose well was full, and which ones are left."""
+def _full_wells(values: np.ndarray, pixels: np.ndarray) -> tuple[list, np.ndarray, np.ndarray]:
+    """Where wells were full (row, column) among pixels (rows, columns) bool; (n,) bool, the others; their values."""
     left = np.isfinite(values[:, 0])
-    return values if left.all() else values[left], left
+    return np.argwhere(pixels)[~left].tolist(), left, values if left.all() else values[left]
 
 
 def extract_airs(
@@ -338,7 +338,7 @@ def extract_airs(
     (values,) = calibrated_sets(
         signal, calibration, [(np.flatnonzero(wanted), per_bin)], config["cosmic_ray_sigma"], threads, _full(config)
     )
-    values, good[good] = _without_full(values)
+    full, good[good], values = _full_wells(values, wanted)
     row, channel = np.nonzero(good)
     image, channels = np.zeros(good.shape), good.shape[1]
     image[good] = values.mean(axis=1)
@@ -400,6 +400,7 @@ def extract_airs(
         "trace_row": float(centre),
         "bad_trace_pixels": float((~usable).sum()),
         "lost_channels": float(lost.sum()),
+        "full_wells": full,
         "bins_without_light": float(gaps.sum()),
         "background_electrons": float(background.mean()),
         "shift_rms": float(np.sqrt(shifts.var(axis=1).sum())),
@@ -508,10 +509,11 @@ def extract_fgs1(
     corners = evenly(corners, config["background_pixels"][name])
     sets = [(np.flatnonzero(chosen), 1), (np.flatnonzero(corners), per_bin)]
     values, sky = calibrated_sets(signal, calibration, sets, spike_sigma, threads, _full(config))
-    values, good[chosen] = _without_full(values)
+    full, good[chosen], values = _full_wells(values, chosen)
+    neighbour, _, sky = _full_wells(sky, corners)
     chosen &= good
     background = np.zeros(len(counts))
-    if corners.any():
+    if len(sky):
         background = running_mean(sky.mean(axis=0)[None], config["background_half_bins"][name])[0]
     stellar = np.zeros(good.shape)
     stellar[chosen] = np.maximum(values.mean(axis=1) - np.average(background, weights=counts), 0)
@@ -558,6 +560,7 @@ def extract_fgs1(
         "row": float(cy),
         "column": float(cx),
         "bad_aperture_pixels": float((~usable).sum()),
+        "full_wells": full + neighbour,
         "bins_without_light": float(dark_bins.sum()),
         "background_electrons": float(background.mean()),
         "shift_rms": float(np.sqrt(shifts[:2].var(axis=1).sum())),

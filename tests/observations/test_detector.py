@@ -1,5 +1,7 @@
 """The detector chain against the organisers' result, against plain NumPy and against astropy."""
 
+from statistics import NormalDist
+
 import numba
 import numpy as np
 import polars as pl
@@ -115,3 +117,75 @@ def test_all_pixels_dead_is_refused(made_up):
     pl.read_parquet(path).select(pl.all() | True).write_parquet(path)
     with pytest.raises(NonFiniteError, match="no usable pixel"):
         detector.calibrate_frames(made_up.root, 7, instrument="FGS1")
+
+
+READ, GAIN, OFFSET = 13.0, 0.4369, -1000.0
+WITH_PLATEAU = (32768, 5e-4)  # what configs/detector/default.yaml has
+
+
+def long_reads(level, well, pairs, noise_counts, seed=0):
+    """Counts of one pixel's long reads, as ExoSim 2 makes them: photons and jitter, the well, then noise, then the converter."""
+    rng = np.random.default_rng(seed)
+    light = rng.poisson(level * (1 + 0.005 * rng.standard_normal(pairs)))
+    return np.floor((np.minimum(light, well) - OFFSET) * GAIN + noise_counts * rng.standard_normal(pairs))
+
+
+def left_out(long, read=READ):
+    """Whether the chain leaves out each of these pixels, (n, pairs) counts of their long reads."""
+    n, pairs = long.shape
+    series = np.stack([np.full(long.shape, 900), long], axis=-1).reshape(n, -1).astype(np.uint16)
+    one = np.ones((1, n))
+    calibration = detector.Calibration(
+        0 * one, one, read * one, np.eye(6)[1][:, None, None] * one, one < 0, GAIN, OFFSET, (0.1, 0.2)
+    )
+    frames = ch.Frames(list(series), np.arange(n), 2 * pairs, (1, n))
+    (values,) = detector.calibrated_sets(frames, calibration, [(np.arange(n), 1)], full=WITH_PLATEAU)
+    assert np.array_equal(np.isnan(values[:, 0]), np.isnan(values).all(axis=1))
+    return np.isnan(values[:, 0])
+
+
+@pytest.mark.parametrize("noise_counts", [0.0, 0.3, 1.0, 5.7, 20.0, 40.0])
+def test_a_full_well_is_a_plateau_as_wide_as_its_noise(noise_counts):
+    """Always full; full in a third of the reads; both as long as a visit of AIRS."""
+    always, often = (long_reads(level, 1e5, 5625, noise_counts) for level in (1.2e5, 0.9975e5))
+    assert left_out(np.array([always, often])).all()
+
+
+@pytest.mark.parametrize("pairs, share", [(5625, 0.02), (67_500, 0.01)])
+@pytest.mark.parametrize("well", [8e4, 1e5, 1.4e5])
+def test_a_pixel_that_is_seldom_full_is_found(pairs, share, well):
+    """Full in so many of the reads only, with the read noise of a real pixel upon it."""
+    z = NormalDist().inv_cdf(1 - share)
+    level = well * (1 - z * np.sqrt(0.005**2 + 1 / well))
+    assert left_out(np.array([long_reads(level, well, pairs, 5.7, seed) for seed in range(3)])).all()
+
+
+def test_healthy_pixels_are_kept():
+    """Whatever else makes their light vary: jitter, a transit, drift, cosmic rays, a star that is steadiest where it is brightest."""
+    rng, n, kept = np.random.default_rng(3), 150, 0
+    for pairs in (40, 360, 2250):
+        time = np.linspace(-1, 1, pairs)
+        shapes = [
+            np.ones(pairs), 1 - 0.02 * (abs(time) < 0.4), 1 + 0.002 * time, 1 - 0.01 * abs(np.sin(40 * time)),
+            1 - 0.1 * (0.1 * rng.standard_normal(pairs)) ** 2, 1 + 0.02 * rng.standard_normal(pairs),
+        ]  # fmt: skip
+        for shape in shapes:
+            for bend in (1.0, 0.85):  # a response that bends makes photon noise narrower
+                light = 1.1e5 * shape
+                electrons = light + bend * np.sqrt(light) * rng.standard_normal((n, pairs))
+                electrons += READ * rng.standard_normal((n, pairs)) + 2000 * (rng.random((n, pairs)) < 1e-4)
+                assert not left_out(np.floor((electrons - OFFSET) * GAIN)).any()
+                kept += n
+    assert kept > 5000
+
+
+def test_full_share_decides_and_one_is_never():
+    often = long_reads(0.9975e5, 1e5, 1000, 5.7)
+    tops = np.zeros((1, 2, 5))
+    series = np.column_stack([np.full(1000, 900), often]).astype(np.uint16).ravel()
+    for k in range(2):
+        detector._note_top(series, 500 * k, 500 * (k + 1), 32768, GAIN, OFFSET, READ, tops[0, k])
+    found = [detector.full_wells(tops, np.array([READ]), GAIN, share)[0] for share in (5e-4, 0.1, 0.9, 1.0)]
+    assert found == [True, True, False, False]
+    always = np.array([[[500.0, 1e5, 170.0, 490.0, 499.0]]])  # as quiet as read noise
+    assert detector.full_wells(always, np.array([READ]), GAIN, 0.9)[0] and not detector.full_wells(always, np.array([READ]), GAIN, 1.0)[0]

@@ -119,18 +119,26 @@ def test_jitter_background_and_bad_pixels_do_not_bias_the_depth(quiet, instrumen
 
 
 def test_full_wells_do_not_bias_the_depth(sample_root, tmp_path):
-    """The pixels in the middle of a bright star are full out of transit, less often in it."""
-    bright = {"star": {"fgs1_electrons": 6.8e5}}
+    """The pixels in the middle of a bright star are full out of transit, less often in it; the same visit without a ceiling beside it."""
+    bright = {"star": {"fgs1_electrons": 4.9e5}, "detector": {"saturation_e": 1e5}}
     frames = {"FGS1": N_FRAMES["FGS1"], "AIRS-CH0": 60}
-    visit = write_full_visit(tmp_path / "root", sample_root, bright, frames, seed=1, noiseless=True)
-    found = {}
-    for name, share in (("default", CONFIG["full_share"]), ("kept", 1.0)):
-        found[name] = lc.extract_visit(visit.root, PLANET, config={**CONFIG, "full_share": share})
-        print(f"full pixels, {name}: depth {'{:.1f} +- {:.1f}'.format(*depth_error_ppm(visit, found[name], 'FGS1'))} ppm off")
-    lost = [curves.diagnostics["FGS1/bad_aperture_pixels"] for curves in found.values()]
-    bias, error = depth_error_ppm(visit, found["default"], "FGS1")
-    assert lost[0] > lost[1] and abs(bias) < 5 + 2 * error and error < 12
-    assert abs(depth_error_ppm(visit, found["kept"], "FGS1")[0]) > 100
+    visits = {
+        deep: write_full_visit(tmp_path / deep, sample_root, bright | {"switches": {"saturation": deep == "full"}}, frames, seed=1)
+        for deep in ("full", "bottomless")
+    }
+    found, off = {}, {}
+    for name, deep, share in (("left out", "full", 5e-4), ("kept", "full", 1.0), ("bottomless", "bottomless", 5e-4)):
+        found[name] = lc.extract_visit(visits[deep].root, PLANET, config={**CONFIG, "full_share": share})
+        bias, error = depth_error_ppm(visits[deep], found[name], "FGS1")
+        off[name] = abs(bias) / error
+        print(f"full pixels, {name}: depth {bias:.1f} +- {error:.1f} ppm off")
+    assert off["left out"] < 2 and off["bottomless"] < 2 and off["kept"] > 6
+    full = found["left out"].full_wells["FGS1"]
+    assert full and all(np.hypot(row - 15, column - 15) < 4 for row, column in full)
+    assert found["left out"].diagnostics["FGS1/full_wells"] == len(full) and not found["kept"].full_wells["FGS1"]
+    (remark,) = lc.remarks(found["left out"])
+    assert remark.startswith("wells of FGS1 pixels were full") and f"row {full[0][0]} column {full[0][1]}" in remark
+    assert not any(found["bottomless"].full_wells.values())
 
 
 @pytest.fixture(scope="module")
