@@ -13,18 +13,7 @@ import pytest
 from own_process import command, run_forked
 
 REPO = Path(__file__).resolve().parent.parent
-LONGEST = (  # files that take half a minute and more, the longest first
-    "house/test_library_notebooks.py", "trainer/test_distributed.py", "browser/test_page.py", "trainer/test_docs.py",
-    "apps/test_kernels.py", "trainer/test_exactness.py", "runs/test_job.py", "trainer/test_wall.py", "apps/test_launchpad.py",
-    "runs/test_runtime.py", "runs/test_replay.py", "house/test_install.py", "runs/test_dvc.py", "trainer/test_disk_budget.py",
-    "runs/test_audit.py", "runs/test_pretrain.py", "learning/test_oracle.py", "house/test_readme.py",
-)
-
-
-def pytest_collection_modifyitems(items):
-    """A worker takes a whole file at a time: those that take long begin first, or one worker would be left alone with one of them."""
-    place = {REPO / "tests" / name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path, len(place)))
+pytest_plugins = ["durations"]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -27,7 +27,20 @@ def store(tmp_path_factory):
     return tmp_path_factory.mktemp("store")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=ids(NOTEBOOKS))
+def changed() -> set[Path]:
+    """Files that differ from those of the branch `main`: in later commits, uncommitted, or new."""
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=REPO, capture_output=True, text=True).stdout.split()
+
+    base = git("merge-base", "HEAD", "origin/main") or git("merge-base", "HEAD", "main") or ["HEAD"]
+    return {REPO / name for name in git("diff", "--name-only", *base) + git("ls-files", "-o", "--exclude-standard")}
+
+
+CHANGED = changed()
+RUNNING = [pytest.param(path, marks=[pytest.mark.check] * (path in CHANGED), id=id) for path, id in zip(NOTEBOOKS, ids(NOTEBOOKS))]
+
+
+@pytest.mark.parametrize("path", RUNNING)
 def test_notebook_runs(path, store):
     """Every example and assertion of a notebook holds, in a process of its own."""
     env = {**os.environ, "MPLBACKEND": "agg", "SPECTRAMIND_CACHE": str(store), "PYTHONPATH": str(REPO)}
@@ -52,6 +65,7 @@ def modules(package: Path) -> dict[str, str]:
     return {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
 
 
+@pytest.mark.check
 def test_exported_code_is_in_sync(tmp_path):
     fresh, here = modules(export(tmp_path)), modules(REPO / "spectramind_nb")
     here.pop("__main__.py")  # three lines that no notebook needs to explain
@@ -84,6 +98,7 @@ def test_every_notebook_has_a_number_of_its_own_and_every_cell_a_name_of_its_own
         assert sorted({name for name in names if names.count(name) > 1}) == [], path.name
 
 
+@pytest.mark.check
 def test_readme_is_current():
     done = subprocess.run([sys.executable, REPO / "tests/readme.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

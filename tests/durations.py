@@ -1,0 +1,95 @@
+"""A pytest plugin: how long tests take is written down, and decides what is quick and what has to begin first.
+
+`--record-durations` (`make test`) writes durations.json: the tests and the fixtures that take more than a second, in seconds.
+`--quick` (`make check`) leaves out tests that are in it and those that need a dear fixture, and keeps what is marked `check`.
+"""
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+RECORD = Path(__file__).with_name("durations.json")
+DEAR_S = 15.0  # a fixture is shared by many tests: it may take longer than a test
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("durations")
+    group.addoption("--quick", action="store_true", help="only tests that take at most a second, and those marked `check`")
+    group.addoption("--record-durations", action="store_true", help=f"write {RECORD.name}")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Durations(config), "durations-of-this-run")
+
+
+class Durations:
+    """What is known from earlier runs, and what this one takes."""
+
+    def __init__(self, config: pytest.Config):
+        self.config = config
+        self.known = json.loads(RECORD.read_text()) if RECORD.is_file() else {"tests": {}, "fixtures": {}}
+        self.taken: dict[str, dict[str, float]] = {"tests": {}, "fixtures": {}}  # plain: it travels from the workers
+
+    def is_quick(self, item: pytest.Item) -> bool:
+        """Is the test short, and all that is made for it not too dear? What was never measured is taken to be quick."""
+        dear = [name for name in item.fixturenames if self.known["fixtures"].get(fixture_id(item, name), 0) > DEAR_S]
+        return item.get_closest_marker("check") is not None or (not dear and item.nodeid not in self.known["tests"])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items):
+        """A worker takes a whole file at a time: those that take long begin first, or one worker would be left alone with one of them."""
+        if self.config.getoption("quick"):
+            left_out = [item for item in items if not self.is_quick(item)]
+            items[:] = [item for item in items if self.is_quick(item)]
+            self.config.hook.pytest_deselected(items=left_out)
+        files: dict[str, float] = defaultdict(float)
+        for kind in self.known.values():
+            for name, seconds in kind.items():
+                files[name.split("::")[0]] += seconds
+        items.sort(key=lambda item: -files[item.nodeid.split("::")[0]])
+
+    def note(self, kind: str, name: str, seconds: float) -> None:
+        """What is done several times, as a fixture is, counts with the longest."""
+        self.taken[kind][name] = max(self.taken[kind].get(name, 0.0), seconds)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item):
+        began = time.monotonic()
+        try:
+            return (yield)
+        finally:
+            self.note("tests", item.nodeid, time.monotonic() - began)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef, request):
+        began = time.monotonic()
+        try:
+            return (yield)
+        finally:
+            self.note("fixtures", f"{fixturedef.baseid}::{fixturedef.argname}", time.monotonic() - began)
+
+    def pytest_sessionfinish(self, session):
+        if hasattr(self.config, "workeroutput"):
+            self.config.workeroutput["taken"] = self.taken
+        elif self.config.getoption("record_durations"):
+            RECORD.write_text(json.dumps({kind: rounded(taken) for kind, taken in self.taken.items()}, indent=1) + "\n")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        for kind, taken in getattr(node, "workeroutput", {}).get("taken", {}).items():
+            for name, seconds in taken.items():
+                self.note(kind, name, seconds)
+
+
+def fixture_id(item: pytest.Item, name: str) -> str:
+    """Its file and its name: files may have fixtures of the same name."""
+    (*_, fixturedef) = item._fixtureinfo.name2fixturedefs.get(name, [None])
+    return f"{fixturedef.baseid}::{name}" if fixturedef else name
+
+
+def rounded(taken: dict[str, float]) -> dict[str, int]:
+    """Those above a second, to whole seconds, so that a machine's mood changes few lines."""
+    return {name: round(seconds) for name, seconds in sorted(taken.items()) if seconds > 1}
