@@ -24,7 +24,7 @@ from ..core.configuration import differences
 from ..core.errors import SchemaError, SpectraMindError
 from ..core.storage import atomic_path
 from ..learning.metrics import ariel_score, calibration
-from ..observations.challenge import LABEL_COLUMNS, Challenge, Visit, read_table
+from ..observations.challenge import Challenge, Visit, read_labels
 from ..observations.lightcurves import LightCurves, lightcurve_store, load_light_curves, remarks, visit_key
 from ..physics.fitting import VisitFit
 from ..physics.transit import light_curve
@@ -42,11 +42,13 @@ def score(
 ) -> dict[str, object]:  # score, naive_mean, naive_sigma, planets {id: score}, calibration {instrument: {..}}
     "Score a submission file with the official metric. Raises `SchemaError` for planets without truth."
     table = submission.read(submitted)
-    labels = read_table(Path(truth), LABEL_COLUMNS)[LABEL_COLUMNS]
-    known = labels if reference is None else read_table(Path(reference), LABEL_COLUMNS)[LABEL_COLUMNS]
+    labels, faults = read_labels(Path(truth))
+    known = labels if reference is None else read_labels(Path(reference))[0]
+    if known.empty:
+        raise SchemaError("no label can be believed", reference or truth, "Give the labels of the training planets")
     unknown = sorted(set(table["planet_id"]) - set(labels.index))
     if unknown:
-        what = f"planet {unknown[0]} of the submission has no row"
+        what = faults.get(unknown[0], f"planet {unknown[0]} of the submission has no row")
         raise SchemaError(what, truth, "Score against the truth of these planets")
     mu, sigma = (np.array(table[list(c)]) for c in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS))
     true = np.array(labels.loc[table["planet_id"]])
@@ -113,7 +115,7 @@ def truth_of(
 ) -> pd.DataFrame | None:  # indexed by planet_id, wl_1..wl_283
     "True spectra of the test planets where the data set carries them."
     path = challenge.root / "truth" / "test.csv"
-    return read_table(path, LABEL_COLUMNS)[LABEL_COLUMNS] if path.is_file() else None
+    return read_labels(path)[0] if path.is_file() else None
 
 
 def spectra_of(

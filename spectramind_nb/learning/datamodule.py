@@ -211,22 +211,30 @@ def _curves(
 
 def planet_sets(
     challenge,  # observations.challenge.Challenge: says which planets belong to which split
-    fits: Mapping,  # Visit(planet_id, visit) -> VisitFit of both splits; planets may be missing
+    fits: Mapping[str, Mapping],  # split -> Visit(planet_id, visit) -> VisitFit; planets may be missing
     labels: pd.DataFrame,  # challenge.labels()
-    stars: pd.DataFrame,  # star parameters of both splits, indexed by planet_id
+    stars: Mapping[str, pd.DataFrame],  # split -> star parameters indexed by planet_id
     validation_fraction: float,  # share of the training planets that is held out
     split_seed: int,
-    curves: Mapping[int, np.ndarray] | None = None,  # planet -> standard curves of both splits; planets may be missing
+    curves: Mapping[str, Mapping[int, np.ndarray]] | None = None,  # split -> planet -> standard curves; planets may be missing
 ) -> tuple[PlanetSet, PlanetSet, PlanetSet | None]:  # training, validation, test (None if there are no test planets)
-    """The three sets of a run. Every planet of the challenge is in one of them, fitted or not."""
-    chosen, held = split_planets(challenge.planets("train"), validation_fraction, split_seed)
-    training = planet_set(chosen, fits, stars, labels, curves=curves)
-    validation = planet_set(held, fits, stars, labels, training, curves)
+    """The three sets of a run: all training planets that have a label, fitted or not, and all test planets.
+
+    The same number may stand in both splits, for the same planet or for another one: each set sees its own split only.
+    """
+    labelled = [planet for planet in challenge.planets("train") if planet in labels.index]
+    chosen, held = split_planets(labelled, validation_fraction, split_seed)
+
+    def of(split: str, planets: list[int], labels: pd.DataFrame | None, training: PlanetSet | None) -> PlanetSet:
+        return planet_set(planets, fits[split], stars[split], labels, training, None if curves is None else curves[split])
+
+    training = of("train", chosen, labels, None)
+    validation = of("train", held, labels, training)
     try:
         hidden = sorted(challenge.planets("test"))
     except DataMissingError:  # a data set may have no test split: then there is nothing to submit
         hidden = []
-    return training, validation, planet_set(hidden, fits, stars, None, training, curves) if hidden else None
+    return training, validation, of("test", hidden, None, training) if hidden else None
 
 # %% ../../nbs/learning/31_datamodule.ipynb #planetorder
 class PlanetOrder(Sampler):

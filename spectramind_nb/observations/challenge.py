@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['INSTRUMENTS', 'SPLITS', 'FRAME_SHAPE', 'FULL_FRAMES', 'WINDOW_H', 'SCIENCE_COLUMNS', 'CHANNELS', 'LABEL_COLUMNS',
-           'SIGMA_COLUMNS', 'STAR_COLUMNS', 'ADC_COLUMNS', 'AXIS_COLUMNS', 'LINEARITY_ORDERS', 'Visit',
-           'airs_wavelengths_um', 'wavelength_grid_um', 'frame_times_h', 'read_table', 'Frames', 'Signal',
-           'open_signal', 'read_signal', 'read_plane', 'write_signal', 'write_calibration', 'write_tables', 'Challenge',
+           'SIGMA_COLUMNS', 'STAR_COLUMNS', 'ADC_COLUMNS', 'AXIS_COLUMNS', 'LINEARITY_ORDERS', 'DEEPEST', 'MOST_UNLIKE',
+           'Visit', 'airs_wavelengths_um', 'wavelength_grid_um', 'frame_times_h', 'Frames', 'Signal', 'open_signal',
+           'read_signal', 'read_plane', 'write_signal', 'write_calibration', 'write_tables', 'read_labels', 'Challenge',
            'open_challenge']
 
 # %% ../../nbs/observations/10_challenge.ipynb #imports
@@ -23,6 +23,7 @@ import pandas as pd
 import polars as pl
 import pyarrow.parquet as pq
 
+from ..core.tables import existing_file, read_rows, read_table, require_columns
 from ..core.errors import DamagedFileError, DataMissingError, SchemaError, SpectraMindError
 
 # %% ../../nbs/observations/10_challenge.ipynb #visit
@@ -68,27 +69,12 @@ def frame_times_h(
     return pair * (window_h / (n_frames // 2)) + (0.1 + 0.1 * second) / 3600
 
 # %% ../../nbs/observations/10_challenge.ipynb #columns-missing
-def _columns_missing(path: Path, present: Iterable[str], wanted: Iterable[str], remedy: str) -> None:
-    present = set(present)
-    missing = [name for name in wanted if name not in present]
-    if missing:
-        named = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-        raise SchemaError(f"column {named} is missing", path, remedy)
-
-
-def _exists(path: Path, remedy: str) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise DataMissingError(f"{path.name} is missing", path, remedy)
-    return path
-
-
 def _decode(reader: Callable, path: Path, **options) -> Any:
     """Call one of Polars' parquet readers.
 
     Raises DataMissingError (not there), DamagedFileError (cut short, not parquet).
     """
-    path = _exists(path, "Download this file again.")
+    path = existing_file(path, "Download this file again.")
     try:
         return reader(path, **options)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
@@ -97,46 +83,13 @@ def _decode(reader: Callable, path: Path, **options) -> Any:
 
 def _shared(reader: Callable, path: Path) -> Any:
     """What `reader` makes of a file, kept as long as the file stays as it is: all visits share the tables."""
-    stat = os.stat(_exists(path, "Point data.root at the competition's folder."))
+    stat = os.stat(existing_file(path, "Point data.root at the competition's folder."))
     return _read_once(reader, path, (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 @lru_cache(maxsize=32)
 def _read_once(reader: Callable, path: Path, stamp: tuple) -> Any:
     return reader(path)
-
-
-def read_table(
-    path: Path,
-    columns: Sequence[str],  # numeric columns that must be there; others are kept
-    key: str | None = "planet_id",  # index column, unique integers; None for tables of one row
-    forgiving: bool = False,  # drop rows that repeat a planet, all of them where they differ, instead of refusing the table
-) -> pd.DataFrame:
-    """Read one of the CSV tables. Raises DataMissingError, DamagedFileError, SchemaError."""
-    path, remedy = _exists(path, "Point data.root at the competition's folder."), "Download this table again."
-    try:
-        table = pd.read_csv(path)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DamagedFileError(f"{path.name} is not a CSV table", path, remedy) from error
-    _columns_missing(path, table.columns, ([key] if key else []) + list(columns), remedy)
-    for name in columns:
-        if not pd.api.types.is_numeric_dtype(table[name]):
-            raise SchemaError(f"column {name} is {table[name].dtype}, not numbers", path, remedy)
-    if key is None:
-        if len(table) < 1:
-            raise SchemaError(f"{path.name} has no row", path, remedy)
-        return table
-    if not pd.api.types.is_integer_dtype(table[key]):
-        raise SchemaError(f"column {key} is {table[key].dtype}, not whole numbers", path, remedy)
-    if forgiving:
-        table = table.drop_duplicates()
-        return table[~table[key].duplicated(keep=False)].set_index(key)
-    twice = table[key][table[key].duplicated()]
-    if len(twice):
-        raise SchemaError(
-            f"planet {twice.iloc[0]} has more than one row in column {key}", path, "Keep one row a planet."
-        )
-    return table.set_index(key)
 
 # %% ../../nbs/observations/10_challenge.ipynb #frames
 @dataclass(frozen=True)
@@ -277,7 +230,7 @@ def open_signal(
         raise SchemaError(what, path, remedy)
     long, rows, largest_group = len(names) == 1, _collect(path, table.select(pl.len())).item(), 0
     if not long:
-        _columns_missing(path, names, [f"column_{k}" for k in range(size)], remedy)
+        require_columns(path, names, [f"column_{k}" for k in range(size)], remedy)
     elif rows % size:
         frame = f"a frame's {shape[0]} x {shape[1]} = {size}"
         raise SchemaError(f"column {names[0]} has {rows} values, no multiple of {frame}", path, remedy)
@@ -384,14 +337,78 @@ def write_tables(
     sample = pd.DataFrame(0.456, index=planets, columns=LABEL_COLUMNS + SIGMA_COLUMNS)
     sample.to_csv(root / "sample_submission.csv", index_label="planet_id")
 
+# %% ../../nbs/observations/10_challenge.ipynb #read-labels
+DEEPEST = 0.25  # (Rp/Rs)^2: no known planet is half as wide as its star
+MOST_UNLIKE = 10  # times the planet's own median depth: spectra vary by tens of per cent
+
+
+def read_labels(
+    path: Path,  # train.csv, or the truth of a simulated data set
+) -> tuple[pd.DataFrame, dict[int | str, str]]:  # indexed by planet_id, wl_1..wl_283: (Rp/Rs)^2; planet or line -> why it is left out
+    """The true spectra that can be believed. Raises DataMissingError, DamagedFileError, SchemaError where there is no such table."""
+    table, faults = read_rows(path, LABEL_COLUMNS)
+    faults = {place: fault for place, fault in faults.items() if place not in table.index or table.loc[place].isna().any()}
+    table = table[table.notna().all(axis=1)]
+    typical = table.median(axis=1).to_numpy()[:, None]
+    depths = table.to_numpy()
+    strange = (depths <= 0) | (depths > DEEPEST) | (depths * MOST_UNLIKE < typical) | (depths > typical * MOST_UNLIKE)
+    for row in np.flatnonzero(strange.any(axis=1)):
+        planet, column = int(table.index[row]), int(strange[row].argmax())
+        what = f"column {LABEL_COLUMNS[column]} is {depths[row, column]:g} in {Path(path).name}, which is no transit depth of this planet"
+        faults[planet] = f"planet {planet}: {what}"
+    return table[~strange.any(axis=1)], faults
+
+# %% ../../nbs/observations/10_challenge.ipynb #planet-folders
+def _planet_number(name: str) -> int | None:
+    """The number of the planet whose folder has this name; None: it is no planet's."""
+    number = int(name) if name.isascii() and name.isdecimal() else -1
+    return number if 0 <= number < 2**63 and name == str(number) else None
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link into a folder that is closed to us
+        return False
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """What lies in a folder, by name. Raises DataMissingError where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataMissingError(f"the folder cannot be read: {error.strerror}", folder, "Make it readable or copy it again.") from error
+
+
+def _planet_folders(folder: Path) -> list[int]:
+    numbers = ((_planet_number(entry.name), entry) for entry in _entries(folder))
+    return sorted(number for number, entry in numbers if number is not None and _is_folder(entry))
+
+
+def _no_planet(entry: os.DirEntry) -> str:
+    """Why something beside the planets is none of them; empty where it is one, or nobody would take it for one."""
+    folder, number = _is_folder(entry), _planet_number(entry.name)
+    if entry.name.startswith(".") or number is not None and folder:
+        return ""
+    if not folder and (entry.is_symlink() or number is not None):
+        return "it is a link to no folder" if entry.is_symlink() else "it is a file, not a planet's folder"
+    return "its name is no planet's number as the tables write it" if folder else ""
+
+
+def _names(folder: Path) -> list[str]:
+    """What lies in a planet's folder; nothing in one that is closed to us, whose first missing file then says so."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
 # %% ../../nbs/observations/10_challenge.ipynb #whole-number-folders
-def _whole_number_folders(folder: Path) -> list[int]:
-    with os.scandir(folder) as entries:
-        return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
-
-
 def _read_grid(path: Path) -> np.ndarray:
     grid = read_table(path, LABEL_COLUMNS, key=None)[LABEL_COLUMNS].iloc[0].to_numpy(np.float64)
+    if not (np.isfinite(grid) & (grid > 0.3) & (grid < 30)).all():  # um; what Ariel sees lies well within
+        column = int(np.flatnonzero(~(np.isfinite(grid) & (grid > 0.3) & (grid < 30)))[0])
+        raise SchemaError(f"column {LABEL_COLUMNS[column]} is {grid[column]:g}, no wavelength in um", path, "Download this table again.")
     if not (np.diff(grid) > 0).all():
         raise SchemaError("wavelengths do not ascend", path, "Download this table again.")
     return grid
@@ -403,6 +420,19 @@ def _read_adc(path: Path) -> pd.DataFrame:
 
 def _read_adc_by_planet(path: Path) -> pd.DataFrame:
     return read_table(path, ADC_COLUMNS)
+
+
+def _refuse_unless_hours(path: Path, name: str, axis: np.ndarray) -> None:
+    """Raise SchemaError where a time axis runs backwards, or over what cannot be the hours of a visit."""
+    times = axis[np.isfinite(axis)]
+    length = float(times[-1] - times[0]) if len(times) else 0.0
+    if (np.diff(times) < 0).any():
+        raise SchemaError(f"column {name} runs backwards", path, "Download this file again.")
+    if len(times) > 2 and not 1 < length < 100:
+        units = {"seconds": 3600, "minutes": 60, "days": 1 / 24, "milliseconds": 3.6e6}
+        like = [unit for unit, count in units.items() if 0.5 < length / (count * WINDOW_H) < 2]
+        guess = f"; it may be in {like[0]}" if like else ""
+        raise SchemaError(f"column {name} runs over {length:g}, which are no hours of a visit{guess}", path, "Give the times in hours.")
 
 
 def _read_axes(path: Path) -> dict[str, np.ndarray]:
@@ -421,7 +451,7 @@ class Challenge:
     def planets(self, split: str = "train") -> list[int]:
         """Planets that have a folder, ascending. Raises DataMissingError when the split has none."""
         folder = self.root / split
-        planets = _whole_number_folders(folder) if folder.is_dir() else []
+        planets = _planet_folders(folder) if folder.is_dir() else []
         if not planets:
             raise DataMissingError(f"there is no planet folder in {split}", folder, "Check data.root.")
         return planets
@@ -429,11 +459,11 @@ class Challenge:
     def visits(self, split: str = "train") -> list[Visit]:
         """All visits of all planets, ascending; a planet whose folder holds no signal still has its visit 0."""
         found = []
-        pattern = re.compile(r"(?:FGS1|AIRS-CH0)_(?:signal|calibration)_(\d+)(?:\.parquet)?")
+        pattern = re.compile(r"(?:FGS1|AIRS-CH0)_(?:signal|calibration)_(0|[1-9][0-9]*)(?:\.parquet)?")
         for planet in self.planets(split):
             numbers = {0}
             if self.edition == "2025":
-                matches = map(pattern.fullmatch, os.listdir(self.root / split / str(planet)))
+                matches = (pattern.fullmatch(name) for name in _names(self.root / split / str(planet)))
                 numbers = {int(match[1]) for match in matches if match} or {0}
             found += [Visit(planet, number) for number in sorted(numbers)]
         return found
@@ -463,25 +493,34 @@ class Challenge:
         return files
 
     def stars(self, split: str = "train") -> pd.DataFrame:  # indexed by planet_id: Rs Ms Ts Mp e P sma i
-        """Star and orbit table, without planets whose rows contradict each other; NaN in the 2024 edition, which has none."""
-        if self.edition == "2024":
-            planets = pd.Index(self.planets(split), name="planet_id")
-            return pd.DataFrame(np.nan, index=planets, columns=STAR_COLUMNS)
-        return read_table(self.root / f"{split}_star_info.csv", STAR_COLUMNS, forgiving=True)[STAR_COLUMNS]
+        """Star and orbit table, as far as it can be used; a planet without a row, or NaN, is one whose star is not known.
 
-    def faults(self, split: str = "train") -> list[str]:
-        """What is wrong with the star table, a sentence for each planet; its frames are usable all the same."""
+        What is wrong with it is told by `faults`; the 2024 edition has no such table, and all is NaN.
+        """
+        return self._stars(split)[0]
+
+    def _stars(self, split: str) -> tuple[pd.DataFrame, dict[int | str, str]]:
+        """The star table and what is wrong with it: a fit finds its way without, so that no fault of it costs a visit."""
         if self.edition == "2024":
-            return []
+            return pd.DataFrame(np.nan, index=pd.Index(self.planets(split), name="planet_id"), columns=STAR_COLUMNS), {}
         path = self.root / f"{split}_star_info.csv"
         try:
-            known, rows = self.stars(split).index, pd.read_csv(path)["planet_id"]
+            table, faults = read_rows(path, STAR_COLUMNS, needed=False)
         except SpectraMindError as error:
-            return [str(error)]
-        twice = set(rows[rows.duplicated()])
-        found = [f"planet {planet} has more than one row in {path.name}" for planet in sorted(twice)]
-        without = [planet for planet in self.planets(split) if planet not in known and planet not in twice]
-        return found + [f"planet {planet} has no row in {path.name}" for planet in without]
+            empty = pd.Index([], dtype=np.int64, name="planet_id")
+            return pd.DataFrame(index=empty, columns=STAR_COLUMNS, dtype=np.float64), {"table": f"no star is known: {error}"}
+        without = (planet for planet in self.planets(split) if planet not in table.index and planet not in faults)
+        return table, faults | {planet: f"planet {planet} has no row in {path.name}" for planet in without}
+
+    def faults(self, split: str = "train") -> list[str]:
+        """What is wrong with a split's folders and stars, a sentence each; what other frames there are is usable all the same."""
+        entries = _entries(self.root / split)
+        known = {_planet_number(entry.name) for entry in entries if entry.is_dir()}
+        rows = self._stars(split)[1].items()  # of planets that have no folder nobody will ask
+        return [
+            *(f"{entry.name} in {split} is left out: {what}" for entry in entries if (what := _no_planet(entry))),
+            *(fault for planet, fault in rows if isinstance(planet, str) or planet in known),
+        ]
 
     def star(self, split: str, planet_id: int) -> dict[str, float]:
         """One planet's row of `stars`. Raises SchemaError when it has none."""
@@ -491,10 +530,26 @@ class Challenge:
             raise SchemaError(f"planet {planet_id} has no row", path, "Add its star's row or leave the planet out.")
         return table.loc[planet_id].astype(float).to_dict()
 
+    @property
+    def labels_path(self) -> Path:
+        """Where the true spectra of the train planets are."""
+        return self.root / ("train.csv" if self.edition == "2025" else "train_labels.csv")
+
     def labels(self) -> pd.DataFrame:  # indexed by planet_id, wl_1..wl_283: (Rp/Rs)^2
-        """True spectra of the train planets. Raises DataMissingError where the folder has none."""
-        name = "train.csv" if self.edition == "2025" else "train_labels.csv"
-        return read_table(self.root / name, LABEL_COLUMNS)[LABEL_COLUMNS]
+        """True spectra of the train planets that can be believed; the others are told by `label_faults`.
+
+        Raises DataMissingError, DamagedFileError, SchemaError where the folder has no such table.
+        """
+        return read_labels(self.labels_path)[0]
+
+    def label_faults(self) -> list[str]:
+        """Why train planets cannot be learned from, a sentence each, and how many labels belong to no folder."""
+        table, faults = read_labels(self.labels_path)
+        planets, name = set(self.planets("train")), self.labels_path.name
+        without = {planet: f"planet {planet} has no row in {name}" for planet in sorted(planets - set(table.index) - set(faults))}
+        idle = sorted(set(table.index) - planets)
+        told = [f"{len(idle)} planets of {name} have no folder in train, the first is {idle[0]}"] if idle else []
+        return [*faults.values(), *without.values(), *told]
 
     @property
     def wavelengths_um(self) -> np.ndarray:  # (283,) ascending
@@ -508,13 +563,18 @@ class Challenge:
         if not visits_share and planet_id not in table.index:
             raise SchemaError(f"planet {planet_id} has no row", path, "Download this table again.")
         row = table.iloc[0] if visits_share else table.loc[planet_id]
-        return float(row[f"{instrument}_adc_gain"]), float(row[f"{instrument}_adc_offset"])
+        gain, offset = (float(row[f"{instrument}_adc_{part}"]) for part in ("gain", "offset"))
+        if not (np.isfinite(offset) and np.isfinite(gain) and gain > 0):
+            column, value = ("gain", gain) if not (np.isfinite(gain) and gain > 0) else ("offset", offset)
+            raise SchemaError(f"column {instrument}_adc_{column} is {value:g}, which no converter has", path, "Download this table again.")
+        return gain, offset
 
     def time_h(self, instrument: str, n_frames: int) -> np.ndarray:  # (n_frames,) hours
         """Times of a visit's frames. Raises SchemaError when the axis is shorter than the visit."""
         path, name = self.root / "axis_info.parquet", f"{instrument}-axis0-h"
         axes = _shared(_read_axes, path)
-        _columns_missing(path, axes, [name], "Download this file again.")
+        require_columns(path, axes, [name], "Download this file again.")
+        _refuse_unless_hours(path, name, axes[name])
         axis = axes[name][:n_frames]
         if len(axis) < n_frames or not np.isfinite(axis).all():
             known = int(np.isfinite(axes[name]).sum())
@@ -524,7 +584,7 @@ class Challenge:
 
     def __repr__(self) -> str:
         folders = [(split, self.root / split) for split in SPLITS if (self.root / split).is_dir()]
-        counts = {split: len(_whole_number_folders(folder)) for split, folder in folders}
+        counts = {split: len(_planet_folders(folder)) for split, folder in folders}
         listed = ", ".join(f"{count} {split} planets" for split, count in counts.items()) or "no planets"
         return f"Challenge({self.edition} edition, {listed}, {self.root})"
 

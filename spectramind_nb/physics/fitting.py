@@ -29,6 +29,7 @@ from spectramind_nb.observations.lightcurves import (
     lightcurve_store,
     load_light_curves,
     refuse_unless_usable,
+    told,
 )
 from .transit import channel_light_curves, duration_h, light_curve, limb_darkening_shares
 
@@ -782,6 +783,8 @@ def fit(
             return _load(store, address)
         except SpectraMindError as error:
             return error
+        except OSError as error:
+            return told(error, challenge, store)
         except Exception as error:  # a failure nobody foresaw must not cost the other visits
             what = f"the fit failed with {type(error).__name__}: {error}"
             return SpectraMindError(what, f"planet {visit.planet_id} visit {visit.visit}", "Please report this")

@@ -203,9 +203,16 @@ def manifest(
     rehash: bool = False,  # read every file, whatever its size and times say
 ) -> dict[str, Any]:
     """`manifest_root`, the Merkle root of all data files, and `files`, name -> SHA-256."""
-    read = _read_digest if rehash else file_digest
-    digests = {name: read(path) if path.is_file() else "missing" for name, path in sorted(files.items())}  # a visit may be incomplete
+    digests = {name: _digest(path, rehash) for name, path in sorted(files.items())}
     return {"manifest_root": merkle_root(digests), "files": digests}
+
+
+def _digest(path: Path, rehash: bool) -> str:
+    """SHA-256 of a file's bytes; a visit may be incomplete, and a file closed to us."""
+    try:
+        return (_read_digest if rehash else file_digest)(path) if path.is_file() else "missing"
+    except PermissionError:
+        return "unreadable"
 
 
 def _read_digest(path: Path) -> str:

@@ -48,7 +48,7 @@ from ..learning.curves import Bins
 from ..learning.datamodule import PlanetDataset, PlanetSet, VisitDataModule, planet_set, whole
 from ..learning.metrics import ariel_score
 from ..learning.planetmodel import PlanetModel
-from ..observations.challenge import Challenge
+from ..observations.challenge import Challenge, read_labels
 from . import audit, submission
 from spectramind_nb.runs.devices import (
     Deaf, Devices, Escalation, Overflowing, SameWeights, cluster_plugins, dismiss, matmul_precision, one_device, relaunchable, settle,
@@ -63,8 +63,8 @@ from spectramind_nb.runs.launch import (
 )
 from .provenance import environment, run_hash, without_secrets
 from spectramind_nb.runs.stages import (
-    Filled, bins_of, check_disk, curves_of, data_manifest, data_module, data_root, fill_split, naive_statistics, open_data,
-    prepare_process, restored_process, splits_of,
+    Filled, bins_of, check_disk, curves_of, data_manifest, data_module, data_root, fill_split, labelled_planets, naive_statistics,
+    open_data, prepare_process, restored_process, splits_of,
 )
 
 # %% ../../nbs/runs/43_runtime.ipynb #trusted-class
@@ -736,7 +736,11 @@ class _Training:
 
     def baseline(self, challenge: Challenge) -> None:
         """A valid submission from the first minute on."""
-        path, naive = self.dir / "submission.csv", naive_statistics(challenge)  # missing labels are told before the long work
+        labelled_planets(challenge)  # too few labels are told before the long work, and so is which ones are of no use
+        path, naive, faults = self.dir / "submission.csv", naive_statistics(challenge), challenge.label_faults()
+        for fault in faults:
+            print(f"left out of training: {fault}", file=sys.stderr)
+        self.log("labels", left_out=faults)
         if "test" in splits_of(challenge) and not path.is_file():
             submission.write_baseline(path, challenge.planets("test"), *naive)
             self.log("baseline", path=path.name)
@@ -1021,9 +1025,11 @@ def _scored(path: Path, overrides: Sequence[str]) -> dict[str, float]:
         config = compose(overrides=overrides)
         _identified(record, config)
         table = submission.read(path)
-        labels = Challenge(data_root(config), config.data.edition).labels()
+        challenge = Challenge(data_root(config), config.data.edition)
+        labels, faults = read_labels(challenge.labels_path)
         if unknown := sorted(set(table["planet_id"]) - set(labels.index)):
-            raise SchemaError(f"planet {unknown[0]} of the submission has no label", path, "Set data.root to the data of these planets")
+            what = faults.get(unknown[0], f"planet {unknown[0]} of the submission has no label")
+            raise SchemaError(what, path, "Set data.root to the data of these planets")
         mu, sigma = (np.array(table[list(columns)]) for columns in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS))
         truth, known = np.array(labels.loc[table["planet_id"]]), labels.to_numpy(dtype=np.float64)
         score = ariel_score(mu, sigma, truth, float(known.mean()), float(known.std()), config.data.edition)

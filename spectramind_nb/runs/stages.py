@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['prepare_process', 'restored_process', 'check_disk', 'data_root', 'open_data', 'splits_of', 'naive_statistics',
-           'data_manifest', 'Filled', 'fill_split', 'fill_stores', 'calibrate', 'fit', 'bins_of', 'curves_of',
-           'data_module']
+           'labelled_planets', 'data_manifest', 'Filled', 'fill_split', 'fill_stores', 'calibrate', 'fit', 'bins_of',
+           'curves_of', 'data_module']
 
 # %% ../../nbs/runs/42a_stages.ipynb #imports
 import contextlib
@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 
 import hydra.utils
 import numpy as np
-import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ..core.configuration import compose, config_hash, science_hash
 from ..core.environment import competition_root, pin_threads
-from ..core.errors import PreflightError
+from ..core.errors import PreflightError, SchemaError
 from ..core.schema import size_bytes
 from ..core.storage import digest
 from ..learning.curves import Bins, standard_curves
@@ -105,9 +104,28 @@ def splits_of(challenge: Challenge) -> list[str]:
 def naive_statistics(
     challenge: Challenge,
 ) -> tuple[float, float]:
-    """Mean and standard deviation of all training labels: the metric's reference prediction."""
+    """Mean and standard deviation of all training labels: the metric's reference prediction. Raises SchemaError without any."""
     labels = challenge.labels().to_numpy(dtype=np.float64)
+    if not len(labels):
+        raise _too_few_labels(challenge, 0)
     return float(labels.mean()), float(labels.std())
+
+
+def labelled_planets(
+    challenge: Challenge,
+) -> list[int]:
+    """The planets that can be learned from: they have a folder and a label. Raises SchemaError for fewer than two."""
+    labels = challenge.labels().index
+    planets = [planet for planet in challenge.planets("train") if planet in labels]
+    if len(planets) < 2:
+        raise _too_few_labels(challenge, len(planets))
+    return planets
+
+
+def _too_few_labels(challenge: Challenge, count: int) -> SchemaError:
+    first = next(iter(challenge.label_faults()), "")
+    what = f"{count} training planets have a label that can be learned from, and two are needed"
+    return SchemaError(what, challenge.labels_path, f"Among the reasons: {first}." if first else "Add the labels of the planets in train.")
 
 
 def data_manifest(
@@ -223,11 +241,9 @@ def data_module(
     fits: Mapping[str, Filled],  # split -> its fits
 ) -> VisitDataModule:
     """Training, validation and test planets of a run."""
-    known = {visit: result for filled in fits.values() for visit, result in filled.done.items()}
-    stars = pd.concat([challenge.stars(split) for split in fits])
-    curves = None if bins_of(config.model) is None else {}
-    for filled in fits.values() if curves is not None else ():
-        curves |= curves_of(config, challenge, filled)
+    known = {split: filled.done for split, filled in fits.items()}
+    stars = {split: challenge.stars(split) for split in fits}
+    curves = {split: curves_of(config, challenge, filled) for split, filled in fits.items()} if bins_of(config.model) else None
     train, val, test = planet_sets(
         challenge, known, challenge.labels(), stars, config.data.validation_fraction, config.data.split_seed, curves
     )

@@ -55,8 +55,9 @@ def label_table(planets) -> pd.DataFrame:
 def test_every_planet_is_in_exactly_one_set_and_keeps_its_own_label():
     planets = list(range(3, 23))
     challenge = SimpleNamespace(planets=lambda split: planets if split == "train" else [900, 901])
-    fits = {(p, v): fake_fit(p, v, 1e-3 * p) for p in planets + [900] for v in (0, 1)}  # 901 failed
-    stars = pd.DataFrame({"Rs": 1.0, "Ts": 5000.0}, index=planets)
+    numbers = {"train": planets, "test": [900]}  # 901 failed
+    fits = {split: {(p, v): fake_fit(p, v, 1e-3 * p) for p in of_split for v in (0, 1)} for split, of_split in numbers.items()}
+    stars = {split: pd.DataFrame({"Rs": 1.0, "Ts": 5000.0}, index=planets) for split in numbers}
     train, val, test = planet_sets(challenge, fits, label_table(planets), stars, 0.25, 42)
     assert sorted(train.planet_id.tolist() + val.planet_id.tolist()) == planets
     assert len(val) == 5 and test.planet_id.tolist() == [900, 901] and test.target is None
@@ -299,6 +300,6 @@ def test_data_without_a_test_split_train_all_the_same(short_root, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(short_root, root, ignore=shutil.ignore_patterns("test", "test_*"))
     challenge = open_challenge(root)
-    fits = fit(challenge, store_root=tmp_path / "cache")
-    train, val, test = planet_sets(challenge, fits, challenge.labels(), challenge.stars("train"), 0.25, 1)
+    fits, stars = {"train": fit(challenge, store_root=tmp_path / "cache")}, {"train": challenge.stars("train")}
+    train, val, test = planet_sets(challenge, fits, challenge.labels(), stars, 0.25, 1)
     assert test is None and len(train) + len(val) == 6
