@@ -23,6 +23,7 @@ PPM = 1e6
 
 def new_figure(rows: int, columns: int, width_in: float, height_in: float, **ratios):
     "A figure with a grid of axes, without frames that carry no information."
+    import matplotlib.pyplot  # noqa: F401  (without it a notebook does not know how to show a figure)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
@@ -45,9 +46,10 @@ def png_bytes(
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#111;background:#fff}
 h1{font-size:1.5em;margin-bottom:.2em} h2{font-size:1.15em;margin-top:2em;border-bottom:1px solid #ccc}
-table{border-collapse:collapse} td,th{padding:.15em .8em .15em 0;text-align:left;vertical-align:top}
-td.number,th.number{text-align:right;font-variant-numeric:tabular-nums} figure{margin:1em 0} img{max-width:100%}
-figcaption{color:#444;font-size:.9em} code,pre{font-size:.85em;overflow-wrap:anywhere}
+table{border-collapse:collapse} td,th{padding:.15em .8em .15em 0;text-align:left;vertical-align:top;overflow-wrap:anywhere}
+th{font-weight:600;min-width:7em} td.number{font-variant-numeric:tabular-nums;white-space:nowrap} figure{margin:1em 0} img{max-width:100%}
+figcaption{color:#444;font-size:.9em} code,pre{font-size:.85em;overflow-wrap:anywhere} h1,p{overflow-wrap:anywhere}
+.warning{border-left:4px solid #d55e00;background:#fff4ec;padding:.6em .9em}
 pre{overflow:auto;background:#f6f6f6;padding:.6em}
 @media print{details{display:none} h2,figure{break-inside:avoid}}
 """
@@ -61,10 +63,10 @@ def figure_html(image: bytes, caption: str) -> str:
 
 
 def table_html(rows: Mapping[str, object]) -> str:
-    "Names and values; numbers to six digits."
+    "Names and values; numbers to three digits."
     def cell(value):
         if isinstance(value, float):
-            return f"<td class=number>{value:.6g}</td>"
+            return f"<td class=number>{value:.3g}</td>"
         return f"<td>{html.escape(str(value))}</td>"
 
     lines = (f"<tr><th scope=row>{html.escape(name)}</th>{cell(value)}</tr>" for name, value in rows.items())
@@ -74,13 +76,15 @@ def table_html(rows: Mapping[str, object]) -> str:
 def page(
     title: str,
     sections: Mapping[str, str],  # heading -> HTML; empty ones are left out
+    lead: str = "",  # HTML before the first heading
 ) -> str:
     "One self-contained HTML page."
     name = html.escape(title)
     body = "".join(f"<section><h2>{html.escape(heading)}</h2>{content}</section>"
                    for heading, content in sections.items() if content)
-    head = f'<meta charset="utf-8"><title>{name}</title><link rel="icon" href="data:,"><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{name}</h1>{body}</body></html>'
+    head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+            f'<title>{name}</title><link rel="icon" href="data:,"><style>{STYLE}</style>')
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{name}</h1>{lead}{body}</body></html>'
 
 # %% ../../nbs/apps/50_figures.ipynb #spectrum
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Spectrum:
     sigma: np.ndarray  # (283,) standard deviations
     truth: np.ndarray | None = None  # (283,) where it is known
     raw: np.ndarray | None = None  # (283,) depths of the fit, before the model saw them
+    origin: str = "predicted"  # or what else it is
 
     @property
     def rms_z(self) -> float | None:
@@ -105,7 +110,7 @@ class Spectrum:
 
     def __repr__(self) -> str:
         depth, sigma = PPM * self.depth, PPM * self.sigma
-        known = "" if self.rms_z is None else f", rms z {self.rms_z:.2f}"
+        known = ("" if self.rms_z is None else f", rms z {self.rms_z:.2f}") + ("" if self.origin == "predicted" else f", {self.origin}")
         return (f"Spectrum(planet {self.planet_id}: FGS1 {depth[0]:.0f} +- {sigma[0]:.0f} ppm, AIRS {depth[1:].min():.0f} to "
                 f"{depth[1:].max():.0f} +- {np.median(sigma[1:]):.0f} ppm{known})")
 
@@ -122,30 +127,32 @@ def draw_spectrum(
     "One spectrum with its uncertainty, and the truth where it is known. Depths in ppm."
     wavelengths_um, mu, sigma, truth, raw = spectrum.wavelengths_um, spectrum.depth, spectrum.sigma, spectrum.truth, spectrum.raw
     left, right = axes
+    shown = [mu - 3 * sigma, mu + 3 * sigma, *([] if truth is None else [truth])]
     if raw is not None:
         groups = np.array_split(np.arange(1, len(raw)), 24)  # single channels would hide the rest
-        right.plot([wavelengths_um[g].mean() for g in groups], [raw[g].mean() * PPM for g in groups], "s", color=GREY,
-                   markersize=4, fillstyle="none", label="raw fit, means of 12 channels")
+        means = np.array([raw[g].mean() for g in groups])
+        right.plot([wavelengths_um[g].mean() for g in groups], means * PPM, "s", color=GREY,
+                   markersize=4, fillstyle="none", label=f"raw fit, means of {len(groups[0])} channels")
         left.plot(wavelengths_um[:1], raw[:1] * PPM, "s", color=GREY, markersize=6, fillstyle="none")
+        shown += [means, raw[:1]]
     left.errorbar(wavelengths_um[:1], mu[:1] * PPM, sigma[:1] * PPM, fmt="o", color=BLUE, capsize=3, markersize=5)
     low, high = (mu - sigma)[1:] * PPM, (mu + sigma)[1:] * PPM
     right.fill_between(wavelengths_um[1:], low, high, color=BLUE, alpha=0.25, linewidth=0, label="1 sigma")
-    right.plot(wavelengths_um[1:], mu[1:] * PPM, color=BLUE, linewidth=1.4, label="predicted")
+    right.plot(wavelengths_um[1:], mu[1:] * PPM, color=BLUE, linewidth=1.4, label=spectrum.origin)
     if truth is not None:
         left.plot(wavelengths_um[:1], truth[:1] * PPM, "x", color=ORANGE, markersize=8, markeredgewidth=2)
         right.plot(wavelengths_um[1:], truth[1:] * PPM, color=ORANGE, linewidth=1.2, linestyle="--", label="truth")
-    shown = [mu - 3 * sigma, mu + 3 * sigma, *([] if truth is None else [truth])]
     bottom, top = min(map(np.min, shown)) * PPM, max(map(np.max, shown)) * PPM
-    left.set_ylim(bottom - 0.05 * (top - bottom), top + 0.25 * (top - bottom))
+    left.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
     left.set_xticks(wavelengths_um[:1], ["FGS1"])
     left.set_xlim(wavelengths_um[0] - 0.5, wavelengths_um[0] + 0.5)
     left.set_ylabel("transit depth (ppm)")
-    right.set_xlabel("wavelength (um)")
+    right.set_xlabel("wavelength (µm)")
     right.set_title(title, loc="left", fontsize=10)
     right.spines["left"].set_visible(False)
     right.tick_params(left=False, labelleft=False)
     if legend:
-        right.legend(frameon=False, fontsize=8, ncols=4, loc="upper right")
+        right.figure.legend(*right.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=4, loc="outside upper right")
 
 
 def plot_spectra(
@@ -163,6 +170,7 @@ def plot_calibration(
     mu: np.ndarray,  # (N, 283)
     sigma: np.ndarray,  # (N, 283)
     truth: np.ndarray,  # (N, 283)
+    wavelengths_um: np.ndarray,  # (283,) um
 ):  # a matplotlib Figure
     "Coverage against nominal probability, the distribution of z = (mu - truth) / sigma, and both by wavelength."
     from statistics import NormalDist
@@ -175,23 +183,23 @@ def plot_calibration(
     for name, part, colour, style in (("AIRS-CH0", z[:, 1:], BLUE, "-"), ("FGS1", z[:, :1], ORANGE, "--")):
         inside = (np.abs(part).reshape(1, -1) <= bounds[:, None]).mean(axis=1)
         left.plot(levels, inside, color=colour, linestyle=style, label=f"{name}, rms z {np.sqrt((part**2).mean()):.2f}")
-    left.set(xlabel="nominal probability", ylabel="truth inside", title="coverage")
-    left.legend(frameon=False, fontsize=8)
+    left.set(xlabel="nominal probability", ylabel="share of truths inside")
     grid = np.linspace(-5, 5, 201)
     right.hist(np.clip(z.ravel(), -5, 5), bins=60, range=(-5, 5), density=True, color=BLUE, alpha=0.35, label="errors")
     right.plot(grid, np.exp(-0.5 * grid**2) / np.sqrt(2 * np.pi), color=BLACK, linewidth=1.2, label="unit Gaussian")
-    right.set(xlabel="error / sigma", yticks=[], title="errors in units of sigma")
-    right.legend(frameon=False, fontsize=8)
+    right.set(xlabel="error / sigma", yticks=[])
     groups = np.array_split(np.arange(1, z.shape[1]), 20)  # neighbours: a channel alone has no more values than there are planets
     for name, colour, marker, of in (
         ("rms z", BLUE, "o", lambda part: np.sqrt((part**2).mean())),
         ("truth within one sigma / 68 %", ORANGE, "s", lambda part: (np.abs(part) < 1).mean() / 0.6827),
     ):
-        along.plot([group.mean() for group in groups], [of(z[:, group]) for group in groups], marker=marker, ms=3, color=colour, label=name)
-        along.plot([0], [of(z[:, :1])], marker=marker, ms=7, color=colour, markerfacecolor="none")
+        middles, values = [wavelengths_um[group].mean() for group in groups], [of(z[:, group]) for group in groups]
+        along.plot(middles, values, marker=marker, ms=3, color=colour, label=name)
+        along.plot(wavelengths_um[:1], [of(z[:, :1])], marker=marker, ms=7, color=colour, markerfacecolor="none")
     along.axhline(1, color=GREY, linewidth=1, linestyle=":")
-    along.set(xlabel="channel (0, open: FGS1)", title="along the spectrum")
-    along.legend(frameon=False, fontsize=8)
+    along.set(xlabel="wavelength (µm), open: FGS1")
+    for ax in (left, right, along):
+        ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 # %% ../../nbs/apps/50_figures.ipynb #plot-residuals
@@ -200,17 +208,23 @@ def plot_residuals(
     sigma: np.ndarray,  # (N, 283)
     truth: np.ndarray,  # (N, 283)
     planet_ids: list[int],  # (N,)
+    wavelengths_um: np.ndarray,  # (283,) um
 ):  # a matplotlib Figure
-    "Maps of mu - truth, planets by channels: in ppm, and in units of sigma."
-    error = (mu - truth) * PPM
+    "Maps of mu - truth, planets by wavelength, the largest error on top: in ppm, and in units of sigma."
+    order = np.argsort(-np.square(mu - truth).mean(axis=1))
+    error, sigma, planet_ids = (mu - truth)[order] * PPM, sigma[order], [planet_ids[row] for row in order]
+    halves = np.arange(np.ceil(2 * wavelengths_um[1]), 2 * wavelengths_um[-1]) / 2  # um
+    ticks = {0: "FGS1", **{int(np.abs(wavelengths_um - one).argmin()): f"{one:.1f}" for one in halves}}
+    ticks = {channel: name for channel, name in ticks.items() if channel == 0 or channel > len(wavelengths_um) / 8}  # names don't touch
     bound = max(float(np.percentile(np.abs(error), 98)), 1e-9)
     figure, ((left, right),) = new_figure(1, 2, 8.5, 1.6 + 0.16 * min(len(error), 60), sharey=True)
     for ax, values, limit, unit in ((left, error, bound, "ppm"), (right, error / sigma / PPM, 3, "sigma")):
         image = ax.imshow(values, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-        ax.set_xlabel("channel (0: FGS1)")
+        ax.set_xlabel("wavelength (µm)")
+        ax.set_xticks(list(ticks), list(ticks.values()))
         ax.set_title(f"predicted - true ({unit})", loc="left", fontsize=9)
         figure.colorbar(image, ax=ax)
-    left.set_ylabel("planet")
+    left.set_ylabel("planet, largest error first")
     left.set_yticks(range(len(error)) if len(error) <= 30 else [], planet_ids if len(error) <= 30 else [], fontsize=7)
     return figure
 
@@ -224,11 +238,11 @@ def plot_planets(
     figure, ((ax,),) = new_figure(1, 1, 8.5, 2.6)
     ax.vlines(range(len(values)), 0, values, color=GREY, linewidth=0.8)
     ax.plot(values, "o", color=BLUE, markersize=4)
-    ax.axhline(values.mean(), color=ORANGE, linestyle="--", linewidth=1.2, label=f"mean {values.mean():.3f}")
-    ax.set(ylabel="score", ylim=(0, 1), xlabel="planets by score")
+    ax.axhline(values.mean(), color=ORANGE, linestyle="--", linewidth=1.2, label=f"mean of {len(values)} planets {values.mean():.3f}")
+    ax.set(ylabel="score", ylim=(0, 1), xlabel="planets by score, worst first")
     few = len(names) <= 25
     ax.set_xticks(range(len(names)) if few else [], names if few else [], fontsize=7, rotation=60)
-    ax.legend(frameon=False, fontsize=8)
+    figure.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside upper right")
     return figure
 
 # %% ../../nbs/apps/50_figures.ipynb #plot-scores
@@ -248,25 +262,30 @@ def plot_scores(
     return figure
 
 # %% ../../nbs/apps/50_figures.ipynb #plot-learning
+_LABELS = {"train/loss": "training", "val/nll": "validation", "val/score": "model", "val/score_fit": "raw fit"}
+
+
 def plot_learning(
     history: Mapping[str, np.ndarray],  # column step and metrics, NaN where a row lacks one: Run.history, or a dictionary
     height_in: float = 2.8,
 ):  # a matplotlib Figure
     "Training loss and validation score as training went on."
     figure, axes = new_figure(1, 2, 8.5, height_in)
-    panels = {"loss (smaller is better)": {"train/loss": (GREY, "-", None), "val/nll": (BLUE, "-", "o")},
-              "score (larger is better)": {"val/score": (BLUE, "-", "o"), "val/score_fit": (ORANGE, "--", None)}}
+    panels = {"loss (smaller is better)": {"train/loss": (GREY, "-", "."), "val/nll": (BLUE, "-", "o")},
+              "score (larger is better)": {"val/score": (BLUE, "-", "o"), "val/score_fit": (ORANGE, "--", "s")}}
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=True):
         for name, (colour, style, marker) in lines.items():
             if name in history:
                 step, value = np.asarray(history["step"], float), np.asarray(history[name], float)
                 known = np.isfinite(value)
-                ax.plot(step[known], value[known], color=colour, linestyle=style, markersize=3, label=name,
+                ax.plot(step[known], value[known], color=colour, linestyle=style, markersize=4, label=_LABELS[name],
                         marker=marker if known.sum() < 30 else None)
-        ax.set(xlabel="optimizer step", title=title)
+        ax.set_xlabel("optimizer step")
+        ax.set_title(title, loc="left", fontsize=10)
         ax.locator_params(axis="x", integer=True, nbins=6)
         if ax.has_data():
-            ax.legend(frameon=False, fontsize=8)
+            ax.set_xlim(left=0, right=max(1.0, np.max(history["step"])) * 1.03)
+            ax.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         else:
             ax.text(0.5, 0.5, "nothing yet", ha="center", color=GREY, transform=ax.transAxes)
             ax.set(xticks=[], yticks=[])
@@ -280,7 +299,7 @@ def plot_learning_curve(
     planets, score = np.asarray(table["planets"], float), np.asarray(table["score"], float)
     figure, ((ax,),) = new_figure(1, 1, 8.5, 2.8)
     ax.plot(planets, score, "o-", color=BLUE, label="model")
-    ax.plot(planets, np.asarray(table["score_fit"], float), "--", color=ORANGE, label="fit with its own covariance")
+    ax.plot(planets, np.asarray(table["score_fit"], float), "s--", color=ORANGE, label="fit with its own covariance")
     for count, value in zip(planets, score, strict=True):
         ax.annotate(f"{value:.3f}", (count, value), (0, 6), textcoords="offset points", ha="center", fontsize=8)
     ax.set_xscale("log")
@@ -288,7 +307,7 @@ def plot_learning_curve(
     ax.minorticks_off()
     ax.margins(x=0.1, y=0.2)
     ax.set(xlabel="training planets", ylabel="score")
-    ax.legend(frameon=False, fontsize=8)
+    figure.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8, ncols=2, loc="outside upper right")
     return figure
 
 
@@ -305,6 +324,6 @@ def plot_branches(
                     textcoords="offset points", va="center", fontsize=8)
     ax.axvline(base, color=BLACK, linestyle=":", linewidth=1)
     ax.set_yticks(range(len(names)), names)
-    ax.set(xlabel="val/score", ylim=(len(names) - 0.5, -0.5))
+    ax.set(xlabel="score on validation planets", ylim=(len(names) - 0.5, -0.5))
     ax.margins(x=0.3)
     return figure

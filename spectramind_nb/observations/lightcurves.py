@@ -54,6 +54,7 @@ class LightCurves:
         import matplotlib.pyplot as plt
 
         figure, (top, middle, bottom) = plt.subplots(3, 1, figsize=(8, 8), sharex=True, layout="constrained")
+        plt.close(figure)  # a notebook shows the returned figure, and only that
         for k, instrument in enumerate(INSTRUMENTS):
             top.plot(self.time_h[instrument], self.white(instrument) - 0.01 * k, ".", ms=2, label=instrument)
         top.set(ylabel="relative flux (AIRS 0.01 lower)", title=f"planet {self.planet_id}, visit {self.visit}")
@@ -71,8 +72,8 @@ class LightCurves:
         options = {"shading": "nearest", "rasterized": True}
         channels = middle.pcolormesh(time, wavelength, relative.T, cmap="viridis", **options)
         left = bottom.pcolormesh(time, wavelength, rest.T, cmap="RdBu_r", vmin=-limit, vmax=limit, **options)
-        middle.set(ylabel="wavelength, um", title="channels")
-        bottom.set(xlabel="hours", ylabel="wavelength, um", title="channels without what they have in common")
+        middle.set(ylabel="wavelength (µm)", title="channels")
+        bottom.set(xlabel="hours", ylabel="wavelength (µm)", title="channels without what they have in common")
         figure.colorbar(channels, ax=middle, label="relative flux")
         figure.colorbar(left, ax=bottom, label="ppm")
         return figure

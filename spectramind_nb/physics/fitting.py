@@ -595,12 +595,13 @@ class VisitFit:
         middle = torch.stack([x[g].mean() for g in groups])
         mean = torch.stack([self.depth[1:][g].mean() for g in groups])
         error = torch.stack([self.covariance[1:, 1:][g][:, g].mean() ** 0.5 for g in groups])
-        fig, ax = plt.subplots(figsize=(7, 3), dpi=70, layout="constrained")
+        fig, ax = plt.subplots(figsize=(7, 3), dpi=80, layout="constrained")
+        plt.close(fig)  # a notebook shows the returned figure, and only that
         ax.plot(x, 1e6 * self.depth[1:], ".", ms=2, color="0.7", label="channels")
         ax.errorbar(middle, 1e6 * mean, 1e6 * error, fmt="o", ms=4, label=f"means of {n}")
         ax.axhline(1e6 * float(self.depth[0]), ls="--", lw=1, color="tab:red", label="FGS1")
         spread = 6e6 * float(error.median())
-        ax.set(xlabel="channel" if wavelengths_um is None else "wavelength, um", ylabel="transit depth, ppm",
+        ax.set(xlabel="channel" if wavelengths_um is None else "wavelength (µm)", ylabel="transit depth (ppm)",
                ylim=(1e6 * float(mean.min()) - spread, 1e6 * float(mean.max()) + spread))
         ax.legend(fontsize=7)
         return fig

@@ -220,26 +220,6 @@ class Run:
         """Metrics on the validation planets, see `evaluate`."""
         return evaluate(self, overrides)
 
-    def plot(self) -> Any:
-        """The learning curve: training loss and validation score by step, as a matplotlib figure."""
-        from matplotlib import pyplot as plt
-
-        table = self.history
-        figure, axes = plt.subplots(1, 2, figsize=(6.0, 2.6), dpi=80, layout="constrained")
-        plt.close(figure)  # a notebook shows the returned figure, and only that
-        for axis, name in zip(axes, ("train/loss", "val/score"), strict=True):
-            if name in table:
-                known = table[["step", name]].dropna()
-                axis.plot(known["step"], known[name], marker="." if len(known) < 30 else None, color="#0072b2")
-            axis.set_xlabel("optimizer step")
-            axis.set_title(name)
-        for name, style in (("val/score_mean", ":"), ("val/score_fit", "--")):
-            if name in self.metrics:
-                axes[1].axhline(self.metrics[name], color="0.4", ls=style, lw=1, label=name.removeprefix("val/"))
-        if axes[1].get_legend_handles_labels()[0]:
-            axes[1].legend(fontsize=8)
-        return figure
-
     def __str__(self) -> str:
         return f"{self.id}: {self.outcome}{_score_line(self.metrics, ', ')}"
 

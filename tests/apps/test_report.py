@@ -1,12 +1,16 @@
 """The report of a run is one page that holds what it says it holds, with the pictures a reader expects."""
 
+import json
 import re
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from spectramind_nb.apps.figures import Spectrum, plot_branches, plot_learning, plot_planets, plot_residuals, plot_spectra, png_bytes
-from spectramind_nb.apps.report import family, report, spectra
+from spectramind_nb.apps.report import answers, family, report, spectra
+from spectramind_nb.runs import submission
 from spectramind_nb.runs.runtime import Run, train
 
 HEADINGS = ["Score", "Spectra", "Light curve and fit", "Planet by planet", "Calibration", "Errors", "Learning", "Learning curve",
@@ -31,7 +35,7 @@ def test_the_page_has_every_section_and_needs_nothing_else(trunk_and_branch):
     text = path.read_text()
     assert path == branch.dir / "report.html" and len(text) < 5e6
     assert re.findall("<h2>(.*?)</h2>", text) == HEADINGS
-    assert "model.optimizer.lr 0.003 → 0.02" in text and "coverage_68" in text and "as they were written" in text
+    assert "model.optimizer.lr 0.003 → 0.02" in text and "truth inside the 68 % interval" in text and "as they were written" in text
     assert not re.search(r"(src|href)=[\"'](?!data:)", text) and "<script" not in text
     pictures = sorted(found.stem for found in (branch.dir / "figures").glob("*.png"))
     assert {"ablations", "calibration", "learning", "light_curve", "light_curve_hardest", "planets", "residuals", "scores",
@@ -89,4 +93,92 @@ def test_pictures_of_more_planets_than_there_is_room_for_names():
     truth, planets = 0.01 + 1e-4 * rng.normal(size=(40, 283)), list(range(40))
     assert plot_planets({str(planet): 0.5 for planet in planets}).axes[0].get_xticks().size == 0
     mu, sigma = truth + 1e-5 * rng.normal(size=truth.shape), np.full(truth.shape, 1e-5)
-    assert plot_residuals(mu, sigma, truth, planets).axes[0].get_yticks().size == 0
+    wavelengths_um = np.concatenate([[0.7], np.linspace(1.95, 3.9, 282)])
+    left, right = plot_residuals(mu, sigma, truth, planets, wavelengths_um).axes[:2]
+    assert left.get_yticks().size == 0 and [tick.get_text() for tick in right.get_xticklabels()] == ["FGS1", "2.5", "3.0", "3.5"]
+
+
+@pytest.fixture
+def stopped_run(whole_run, here):
+    """That run as it would be, had it been stopped while it learned: the fallback submission, no final metrics, its checkpoints."""
+    folder = here / "logs" / "stopped"
+    if not folder.is_dir():
+        shutil.copytree(whole_run.dir, folder, ignore=shutil.ignore_patterns("report.html", "figures"))
+        record = {**json.loads((folder / "audit.json").read_text()), "outcome": "interrupted", "exit_code": 130, "metrics": {}}
+        (folder / "audit.json").write_text(json.dumps(record))
+        lines = (folder / "events.jsonl").read_text().splitlines()
+        (folder / "events.jsonl").write_text("".join(f"{line}\n" for line in lines if '"event": "submission"' not in line))
+        submission.write_baseline(folder / "submission.csv", whole_run.submission()["planet_id"].tolist(), 0.01, 0.006)
+    yield Run.open("stopped")
+    shutil.rmtree(folder)
+
+
+def words_of(page):
+    """What a reader sees, from the first line on."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.read_text().split("<body>")[1]))
+
+
+def test_the_report_of_a_stopped_run_predicts_with_its_best_checkpoint(stopped_run, whole_run):
+    found = answers(stopped_run)
+    assert found.table.equals(whole_run.submission()) and found.origin == "predicted with its best checkpoint"
+    page = words_of(report(stopped_run))
+    assert "submission.csv holds the training mean" in page[:200] and "spectramind predict stopped --out submission.csv" in page[:400]
+    assert "score on test planets 0.000" not in page and "the best of 3 validations so far" in page and "Metrics" not in page
+    assert {spectrum.origin for spectrum in spectra(stopped_run).values()} == {found.origin}
+
+
+def test_without_a_checkpoint_the_report_begins_with_what_it_shows(stopped_run):
+    shutil.rmtree(stopped_run.dir / "checkpoints")
+    page = words_of(report(stopped_run))
+    assert page.startswith(" Run stopped These are fallback values and no predictions: this run kept no checkpoint")
+    assert f"Real ones come from: spectramind train {stopped_run.overrides[0]}" in page
+    assert re.search(r"score on test planets \d\.\d{3} \(training mean\)", page) and "Predicted" not in page
+    assert all("training mean" in repr(spectrum) for spectrum in spectra(stopped_run).values())
+
+
+def test_to_look_at_a_run_begins_no_long_work(stopped_run, monkeypatch):
+    diary = stopped_run.dir / "events.jsonl"
+    diary.write_text("".join(line for line in diary.read_text().splitlines(True) if '"event": "fit"' not in line))
+    shutil.rmtree(stopped_run.dir / "checkpoints")
+    monkeypatch.setattr("spectramind_nb.apps.report.fill_split", lambda *_: pytest.fail("a report fills stores"))
+    assert "ended before its test planets were fitted" in words_of(report(stopped_run))
+
+
+def test_the_page_begins_with_outcome_profile_data_and_scores_and_names_no_folder(whole_run, here):
+    path = report(whole_run)
+    text, page = path.read_text(), words_of(path)
+    counts = whole_run.record["planets"]
+    first = page[: page.index(" Score ")]
+    for said in ("outcome finished after", "profile defaults", f"{counts['train']} planets to learn from; {counts['val']} held out",
+                 f"score on validation planets {whole_run.metrics['val/score']:.3f} (raw fit", "score on test planets 0."):
+        assert said in first
+    assert str(here) not in text and "width=device-width" in text
+    assert f'href="logs/{whole_run.id}/report.html"' in path._repr_html_()
+    (asked,) = re.findall(r"--learning-curve ([\d,]+)", text)
+    assert all(int(count) < counts["train"] for count in asked.split(",")), "numbers that the run did not have are recommended"
+
+
+def test_what_plots_itself_leaves_no_figure_open(whole_run):
+    """In a notebook an open figure is shown a second time, after the one that the cell returns."""
+    import matplotlib.pyplot as plt
+    import torch
+
+    from spectramind_nb.observations.lightcurves import LightCurves
+    from spectramind_nb.physics.fitting import VisitFit
+
+    flux = {"FGS1": np.linspace(1, 1.1, 90), "AIRS-CH0": np.linspace(1, 1.1, 60 * 282).reshape(60, 282)}
+    times = {"FGS1": np.linspace(0, 7, 90), "AIRS-CH0": np.linspace(0, 7, 60)}
+    x = np.linspace(0.7, 4, 283)
+    curves = LightCurves(1, 0, "train", flux, {name: 0 * one + 1 for name, one in flux.items()}, times, x, {})
+    fitted = SimpleNamespace(depth=torch.full((283,), 0.01), covariance=1e-10 * torch.eye(283))
+    plt.close("all")
+    figures = [curves.plot(), VisitFit.plot(fitted, x), whole_run.plot(), Spectrum(1, x, x, 0 * x + 0.1).plot()]
+    assert plt.get_fignums() == []
+    assert all("um" not in ax.get_xlabel() + ax.get_ylabel() for figure in figures for ax in figure.axes)
+
+
+def test_curves_of_one_point_are_seen():
+    once = {"step": np.array([3.0]), "train/loss": np.array([0.5]), "val/score": np.array([0.4]), "val/score_fit": np.array([0.3])}
+    for ax in plot_learning(once).axes:
+        assert ax.get_lines() and all(line.get_marker() != "None" for line in ax.get_lines())
+        assert 0 <= ax.get_xlim()[0] < 3 < ax.get_xlim()[1] < 4

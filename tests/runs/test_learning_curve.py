@@ -17,7 +17,7 @@ def run(words):
 
 
 def test_a_curve_is_asked_for_by_command_and_shown_in_the_report(run, spectramind, here):
-    assert "--learning-curve 40,200,1000" in report(run).read_text()
+    assert "--learning-curve" in report(run).read_text()
     done = spectramind("evaluate", run.dir, "--learning-curve", "3,2,999", cwd=here)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
