@@ -64,7 +64,7 @@ def frame_times_h(
     n_frames: int,  # even
     window_h: float = WINDOW_H,  # length of the visit, hours
 ) -> np.ndarray:  # (n_frames,) hours since the start
-    """Times at which frames end: pairs spread evenly over the window, 0.1 s and 0.2 s after each reset."""
+    """Times at which integrations start: pairs spread evenly over the window, 0.1 s and 0.2 s after each reset."""
     pair, second = np.divmod(np.arange(n_frames), 2)
     return pair * (window_h / (n_frames // 2)) + (0.1 + 0.1 * second) / 3600
 
@@ -570,7 +570,7 @@ class Challenge:
         return gain, offset
 
     def time_h(self, instrument: str, n_frames: int) -> np.ndarray:  # (n_frames,) hours
-        """Times of a visit's frames. Raises SchemaError when the axis is shorter than the visit."""
+        """Times at which a visit's frames start to integrate. Raises SchemaError when the axis is shorter than the visit."""
         path, name = self.root / "axis_info.parquet", f"{instrument}-axis0-h"
         axes = _shared(_read_axes, path)
         require_columns(path, axes, [name], "Download this file again.")

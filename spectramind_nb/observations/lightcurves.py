@@ -37,7 +37,7 @@ class LightCurves:
     split: str
     flux: dict[str, np.ndarray]  # "FGS1" (T,), "AIRS-CH0" (T, 282): electrons per CDS pair, mean over the bin
     noise: dict[str, np.ndarray]  # same shapes: standard deviation of flux
-    time_h: dict[str, np.ndarray]  # (T,) mid-times of the bins, hours
+    time_h: dict[str, np.ndarray]  # (T,) mean mid-exposure of each bin's pairs, hours
     wavelengths_um: np.ndarray  # (283,) FGS1 first
     diagnostics: dict[str, float]  # what the extraction met: bad pixels, jitter, noise relative to photons
     pointing: dict[str, np.ndarray] = field(default_factory=dict)  # (T, 5) means of y, x, y^2, x^2, yx, shifts in px, if measured

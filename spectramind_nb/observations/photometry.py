@@ -22,6 +22,7 @@ from spectramind_nb.observations.detector import (
     calibrated_sets,
     compiled,
     in_pieces,
+    mid_exposure_h,
     read_calibration,
 )
 
@@ -242,11 +243,12 @@ def sums_by_channel(
 
 
 def time_bins(
-    time_h: np.ndarray,  # (n_frames,) hours
+    start_h: np.ndarray,  # (n_frames,) hours, when the integration of each frame starts
+    instrument: str,
     bin_seconds: float,
-) -> tuple[int, np.ndarray, np.ndarray]:  # pairs per bin; (T,) mid-times, hours; (T,) pairs in each bin
+) -> tuple[int, np.ndarray, np.ndarray]:  # pairs per bin; (T,) mean mid-exposure of its pairs, hours; (T,) pairs in each bin
     """Bins of whole pairs, as long as wanted or the next possible length; the last may be shorter."""
-    pair_h = time_h.reshape(-1, 2).mean(axis=1)
+    pair_h = mid_exposure_h(start_h, instrument)
     cadence_s = (pair_h[-1] - pair_h[0]) / max(len(pair_h) - 1, 1) * 3600
     per_bin = max(1, round(bin_seconds / cadence_s)) if cadence_s > 0 else 1
     starts = np.arange(0, len(pair_h), per_bin)
@@ -325,7 +327,7 @@ def extract_airs(
     )
     path = challenge.signal_path(split, planet_id, visit, name)
     signal = open_signal(path, name)
-    per_bin, time_h, counts = time_bins(challenge.time_h(name, signal.n_frames), config["bin_seconds"][name])
+    per_bin, time_h, counts = time_bins(challenge.time_h(name, signal.n_frames), name, config["bin_seconds"][name])
     centre, rows = trace_row(signal, calibration), np.arange(FRAME_SHAPE[name][0])
     on_trace = np.abs(rows - centre) <= config["trace_half_rows"]
     off_trace = (np.abs(rows - centre) >= config["background_distance_rows"]) & config["background"]
@@ -497,7 +499,7 @@ def extract_fgs1(
     )
     path = challenge.signal_path(split, planet_id, visit, name)
     signal = open_signal(path, name)
-    per_bin, time_h, counts = time_bins(challenge.time_h(name, signal.n_frames), config["bin_seconds"][name])
+    per_bin, time_h, counts = time_bins(challenge.time_h(name, signal.n_frames), name, config["bin_seconds"][name])
     good = ~calibration.mask
     cy, cx = star_position(signal, calibration, spike_sigma)
     y, x = np.mgrid[: good.shape[0], : good.shape[1]]

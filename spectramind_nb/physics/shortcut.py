@@ -94,7 +94,7 @@ def observed_light_curves(
     flux, noise, time_h, seen, diagnostics = {}, {}, {}, {}, {"AIRS-CH0/lost_channels": 0.0}
     for name in INSTRUMENTS:
         address = (seed, planet.planet_id, circumstances.visit)
-        pairs_h = pair_times_h(n_frames[name])
+        pairs_h = pair_times_h(n_frames[name], name)
         per_bin = max(1, round(config["light_curves"]["bin_s"][name] / 3600 / (pairs_h[1] - pairs_h[0])))
         starts = np.arange(0, len(pairs_h), per_bin)
         counts = np.diff(np.append(starts, len(pairs_h)))[:, None]

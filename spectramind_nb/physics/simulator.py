@@ -55,7 +55,7 @@ def visit_frames(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # (32 * width, n_frames) uint16; calibration products
     """Raw frames of one instrument during one visit, and its calibration files."""
     address = (seed, planet.planet_id, circumstances.visit)
-    times = pair_times_h(n_frames)
+    times = pair_times_h(n_frames, instrument)
     light = expected_light(planet, circumstances, {instrument: times}, config)[instrument]
     _, electrons = star_electrons(planet.star["Ts"], planet.brightness, config["star"])
     pixels, files = pixels_and_files(instrument, *address, config)

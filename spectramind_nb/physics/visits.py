@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..observations.challenge import CHANNELS, INSTRUMENTS, SCIENCE_COLUMNS, WINDOW_H, frame_times_h
+from ..observations.detector import mid_exposure_h
 from .spectra import Planet, star_electrons, stream
 from .transit import duration_h, light_curve, limb_darkening_shares, occultation, sky_separation
 
@@ -68,9 +69,10 @@ def visits_of(seed: int, planet_id: int, share: float) -> int:
 # %% ../../nbs/physics/22a_visits.ipynb #pair-times-h
 def pair_times_h(
     n_frames: int,
+    instrument: str,
 ) -> np.ndarray:  # (n_frames / 2,) hours
-    """Time of each pair: the mean of its two frames' times."""
-    return frame_times_h(n_frames).reshape(-1, 2).mean(1)
+    """Middle of the time during which the light of each pair is collected."""
+    return mid_exposure_h(frame_times_h(n_frames), instrument)
 
 
 def relative_light(

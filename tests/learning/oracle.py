@@ -72,7 +72,7 @@ def _instrument(truth, planet, circumstances, seen, name, drift_known):
     by_depth = (light(planet.depth + step) - expected) / step
     _, electrons = spectra.star_electrons(planet.star["Ts"], planet.brightness, config["star"])
     image = image_expansion(name, circumstances.centre_px, config["jitter"]["intra_pixel"], electrons)
-    pairs_h = visits.pair_times_h(config["frames"]["full"][name])
+    pairs_h = visits.pair_times_h(config["frames"]["full"][name], name)
     per_bin = round(config["light_curves"]["bin_s"][name] / 3600 / (pairs_h[1] - pairs_h[0]))
     shift = pointing(pairs_h, SECONDS[name][1], *address, name, config["jitter"])
     jitter, _ = shortcut.jitter_in_flux(name, image, shift, np.arange(0, len(pairs_h), per_bin))

@@ -45,7 +45,7 @@ def write_full_visit(
     stars = stars.reindex(columns=ch.STAR_COLUMNS).fillna(1.0)
     labels = pd.DataFrame([planet.depth], index=stars.index, columns=ch.LABEL_COLUMNS)
     ch.write_tables(root, {"train": stars}, labels, n_frames)
-    times = {name: visits.pair_times_h(n_frames[name]) for name in ch.INSTRUMENTS}
+    times = {name: visits.pair_times_h(n_frames[name], name) for name in ch.INSTRUMENTS}
     for name in ch.INSTRUMENTS:
         pixels = real_pixels(sample_root, name) if sample_root else draw_detector(name, seed, PLANET, 0, config["detector"])
         files = with_errors(pixels, name, seed, PLANET, 0, config["calibration"]["errors"])

@@ -252,3 +252,17 @@ def test_cosmic_rays_leave_no_trace(made_up, tmp_path):
             for name, curves in hit.items()
         }
         assert abs(change["default"]) < 3 * sigma and change["plain"] > 10 * sigma
+
+
+@pytest.mark.parametrize("instrument, middle_s", [("FGS1", 0.05), ("AIRS-CH0", 2.25)])
+def test_a_bin_has_the_time_at_which_its_light_was_collected(made_up_kept, instrument, middle_s):
+    """Stored times are starts of integrations, as in ExoSim 2; a pair's light is what its long read gathers after the short one's end."""
+    challenge, bins = ch.open_challenge(made_up_kept.root), {}
+    for bin_h in (0.0, 2.0):
+        config = {**configuration.group("detector"), "bin_seconds": {"FGS1": 3600 * bin_h, "AIRS-CH0": 3600 * bin_h}}
+        bins[bin_h] = lc.extract_visit(challenge, 7, config=config).time_h[instrument]
+    long_starts = challenge.time_h(instrument, 2 * len(bins[0.0]))[1::2]
+    np.testing.assert_allclose(3600 * (bins[0.0] - long_starts), middle_s, atol=1e-9)
+    per_bin = round(2 / (bins[0.0][1] - bins[0.0][0]))
+    assert per_bin > 5
+    np.testing.assert_allclose(bins[2.0], [bins[0.0][k : k + per_bin].mean() for k in range(0, len(bins[0.0]), per_bin)])

@@ -170,7 +170,7 @@ def test_the_recipe_recovers_the_injected_light(name):
     seconds = 4.5 if name == "AIRS-CH0" else 0.1
     cds = (linear[..., 1::2] - linear[..., ::2] - seconds * files["dark"][..., None]) / files["flat"][..., None]
     light = cds.sum((0, 1)) if name == "FGS1" else cds[:, 39:321].sum(0)[::-1].T
-    injected = expected_light(planet, visit, {name: pair_times_h(n)}, config)[name]
+    injected = expected_light(planet, visit, {name: pair_times_h(n, name)}, config)[name]
     error_ppm = 1e6 * ((light / light[0]) / (injected / injected[0]) - 1)
     assert abs(error_ppm).max() < 1e-3
 
@@ -181,7 +181,7 @@ def test_the_projects_chain_recovers_the_injected_light(tmp_path):
     number = int(next((made / "train").iterdir()).name)
     planet, visit = draw_planet(6, number, settings(config)), draw_circumstances(6, number, 0, settings(config))
     white = np.nansum(calibrate_frames(made, number)[:, :, 39:321], axis=(1, 2))
-    injected = expected_light(planet, visit, {"AIRS-CH0": pair_times_h(40)}, settings(config))["AIRS-CH0"].sum(1)
+    injected = expected_light(planet, visit, {"AIRS-CH0": pair_times_h(40, "AIRS-CH0")}, settings(config))["AIRS-CH0"].sum(1)
     difference_ppm = 1e6 * ((white / white.mean()) / (injected / injected.mean()) - 1)
     assert np.ptp(injected) / injected.max() > 2e-4
     assert abs(difference_ppm).max() < 30  # counts are whole numbers: 2.3 electrons in each of 9,024 pixels
