@@ -370,9 +370,16 @@ def _add_noise(raw, slope, mean, n, part, photon, noise2, g):
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def _convert(raw, full_well, gain, offset, digitise):
+def _fill_wells(raw, full_well, read, g):
+    """Charge stops at the full well, the noise of reading it does not."""
     for k in range(len(raw)):
-        counts = ((raw[k] if raw[k] < full_well else full_well) - offset) * gain
+        raw[k] = (raw[k] if raw[k] < full_well else full_well) + read * g[k]
+
+
+@njit(nogil=True, error_model="numpy", cache=True)
+def _convert(raw, drift, gain, offset, digitise):
+    for k in range(len(raw)):
+        counts = (raw[k] * drift[k] - offset) * gain
         if digitise:
             counts = np.floor(counts + 0.5)
             counts = counts if counts > 0.0 else 0.0
@@ -407,7 +414,7 @@ def _strike(struck, start, next_hit, rate, charge, share_first, state, gamma):
 
 @njit(nogil=True, error_model="numpy", cache=True)
 def _expose(
-    out, light, column_of, image, shift, background, dark, flat, read, linear, seconds, photon, hit_rate, hit_e,
+    out, light, drift, column_of, image, shift, background, dark, flat, read, linear, seconds, photon, hit_rate, hit_e,
     full_well, gain, offset, digitise, key, hit_key, layer, density, edge,
 ):  # fmt: skip
     pairs = light.shape[1]
@@ -440,9 +447,15 @@ def _expose(
                     electrons[1, k] += struck[1, k]
             raw_response(electrons[0], raw[0], slope[0], n, coefficients, 1.5 * full_well)
             raw_response(electrons[1], raw[1], slope[1], n, coefficients, 1.5 * full_well)
-            _add_noise(raw, slope, mean, n, part, photon, read[p] * read[p], g)
-            _convert(raw[0, :n], full_well, gain, offset, digitise)
-            _convert(raw[1, :n], full_well, gain, offset, digitise)
+            brightest = raw[1, :n].max()
+            may_be_full = brightest + 8 * np.sqrt(brightest) > full_well
+            _add_noise(raw, slope, mean, n, part, photon, 0.0 if may_be_full else read[p] * read[p], g)
+            if may_be_full:
+                for k in range(2):
+                    state = fill_normals(g[k], scratch, n, state, gamma, layer, density, edge)
+                    _fill_wells(raw[k, :n], full_well, read[p], g[k])
+            for k in range(2):
+                _convert(raw[k, :n], drift[column_of[p], start : start + n], gain, offset, digitise)
             row = out[p, 2 * start : 2 * (start + n)]
             for k in range(n):
                 row[2 * k] = raw[0, k]
@@ -463,7 +476,7 @@ def background_plane(
 
 def expose(
     instrument: str,
-    light: np.ndarray,  # electrons per CDS pair: (T,) for FGS1; (T, 282) for AIRS, ascending wavelength
+    light: np.ndarray,  # collected electrons per CDS pair: (T,) for FGS1; (T, 282) for AIRS, ascending wavelength
     electrons: np.ndarray,  # (356,) AIRS's star spectrum, a value per stored column; unused for FGS1
     detector: Detector,
     shift: np.ndarray,  # (2, T) of the image, rows and columns, pixels
@@ -471,16 +484,19 @@ def expose(
     config: Mapping,  # settings()
     keys: tuple[int, int],  # of the random numbers of noise and of cosmic rays, < 2**64
     digitise: bool = True,  # False: electrons after the converter's scale, not rounded, float64
+    drift: np.ndarray | None = None,  # gain of the detector, about 1, of the shape of `light`; None: steady
 ) -> np.ndarray:  # (32 * width, 2 T) uint16, each pixel's time series contiguous
     """Raw frames of a visit: even ones are the short read of a pair, odd ones the long."""
     rows, columns = FRAME_SHAPE[instrument]
-    column_of = np.zeros(rows * columns, dtype=np.int64)
+    drift = np.ones_like(light) if drift is None else drift
     if instrument == "FGS1":
-        curves = np.ascontiguousarray(light[None])
+        column_of = np.zeros(rows * columns, dtype=np.int64)
+        curves, drift = np.ascontiguousarray(light[None]), np.ascontiguousarray(drift[None])
     else:
+        column_of = np.tile(np.arange(columns), rows)
         nearest = np.clip(np.arange(columns), SCIENCE_COLUMNS.start, SCIENCE_COLUMNS.stop - 1)
-        curves = light.T[SCIENCE_COLUMNS.stop - 1 - nearest] * (electrons / electrons[nearest])[:, None]
-        column_of[:] = np.tile(np.arange(columns), rows)
+        curves, drift = (series.T[SCIENCE_COLUMNS.stop - 1 - nearest] for series in (light, drift))
+        curves = curves * (electrons / electrons[nearest])[:, None]
     knobs, noise, adc = config["detector"], config["noise"], config["adc"]
     image = image_expansion(instrument, centre, config["jitter"]["intra_pixel"], electrons).reshape(6, -1)
     out = np.empty((rows * columns, 2 * len(light)), dtype=np.uint16 if digitise else np.float64)
@@ -488,7 +504,7 @@ def expose(
     planes = [plane.ravel() for plane in (background, detector.dark, detector.flat, detector.read)]
     full_well = float(knobs["saturation_e"]) or np.inf
     _expose(
-        out, curves, column_of, image, np.ascontiguousarray(shift), *planes, detector.linear_corr.reshape(6, -1),
+        out, curves, drift, column_of, image, np.ascontiguousarray(shift), *planes, detector.linear_corr.reshape(6, -1),
         SECONDS[instrument], float(noise["photon"]), noise["cosmic_rays_per_pixel_s"] * sum(SECONDS[instrument]),
         float(noise["cosmic_ray_electrons"]), full_well, float(adc["gain"]), float(adc["offset"]),
         digitise, np.uint64(keys[0]), np.uint64(keys[1]), _LAYER, _DENSITY, _EDGE,

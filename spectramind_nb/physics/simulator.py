@@ -41,7 +41,7 @@ from spectramind_nb.physics.spectra import (
     star_electrons,
     stream,
 )
-from .visits import Circumstances, draw_circumstances, expected_light, pair_times_h, visits_of
+from .visits import Circumstances, collected_light, draw_circumstances, gain_drift, pair_times_h, visits_of
 
 # %% ../../nbs/physics/24_simulator.ipynb #visits-of
 def visit_frames(
@@ -56,12 +56,13 @@ def visit_frames(
     """Raw frames of one instrument during one visit, and its calibration files."""
     address = (seed, planet.planet_id, circumstances.visit)
     times = pair_times_h(n_frames, instrument)
-    light = expected_light(planet, circumstances, {instrument: times}, config)[instrument]
+    light = collected_light(planet, circumstances, {instrument: times}, config)[instrument]
+    drift = gain_drift(times, instrument, circumstances)
     _, electrons = star_electrons(planet.star["Ts"], planet.brightness, config["star"])
     pixels, files = pixels_and_files(instrument, *address, config)
     shift = pointing(times, SECONDS[instrument][1], *address, instrument, config["jitter"])
     keys = tuple(int(stream(*address, f"{name} {instrument}").integers(2**63)) for name in ("noise", "cosmic rays"))
-    frames = expose(instrument, light, electrons, pixels, shift, circumstances.centre_px, config, keys, digitise)
+    frames = expose(instrument, light, electrons, pixels, shift, circumstances.centre_px, config, keys, digitise, drift)
     return frames, vars(files)
 
 

@@ -99,6 +99,40 @@ def test_full_well_and_converter_bound_the_counts():
     assert raw.dtype == np.uint16 and raw.max() == 0
 
 
+PHOTONS = OFF | {"noise": {"photon": 1, "cosmic_rays_per_pixel_s": 0}}
+READING = Detector(PERFECT.dark, PERFECT.dead, PERFECT.flat, 14.0 * ALL, PERFECT.linear_corr)
+
+
+def drifting(drift, config):
+    """As `frames`, with a gain that drifts."""
+    still = np.zeros((2, PAIRS))
+    raw = expose("FGS1", np.full(PAIRS, 4e5), np.ones(356), READING, still, (0, 0), config, (1, 1), False, drift)
+    return (raw / config["adc"]["gain"] + config["adc"]["offset"]).reshape(32, 32, PAIRS, 2)
+
+
+def test_a_full_well_is_a_plateau_as_wide_as_the_read_noise():
+    """Charge stops, then comes read noise, then the gain, then the converter: ExoSim's order."""
+    config = settings(PHOTONS | {"detector": {"saturation_e": 3e4}})
+    full = frames(settings(PHOTONS | {"detector": {"saturation_e": 0}}), READING, 4e5)[..., 1].min(axis=-1) > 3e4
+    assert full.sum() > 3
+    plateau = frames(config, READING, 4e5)[full, :, 1]
+    assert abs(plateau.mean() - 3e4) < 1 and plateau.std() == pytest.approx(14.0, rel=0.02)
+    assert abs(np.corrcoef(plateau[:2])[0, 1]) < 0.08
+    drift = np.linspace(0.99, 1.01, PAIRS)
+    np.testing.assert_allclose(drifting(drift, config), frames(config, READING, 4e5) * drift[:, None], atol=1e-9)
+
+
+def test_a_well_that_is_never_full_changes_nothing():
+    free, far, near = (settings(PHOTONS | {"detector": {"saturation_e": well}}) for well in (0, 1.4e5, 9.03e4))
+    seen = frames(free, READING, 4e5)
+    assert 8.9e4 < seen.max() < 9.03e4 and np.array_equal(frames(far, READING, 4e5), seen)
+    drawn_apart = frames(near, READING, 4e5)[seen[..., 1].mean(axis=-1) > 8.8e4]  # photons and read noise, where a well may be full
+    mean, variance = drawn_apart.mean(axis=1), drawn_apart.var(axis=1)
+    assert not np.isin(drawn_apart, seen).any()
+    np.testing.assert_allclose(variance / (mean + 14.0**2), 1, atol=0.1)
+    assert np.cov(*drawn_apart[0].T)[0, 1] / mean[0, 0] == pytest.approx(1, abs=0.1)
+
+
 def test_dark_current_and_flat_act_on_their_pixels():
     dark, flat = np.zeros((32, 32)), np.ones((32, 32))
     dark[3, 4], flat[15, 15] = 50.0, 0.5
