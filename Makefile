@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test promises bench page notebooks readme clean
+.PHONY: help demo check test promises bench page notebooks readme outputs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,11 @@ notebooks: $(VENV)/.installed  ## export the library from the notebooks and clea
 	$(BIN)/nbdev_clean
 
 readme: $(VENV)/.installed  ## README.md from nbs/index.ipynb
+	$(BIN)/python tests/readme.py --write
+
+outputs: $(VENV)/.installed  ## run README's notebook and the tutorials, store what they say now, and README.md with it
+	$(BIN)/python tests/outputs.py --write
+	$(BIN)/nbdev_clean
 	$(BIN)/python tests/readme.py --write
 
 clean:  ## remove what was made here, the environment too

@@ -3,6 +3,7 @@
 What begins with a bare `python` is tested where it matters (quick start, wheel, launchpad, kernels, DVC); here it is the work that counts.
 """
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload([
-    "matplotlib.pyplot", "nbdev.test", "spectramind_nb.apps.cli", "spectramind_nb.apps.report", "spectramind_nb.runs.replay",
+    "matplotlib.pyplot", "execnb.shell", "outputs", "spectramind_nb.apps.cli", "spectramind_nb.apps.report", "spectramind_nb.runs.replay",
 ])
 
 
@@ -33,11 +34,10 @@ def command_elsewhere() -> None:
 
 
 def notebook() -> None:
-    """Every cell of the notebook that the second word names."""
-    from nbdev.test import test_nb
+    """Every cell of the notebook that the second word names; with its fresh outputs it goes to the file that the third word names."""
+    from outputs import run
 
-    done, _ = test_nb(Path(sys.argv[1]), do_print=False)
-    sys.exit(not done)
+    Path(sys.argv[2]).write_text(json.dumps(run(Path(sys.argv[1]))))
 
 
 def _begin(work: Callable, words: list[str], cwd: Path, env: dict, output: str, errors: str) -> None:

@@ -1,5 +1,6 @@
-"""README.md from nbs/index.ipynb: prose as it is, code fenced, text outputs indented. --write renews it."""
+"""README.md from nbs/index.ipynb: prose as it is, code fenced, text outputs indented, pictures as files. --write renews it."""
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 
 
-def render() -> str:
-    parts = []
+def render() -> dict[Path, bytes]:
+    """README.md and its pictures: path -> content."""
+    parts, files = [], {}
     for cell in json.loads((REPO / "nbs/index.ipynb").read_text())["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
@@ -16,15 +18,20 @@ def render() -> str:
         elif not source.startswith("#|"):
             parts.append(f"```python\n{source}\n```")
             for output in cell["outputs"]:
-                text = "".join(output.get("text", output.get("data", {}).get("text/plain", "")))
-                if text.strip():
-                    parts.append("\n".join(f"    {line}".rstrip() for line in text.rstrip().split("\n")))
-    return "\n\n".join(parts) + "\n"
+                data = output.get("data", {})
+                if "image/png" in data:
+                    name = f"nbs/images/{cell['id']}.png"
+                    files[REPO / name] = base64.b64decode("".join(data["image/png"]))
+                    parts.append(f"![What the lines above draw]({name})")
+                elif text := "".join(output.get("text", data.get("text/plain", ""))).rstrip():
+                    parts.append("\n".join(f"    {line}".rstrip() for line in text.split("\n")))
+    return {REPO / "README.md": ("\n\n".join(parts) + "\n").encode(), **files}
 
 
 if __name__ == "__main__":
-    readme = REPO / "README.md"
-    if "--write" in sys.argv:
-        readme.write_text(render())
-    elif not readme.is_file() or readme.read_text() != render():
-        sys.exit("README.md is not what nbs/index.ipynb says: run `make readme`")
+    for path, content in render().items():
+        if "--write" in sys.argv:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+        elif not path.is_file() or path.read_bytes() != content:
+            sys.exit(f"{path.relative_to(REPO)} is not what nbs/index.ipynb says: run `make readme`")

@@ -13,6 +13,7 @@ import html
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -23,10 +24,10 @@ PPM = 1e6
 
 def new_figure(rows: int, columns: int, width_in: float, height_in: float, **ratios):
     "A figure with a grid of axes, without frames that carry no information."
-    import matplotlib.pyplot  # noqa: F401  (without it a notebook does not know how to show a figure)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    figure._repr_png_ = partial(png_bytes, figure)  # a notebook that never used pyplot would show its name only
     axes = figure.subplots(rows, columns, squeeze=False, **ratios)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)

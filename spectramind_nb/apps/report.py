@@ -420,10 +420,12 @@ def audit_summary(
 class PageFile(type(Path())):
     "The path of an HTML page; a notebook shows it as a link."
 
+    def __repr__(self) -> str:
+        return self.relative_to(Path.cwd()).as_posix() if self.is_relative_to(Path.cwd()) else str(self)
+
     def _repr_html_(self) -> str:
-        inside = self.is_relative_to(Path.cwd())
-        address = self.relative_to(Path.cwd()).as_posix() if inside else self.absolute().as_uri()
-        return f'<a href="{html.escape(address)}" target="_blank">{html.escape(address if inside else str(self))}</a>'
+        address = html.escape(repr(self) if self.is_relative_to(Path.cwd()) else self.absolute().as_uri())
+        return f'<a href="{address}" target="_blank">{html.escape(repr(self))}</a>'
 
 # %% ../../nbs/apps/50a_report.ipynb #report-2
 def report(

@@ -174,6 +174,7 @@ def test_what_plots_itself_leaves_no_figure_open(whole_run):
     plt.close("all")
     figures = [curves.plot(), VisitFit.plot(fitted, x), whole_run.plot(), Spectrum(1, x, x, 0 * x + 0.1).plot()]
     assert plt.get_fignums() == []
+    assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in figures[2:]), "a kernel without pyplot shows no picture"
     assert all("um" not in ax.get_xlabel() + ax.get_ylabel() for figure in figures for ax in figure.axes)
 
 

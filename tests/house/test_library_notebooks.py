@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from outputs import SHOWN, differences
 from own_process import notebook, run_forked
 
 REPO = Path(__file__).resolve().parents[2]
@@ -41,11 +42,13 @@ RUNNING = [pytest.param(path, marks=[pytest.mark.check] * (path in CHANGED), id=
 
 
 @pytest.mark.parametrize("path", RUNNING)
-def test_notebook_runs(path, store):
-    """Every example and assertion of a notebook holds, in a process of its own."""
+def test_notebook_runs(path, store, tmp_path):
+    """Every example and assertion of a notebook holds, in a process of its own; what README and tutorials show is what runs."""
     env = {**os.environ, "MPLBACKEND": "agg", "SPECTRAMIND_CACHE": str(store), "PYTHONPATH": str(REPO)}
-    done = run_forked(notebook, ["notebook", path], REPO, env)
+    done = run_forked(notebook, ["notebook", path, tmp_path / "fresh.ipynb"], REPO, env)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    if path in SHOWN:
+        assert differences(*(json.loads(one.read_text()) for one in (path, tmp_path / "fresh.ipynb"))) == [], "run `make outputs`"
 
 
 def export(folder: Path, command: str | None = None) -> Path:

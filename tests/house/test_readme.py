@@ -30,3 +30,19 @@ def test_make_targets_of_the_readme_exist():
 def test_notebooks_of_the_readme_exist():
     for folder in re.findall(r"`(nbs/\w+)`", (REPO / "README.md").read_text()):
         assert any((REPO / folder).glob("[0-9]*.ipynb"))
+
+
+def test_recipes_of_the_readme_compose():
+    from spectramind_nb.core.configuration import compose
+
+    recipes = re.findall(r"\| `spectramind train ([^`]+)` \|", (REPO / "README.md").read_text())
+    assert len(recipes) >= 6
+    for recipe in recipes:
+        assert compose(overrides=[word for word in recipe.split() if "=" in word]).data.name
+
+
+def test_files_that_the_readme_links_are_there_and_its_pictures_are_small():
+    targets = re.findall(r"\]\((?!http)([^)]+)\)", (REPO / "README.md").read_text())
+    assert targets and all((REPO / target).is_file() for target in targets)
+    pictures = [REPO / target for target in targets if target.endswith(".png")]
+    assert pictures and sum(picture.stat().st_size for picture in pictures) < 100_000

@@ -1,0 +1,24 @@
+"""A report on a narrow screen."""
+
+import numpy as np
+import pytest
+
+from spectramind_nb.apps.figures import figure_html, page, plot_calibration, png_bytes, table_html
+
+pytestmark = pytest.mark.browser
+
+
+def test_a_report_fits_a_telephone(screen, tmp_path):
+    """Hashes, long words and pictures wrap or shrink: nothing is reached by scrolling sideways only."""
+    rng = np.random.default_rng(0)
+    truth, sigma = 0.01 + np.zeros((8, 283)), np.full((8, 283), 1e-4)
+    figure = plot_calibration(truth + sigma * rng.normal(size=truth.shape), sigma, truth, np.linspace(0.7, 3.9, 283))
+    record = {"config hash": "0123456789abcdef" * 4, "overrides": "data.root=" + "/a-folder" * 20, "rms of error / sigma": 1.0123456}
+    path = tmp_path / "report.html"
+    sections = {"Calibration": figure_html(png_bytes(figure), "caption"), "Record": table_html(record)}
+    path.write_text(page("Run 20261128-101112-ci_fast", sections))
+    for width in (420, 900):
+        screen.set_viewport_size({"width": width, "height": 800})
+        screen.goto(path.as_uri())
+        assert screen.evaluate("document.documentElement.scrollWidth") <= width
+    assert "1.01" in screen.inner_text("table") and "1.0123" not in screen.inner_text("table")
