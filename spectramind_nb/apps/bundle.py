@@ -22,7 +22,7 @@ from packaging.utils import parse_wheel_filename
 
 import spectramind_nb
 from .kaggle import PLACEHOLDER, kaggle_user, read_json, with_user
-from ..core.environment import MOUNTS, attached
+from ..core.environment import MOUNTS, attached, check_writable
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError, SpectraMindError
 
 # %% ../../nbs/apps/52c_bundle.ipynb #installer
@@ -216,8 +216,9 @@ def build_bundle(
     if not (source / "setup.py").is_file() or not ours.is_dir():
         what = "a bundle is built from a checkout, this is an installed package"
         raise ConfigError(what, source, "Run it in the checkout")
-    if out.exists() and any(out.iterdir()):
+    if out.is_dir() and any(out.iterdir()):
         raise ConfigError("the folder for the bundle is not empty", out, "Name a new folder")
+    check_writable(out)
     try:
         owner = kaggle_user(user)
     except ConfigError:

@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from ..core.errors import InterruptedRun, PreflightError, SpectraMindError
+from ..core.errors import InterruptedRun, PreflightError, SpectraMindError, refused_by_system
 
 # %% ../../nbs/apps/54_cli.ipynb #sentence
 def sentence(
@@ -31,6 +31,8 @@ def sentence(
         return f"error: {error}", error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", InterruptedRun.exit_code
+    if isinstance(error, OSError):
+        return f"error: {refused_by_system(error)}", PreflightError.exit_code
     text = " ".join(str(error).split()) or "no message"
     return f"error: {type(error).__name__}: {text} (run with --debug for the trace)", SpectraMindError.exit_code
 
@@ -90,12 +92,15 @@ def train(
 
         print(OmegaConf.to_yaml(compose(overrides=overrides or [])), end="")
         return
+    from spectramind_nb.core.environment import check_writable
     from spectramind_nb.runs.audit import recorded
 
     with recorded("train", overrides or []) as record:
+        if result is not None:
+            check_writable(result, "file")
         from spectramind_nb.runs.launch import asked
 
-        config = asked(None, overrides or [], {})  # refuses what is not there before anything heavy is imported
+        config = asked(overrides or [])  # refuses what is not there before anything heavy is imported
         from spectramind_nb.runs import runtime
 
         runtime.train_composed(config, record, resume, fork)

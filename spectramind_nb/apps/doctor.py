@@ -16,9 +16,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import spectramind_nb
-from ..core.environment import COMPETITION_SLUG, cache_root, competition_root
-from ..core.environment import cpu_count, memory_gb, platform_name
-from ..core.errors import DataMissingError
+from ..core.environment import COMPETITION_SLUG, cache_root, check_writable, competition_root
+from ..core.environment import cpu_count, memory_gb, platform_name, workspace
+from ..core.errors import DataMissingError, PreflightError
 
 # %% ../../nbs/apps/53a_doctor.ipynb #finding
 MALICIOUS = {(name, version) for name in ("pytorch-lightning", "lightning") for version in ("2.6.2", "2.6.3")}
@@ -100,7 +100,11 @@ def check_disk(
     folder: Path,  # the folder, there or not
     needed_gb: float = 5.0,  # below this a note is made, 1e9 bytes
 ) -> Finding:
-    "Free space where a folder is or will be."
+    "Free space where a folder is or will be, and whether it can be written to."
+    try:
+        check_writable(folder)
+    except PreflightError as error:
+        return Finding(name, str(error), "refused", "use a folder that can be written to, paths.root= or SPECTRAMIND_CACHE for the stores")
     there = next(p for p in (Path(folder).absolute(), *Path(folder).absolute().parents) if p.exists())
     free_gb = shutil.disk_usage(there).free / 1e9
     found = f"{free_gb:.1f} GB free in {folder}"
@@ -121,5 +125,5 @@ def examine() -> list[Finding]:  # in the order to print them
     "Everything the doctor looks at."
     machine = [Finding("platform", platform_name()), Finding("cores", str(cpu_count())),
                Finding("memory", f"{memory_gb():.1f} GB")]
-    return [*check_versions(), *machine, check_gpu(), check_disk("workspace", Path.cwd(), 1.0),
-            check_disk("stores", cache_root()), *(check_data(e) for e in COMPETITION_SLUG)]
+    return [*check_versions(), *machine, check_gpu(), check_disk("workspace", workspace(), 1.0),
+            check_disk("runs", workspace() / "logs", 1.0), check_disk("stores", cache_root()), *(check_data(e) for e in COMPETITION_SLUG)]

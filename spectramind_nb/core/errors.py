@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SpectraMindError', 'ConfigError', 'PreflightError', 'DataMissingError', 'DamagedFileError', 'SchemaError',
-           'NonFiniteError', 'ReplayMismatch', 'WallReached', 'InterruptedRun', 'TerminatedRun', 'did_you_mean',
-           'none_usable']
+           'NonFiniteError', 'ReplayMismatch', 'WallReached', 'InterruptedRun', 'TerminatedRun', 'refused_by_system',
+           'did_you_mean', 'none_usable']
 
 # %% ../../nbs/core/00_errors.ipynb #imports
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -84,11 +85,35 @@ class InterruptedRun(SpectraMindError):
 
     exit_code = 130
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: whoever interrupts a cell looks for no defect, so no trace."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class TerminatedRun(SpectraMindError):
     """The run received SIGTERM; its state is saved."""
 
     exit_code = 143
+
+# %% ../../nbs/core/00_errors.ipynb #refused-by-system
+_REMEDIES = {
+    errno.EACCES: "Choose a place that you may write to", errno.EPERM: "Choose a place that you may write to",
+    errno.EROFS: "Choose a place that is not read-only", errno.ENOENT: "Check the path",
+    errno.EISDIR: "A folder is here, give the path of a file", errno.ENOTDIR: "A file is here where a folder is needed",
+    errno.EEXIST: "Something of another kind is here, give another path", errno.ENAMETOOLONG: "Give a shorter name",
+    errno.ENOSPC: "Free some space, or use another disk with paths.root= and paths.cache=",
+    errno.EDQUOT: "Your quota is used up: free some space, or use another disk with paths.root= and paths.cache=",
+    errno.EFBIG: "A limit on the size of files was reached, see ulimit -f", errno.EMFILE: "Raise the limit of open files, see ulimit -n",
+}
+
+
+def refused_by_system(
+    error: OSError,
+) -> PreflightError:
+    """The same as a sentence of ours, with exit code 3."""
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    where = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None) or None
+    return PreflightError(f"the system says: {reason}", where, _REMEDIES.get(error.errno))
 
 # %% ../../nbs/core/00_errors.ipynb #did-you-mean-2
 def did_you_mean(

@@ -19,7 +19,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from .configuration import compose, config_dir, group, options, profiles, search_path
-from .environment import workspace
+from .environment import check_writable, workspace
 from .errors import ConfigError, SpectraMindError, did_you_mean
 from .schema import TrainerConfig
 
@@ -152,6 +152,7 @@ def new(
         raise ConfigError(f"there already is a profile '{name}'", path if path.exists() else None, "Choose another name")
     if base.search not in ((), (folder,)):
         raise ConfigError(f"'{parent}' lies in another folder", base.path, "Start from a shipped profile, or use its folder")
+    check_writable(path, "file")
     purpose = doc or f"The profile {name}, made from {base.name}; say here what it is for."
     path.parent.mkdir(parents=True, exist_ok=True)
     quoted = yaml.safe_dump(purpose, width=1000).removesuffix("\n...\n").strip()

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['Duration', 'Batches', 'Precision', 'RULES', 'SCIENCE_GROUPS', 'ORCHESTRATION', 'duration_s', 'size_bytes',
-           'WallConfig', 'CheckpointConfig', 'EarlyStopConfig', 'LoaderConfig', 'GuardsConfig', 'StorageConfig',
-           'TrainerConfig', 'SimulateConfig', 'DataConfig', 'WandbConfig', 'MlflowConfig', 'LoggerConfig',
-           'PathsConfig', 'PretrainConfig', 'RunConfig', 'Rule', 'clashes', 'loosened', 'faults', 'leaks']
+           'check_run_id', 'WallConfig', 'CheckpointConfig', 'EarlyStopConfig', 'LoaderConfig', 'GuardsConfig',
+           'StorageConfig', 'TrainerConfig', 'SimulateConfig', 'DataConfig', 'WandbConfig', 'MlflowConfig',
+           'LoggerConfig', 'PathsConfig', 'PretrainConfig', 'RunConfig', 'text_keys', 'Rule', 'clashes', 'loosened',
+           'faults', 'leaks']
 
 # %% ../../nbs/core/02a_schema.ipynb #imports
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -44,6 +46,28 @@ def size_bytes(
     if not match:
         raise ConfigError(f"'{text}' is not a size", None, "Write it like 500MB or 2GB")
     return round(float(match[1]) * _UNIT_BYTES[match[2]])
+
+# %% ../../nbs/core/02a_schema.ipynb #check-run-id
+_RESERVED = ("auto", "never", "invocations", "audit.jsonl")  # words of --resume, and what else lies in the folder of runs
+
+
+def check_run_id(
+    name: str,
+) -> str:
+    """The name of a run as it is. Raises `ConfigError` if no folder can be found again under it."""
+    faults = (
+        (not name.strip(), "it is empty"),
+        (any(letter in "/\\" for letter in name), "a run's folder lies directly in the folder of runs, so it holds no slash"),
+        (name[:1] in (".", "-", "~") or name != name.strip(), "it must begin with a letter or digit"),
+        (not name.isprintable(), "it holds a control character"),
+        (len(name.encode()) > 100, "it is longer than 100 bytes"),
+        (name in _RESERVED, "this word has a meaning of its own"),
+        (name.lower().endswith((".csv", ".ckpt")), "it looks like a file"),
+    )
+    for broken, reason in faults:
+        if broken:
+            raise ConfigError(f"{name!r} cannot be the name of a run: {reason}", None, "Write it like night-3 or deep_2")
+    return name
 
 # %% ../../nbs/core/02a_schema.ipynb #closed
 class _Closed(BaseModel):
@@ -198,7 +222,7 @@ class DataConfig(_Closed):
 
     name: str
     edition: Literal["2024", "2025"]
-    root: str | None
+    root: str | None = Field(min_length=1)
     simulate: SimulateConfig | None
     validation_fraction: float = Field(gt=0, lt=1)
     split_seed: int = Field(ge=0)
@@ -234,10 +258,10 @@ class LoggerConfig(_Closed):
 class PathsConfig(_Closed):
     """Where everything lies."""
 
-    root: str
-    logs: str
-    cache: str
-    debug_log: str
+    root: str = Field(min_length=1)
+    logs: str = Field(min_length=1)
+    cache: str = Field(min_length=1)
+    debug_log: str = Field(min_length=1)
 
 
 class PretrainConfig(_Closed):
@@ -267,6 +291,25 @@ class RunConfig(_Closed):
     seed: int = Field(ge=0)
     run_id: str | None
     launch: dict[str, Any] = {}
+
+    _names = _parsed(check_run_id, "run_id")
+
+
+# %% ../../nbs/core/02a_schema.ipynb #text-keys
+@lru_cache(maxsize=1)
+def text_keys() -> frozenset[str]:
+    """The dotted keys whose value can only be text, such as `data.root`: whatever is typed there is meant as it stands."""
+    return frozenset(_text_keys(RunConfig))
+
+
+def _text_keys(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kinds = set(get_args(field.annotation) or (field.annotation,)) - {type(None)}
+        if kinds == {str}:
+            yield f"{path}{name}"
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _text_keys(kind, f"{path}{name}.")
 
 # %% ../../nbs/core/02a_schema.ipynb #rule
 @dataclass(frozen=True)

@@ -366,7 +366,7 @@ def _shares_and_derivative(u: torch.Tensor, by: int) -> tuple[torch.Tensor, torc
     return shares, (u.new_tensor(numerator)[:, None] + pull * shares) / whole
 
 # %% ../../nbs/physics/21_fitting.ipynb #descend
-_LONGEST_STEP = torch.tensor([0.3, math.inf, 0.2, 0.2], dtype=torch.float64)  # h, h, ln speed, b^2
+_LONGEST_STEP = torch.tensor([0.3, math.inf, 0.2, 0.2], dtype=torch.float64, device="cpu")  # h, h, ln speed, b^2
 
 
 def descend(

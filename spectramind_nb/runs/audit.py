@@ -23,8 +23,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..core.environment import place, process_start, workspace
-from ..core.errors import InterruptedRun, PreflightError, SpectraMindError, TerminatedRun, WallReached
+from ..core.environment import check_writable, place, process_start, workspace
+from ..core.errors import InterruptedRun, PreflightError, SpectraMindError, TerminatedRun, WallReached, refused_by_system
 from ..core.storage import atomic_path, file_digest
 from . import provenance
 from .ledger import append, chain_faults, entries
@@ -98,13 +98,13 @@ def outcome_of(
         return "interrupted", InterruptedRun.exit_code
     if isinstance(error, SystemExit):
         return "failed", error.code if isinstance(error.code, int) else 1
-    return "failed", error.exit_code if isinstance(error, SpectraMindError) else 1
+    return "failed", refused_by_system(error).exit_code if isinstance(error, OSError) else getattr(error, "exit_code", 1)
 
 
 def sentence(error: BaseException) -> str:
     """One line that says what went wrong and, for errors that are not ours, where in the code."""
-    if isinstance(error, SpectraMindError):
-        return str(error)
+    if isinstance(error, (SpectraMindError, OSError)):
+        return str(refused_by_system(error) if isinstance(error, OSError) else error)
     frames = traceback.extract_tb(error.__traceback__)
     place = f" (in {frames[-1].name}, {Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
@@ -252,7 +252,9 @@ def places(
     overrides: Sequence[str],  # Hydra overrides; paths.root and the like may be among them
 ) -> tuple[Path, Path]:  # the folder of runs, the human log
     """Where an invocation is recorded before its configuration is known."""
-    said = dict(word.partition("=")[::2] for word in overrides if word.startswith("paths."))
+    typed = (word.lstrip("+").partition("=")[::2] for word in overrides if "${" not in word)
+    bare = {key: value[1:-1] if value[:1] in "'\"" and value[-1:] == value[:1] else value for key, value in typed if value}
+    said = {key: os.path.expanduser(value) for key, value in bare.items() if key.startswith("paths.")}
     root = workspace() / said.get("paths.root", "")
     return workspace() / said.get("paths.logs", root / "logs"), workspace() / said.get("paths.debug_log", root / "v50_debug_log.md")
 
@@ -292,6 +294,8 @@ def recorded(
         "error": None, "started": _iso(clock), "finished": None, "pid": os.getpid(), "clock": clock,
     }
     record = Record(logs / "invocations" / invocation, logs, debug_log, {**known, **fields})
+    check_writable(logs)
+    check_writable(debug_log, "file")
     if not place().leads:
         record.folder = None
         yield record

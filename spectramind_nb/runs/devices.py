@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from pytorch_lightning.trainer.connectors import accelerator_connector
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -190,9 +190,12 @@ def synchronised_batchnorm(
 
 def cluster_plugins(
     here: Place,
-) -> list[SLURMEnvironment]:
-    """Lightning's view of a cluster, without its own idea of resubmitting a job: our safe points save and leave."""
-    return [SLURMEnvironment(auto_requeue=False)] if here.starter == "slurm" else []
+) -> list[ClusterEnvironment]:
+    """Lightning's view of a cluster: SLURM only where `srun` started the processes, and never its idea of resubmitting a job."""
+    if here.starter == "slurm":
+        return [SLURMEnvironment(auto_requeue=False)]
+    started_by_us = here.starter in ("alone", "lightning") and SLURMEnvironment.detect()
+    return [LightningEnvironment()] if started_by_us else []
 
 # %% ../../nbs/runs/42b_devices.ipynb #overflowing
 class Overflowing(NonFiniteError):

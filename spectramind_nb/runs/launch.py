@@ -94,15 +94,13 @@ def check_request(
 
 # %% ../../nbs/runs/41b_launch.ipynb #asked
 def asked(
-    trainer: str | None,  # a trainer profile
-    overrides: Sequence[str],
-    groups: Mapping[str, str],  # options of other groups
+    overrides: str | Sequence[str],  # Hydra overrides
 ) -> DictConfig:
     """The configuration of a run, its devices looked at. Raises `ConfigError` or `PreflightError` for what cannot be done."""
     here = place()
     if here.starter == "lightning":
         return frozen_config(Path(here.meeting), Order.read(Path(here.meeting)).config_hash)
-    config = compose(trainer, list(overrides), **groups)
+    config = compose(overrides=overrides)
     _refuse_no_training(config)
     check_request(config.trainer, here, visible_gpus())
     return config

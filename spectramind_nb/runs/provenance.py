@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NUMERIC', 'without_secrets', 'struck', 'discreet', 'allowed_environment', 'package_files', 'package_digest',
-           'git_state', 'git_difference', 'dependencies', 'environment', 'merkle_root', 'manifest', 'dvc_state',
-           'run_hash', 'drift']
+           'git_state', 'git_difference', 'dependencies', 'environment', 'float32_precision', 'merkle_root', 'manifest',
+           'dvc_state', 'run_hash', 'drift']
 
 # %% ../../nbs/runs/40a_provenance.ipynb #imports
 import contextlib
@@ -167,11 +167,19 @@ def environment() -> dict[str, Any]:
     if torch := sys.modules.get("torch"):
         facts |= {
             "threads": torch.get_num_threads(), "interop_threads": torch.get_num_interop_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(), "matmul_precision": torch.get_float32_matmul_precision(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(), "matmul_precision": float32_precision(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
             "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         }
     return facts
+
+
+def float32_precision() -> str:
+    """What `set_float32_matmul_precision` was told: highest, high or medium; mixed where newer settings contradict it."""
+    try:
+        return sys.modules["torch"].get_float32_matmul_precision()
+    except RuntimeError:
+        return "mixed"
 
 
 @lru_cache(maxsize=1)

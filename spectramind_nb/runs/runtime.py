@@ -37,8 +37,8 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from ..core import profiles
-from ..core.configuration import adjusted, compose, config_hash, differences, science_hash, validate
-from ..core.environment import Place, is_terminal, place, process_start, workspace
+from ..core.configuration import adjusted, compose, config_hash, differences, override_words, science_hash, validate
+from ..core.environment import Place, check_writable, is_terminal, place, process_start, workspace
 from spectramind_nb.core.errors import (
     ConfigError, DamagedFileError, DataMissingError, PreflightError, SchemaError, SpectraMindError, WallReached, did_you_mean,
 )
@@ -63,8 +63,8 @@ from spectramind_nb.runs.launch import (
 )
 from .provenance import environment, run_hash, without_secrets
 from spectramind_nb.runs.stages import (
-    Filled, bins_of, check_disk, curves_of, data_manifest, data_module, data_root, fill_split, labelled_planets, naive_statistics,
-    open_data, prepare_process, restored_process, splits_of,
+    Filled, bins_of, check_disk, check_paths, curves_of, data_manifest, data_module, data_root, fill_split, labelled_planets,
+    naive_statistics, open_data, prepare_process, restored_process, splits_of,
 )
 
 # %% ../../nbs/runs/43_runtime.ipynb #trusted-class
@@ -272,7 +272,8 @@ def bare_trainer(
         "enable_checkpointing": False, "enable_progress_bar": False, "fast_dev_run": False, "limit_predict_batches": 1.0,
         "sync_batchnorm": False,
     }
-    return pl.Trainer(**{**trainer_arguments(profile, alone), **looking}, logger=False, callbacks=list(callbacks))
+    return pl.Trainer(**{**trainer_arguments(profile, alone), **looking}, logger=False, callbacks=list(callbacks),
+                      plugins=cluster_plugins(Place()))
 
 
 def numerics_guard(
@@ -426,7 +427,7 @@ def _continue(run: Run, config: DictConfig) -> Destination:
 # %% ../../nbs/runs/43_runtime.ipynb #train
 def train(
     trainer: str | None = None,  # a trainer profile, e.g. "ci_fast"
-    overrides: Sequence[str] = (),  # Hydra overrides, e.g. "trainer.max_epochs=3"
+    overrides: str | Sequence[str] = (),  # Hydra overrides, e.g. "trainer.max_epochs=3"
     resume: str | Path | Run = "auto",  # auto, never, or the run to continue
     fork: str | Path | Run | None = None,  # a run or a checkpoint to branch off, with other overrides, into a run of its own
     **groups: str,  # options of other groups, e.g. data="ariel2025"
@@ -436,10 +437,9 @@ def train(
     A run that stops at its wall comes back as a `Run` with outcome "wall" and exit code 75; everything else that ends a run early
     raises, after the record was closed.
     """
-    words = [f"{name}={option}" for name, option in {"trainer": trainer, **groups}.items() if option is not None]
-    run = None
-    with audit.recorded("train", [*words, *overrides]) as record:
-        run = train_composed(asked(trainer, overrides, groups), record, resume, fork)
+    words, run = override_words(overrides, trainer, **groups), None
+    with audit.recorded("train", words) as record:
+        run = train_composed(asked(words), record, resume, fork)
     return run or Run(record.folder)  # after the wall
 
 
@@ -697,6 +697,7 @@ class _Training:
         """Process, trackers, devices and disk."""
         prepare_process(self.config)
         self.devices = self._steadied(settle(self.config.trainer, self.here))
+        check_paths(self.config)
         check_disk(self.dir, self.config.trainer.storage.budget)
         check_trackers(self.config.logger)
         if self.here.world_size is not None:
@@ -955,6 +956,8 @@ def predict(
 
     Raises `DataMissingError` when the run kept no checkpoint or the data have no such split.
     """
+    if out is not None:
+        check_writable(out, "file")
     with revisited("predict", run, overrides) as (config, model, record):
         challenge = open_data(config)
         if out is not None and not Path(out).exists():
@@ -973,11 +976,13 @@ def revisited(
     command: str, run: Run | str | Path, overrides: Sequence[str]
 ) -> Iterator[tuple[DictConfig, pl.LightningModule, audit.Record]]:
     """A recorded visit to a finished run: its configuration and its model with the weights it kept."""
+    overrides = override_words(overrides)
     with audit.recorded(command, overrides) as record, Signals(), quiet_lightning(), restored_process():
         run = Run.open(run)
         record.update(run_id=run.id, parent=run.id)
         config = adjusted(run.config, overrides)
         check_targets(config)
+        check_paths(config)
         prepare_process(config)
         settle(one_device(config.trainer), Place())
         model = build(config.model, loss=build(config.loss))
@@ -1001,8 +1006,12 @@ def _identified(record: audit.Record, config: DictConfig) -> None:
 
 def _scored(path: Path, overrides: Sequence[str]) -> dict[str, float]:
     """The official metric of a submission file; only the labels of the data are read."""
+    overrides = override_words(overrides)
     with audit.recorded("evaluate", overrides) as record:
         config = compose(overrides=overrides)
+        if config.data.root is None and config.data.simulate is not None:
+            remedy = f"Add data.root=DIR with the labels of its planets, or use spectramind score {path} TRUTH.csv"
+            raise ConfigError("the planets of this submission are in no data set that was named", path, remedy)
         _identified(record, config)
         table = submission.read(path)
         challenge = Challenge(data_root(config), config.data.edition)

@@ -115,7 +115,7 @@ def test_profiles_are_listed_and_shown():
 @pytest.fixture
 def table():
     random = np.random.default_rng(3)
-    frame = pd.DataFrame(random.uniform(0.001, 0.02, (4, 283)), columns=list(submission.DEPTH_COLUMNS))
+    frame = pd.DataFrame(random.uniform(0.009, 0.011, (4, 283)), columns=list(submission.DEPTH_COLUMNS))
     sigmas = pd.DataFrame(np.full((4, 283), 1e-4), columns=list(submission.SIGMA_COLUMNS))
     return pd.concat([pd.Series([11, 12, 13, 14], name="planet_id"), frame, sigmas], axis=1)
 
