@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export MPLBACKEND := agg
+TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test promises bench page notebooks readme outputs clean
+.PHONY: help demo check test promises bench page notebooks readme outputs hooks clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,9 +39,9 @@ check: $(VENV)/.installed  ## a change, in 90 seconds: lint, types, export in sy
 	$(BIN)/python -m ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick -n auto --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.installed .venv-nbdev3/.installed .venv-dvc/.installed  ## everything: exported code in sync, notebooks, pytest, papermill
+test: $(VENV)/.installed .venv-nbdev3/.installed .venv-dvc/.installed  ## everything: exported code in sync, notebooks, pytest, papermill (TESTS=tests/physics: a part)
 	$(BIN)/python -m ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --record-durations -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --record-durations -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 promises: $(VENV)/.installed  ## the trainer layer: every promise with its tests and their result
 	$(BIN)/python tests/promises.py
@@ -62,6 +63,10 @@ outputs: $(VENV)/.installed  ## run README's notebook and the tutorials, store w
 	$(BIN)/python tests/outputs.py --write
 	$(BIN)/nbdev_clean
 	$(BIN)/python tests/readme.py --write
+
+hooks: $(VENV)/.installed  ## git in this clone: notebooks are compared as code and text, and merged cell by cell
+	git config diff.notebook.textconv '$(abspath $(BIN))/python tests/notebook_text.py'
+	git config merge.nbdev-merge.driver '$(abspath $(BIN))/nbdev_merge %O %A %B %P'
 
 clean:  ## remove what was made here, the environment too
 	rm -rf $(VENV) .venv-nbdev3 .venv-dvc pipeline build dist *.egg-info demo .pytest_cache .ruff_cache .mypy_cache

@@ -33,6 +33,6 @@ setup(
     # the Hydra groups lie beside the package in the checkout and inside it in the wheel
     packages=[*find_packages(include=[name, f"{name}.*"]), f"{name}.configs"],
     package_dir={name: name, f"{name}.configs": "configs"},
-    package_data={f"{name}.configs": ["*.yaml", "*/*.yaml", "*/*.md"]},
+    package_data={name: ["py.typed"], f"{name}.configs": ["*.yaml", "*/*.yaml", "*/*.md"]},
     zip_safe=False,
 )

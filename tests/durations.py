@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+REPO = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("durations.json")
 DEAR_S = 15.0  # a fixture is shared by many tests: it may take longer than a test
 
@@ -48,8 +49,8 @@ class Durations:
         files: dict[str, float] = defaultdict(float)
         for kind in self.known.values():
             for name, seconds in kind.items():
-                files[name.split("::")[0]] += seconds
-        items.sort(key=lambda item: -files[item.nodeid.split("::")[0]])
+                files[file_of(name)] += seconds
+        items.sort(key=lambda item: -files[file_of(item.nodeid)])
 
     def note(self, kind: str, name: str, seconds: float) -> None:
         """What is done several times, as a fixture is, counts with the longest."""
@@ -75,7 +76,7 @@ class Durations:
         if hasattr(self.config, "workeroutput"):
             self.config.workeroutput["taken"] = self.taken
         elif self.config.getoption("record_durations"):
-            RECORD.write_text(json.dumps({kind: rounded(taken) for kind, taken in self.taken.items()}, indent=1) + "\n")
+            RECORD.write_text(json.dumps({kind: renewed(self.known[kind], taken) for kind, taken in self.taken.items()}, indent=1) + "\n")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node):
@@ -90,6 +91,13 @@ def fixture_id(item: pytest.Item, name: str) -> str:
     return f"{fixturedef.baseid}::{name}" if fixturedef else name
 
 
-def rounded(taken: dict[str, float]) -> dict[str, int]:
-    """Those above a second, to whole seconds, so that a machine's mood changes few lines."""
-    return {name: round(seconds) for name, seconds in sorted(taken.items()) if seconds > 1}
+def renewed(known: dict[str, int], taken: dict[str, float]) -> dict[str, int]:
+    """Whole seconds of what takes more than one, so that a machine's mood changes few lines; files that did not run keep their entries."""
+    ran = {file_of(name) for name in taken}
+    kept = {name: seconds for name, seconds in known.items() if file_of(name) not in ran and (REPO / file_of(name)).exists()}
+    return dict(sorted((kept | {name: round(seconds) for name, seconds in taken.items() if seconds > 1}).items()))
+
+
+def file_of(name: str) -> str:
+    """The part of a test's or fixture's name that is a path."""
+    return name.split("::")[0]

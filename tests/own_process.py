@@ -40,7 +40,13 @@ def notebook() -> None:
     Path(sys.argv[2]).write_text(json.dumps(run(Path(sys.argv[1]))))
 
 
+def code() -> None:
+    """The Python code in the second word, as `python -c` runs it."""
+    exec(sys.argv.pop(1), {"__name__": "__main__"})
+
+
 def _begin(work: Callable, words: list[str], cwd: Path, env: dict, output: str, errors: str) -> None:
+    os.setsid()  # a signal to the group reaches what it starts itself, and not the tests
     for number, path in ((1, output), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY), number)
     os.environ.clear()
@@ -50,21 +56,40 @@ def _begin(work: Callable, words: list[str], cwd: Path, env: dict, output: str, 
     work()
 
 
-def run_forked(
-    work: Callable[[], None],  # one of those above
-    words: list[str],  # sys.argv
-    cwd: Path,
-    env: dict[str, str],
-    timeout: float | None = None,  # seconds
-) -> subprocess.CompletedProcess:
-    """As `subprocess.run` with `capture_output` and `text`."""
-    with tempfile.NamedTemporaryFile("r") as output, tempfile.NamedTemporaryFile("r") as errors:
-        words = [str(word) for word in words]
-        process = _FORKS.Process(target=_begin, args=(work, words, cwd, env, output.name, errors.name))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(words, timeout, output.read(), errors.read())
-        return subprocess.CompletedProcess(words, process.exitcode, output.read(), errors.read())
+class Forked:
+    """What `subprocess.Popen` gives, as far as the tests need it; the process leads a group of its own."""
+
+    def __init__(
+        self,
+        work: Callable[[], None],  # one of those above
+        words: list[str],  # sys.argv
+        cwd: Path,
+        env: dict[str, str],
+    ):
+        self.args = [str(word) for word in words]
+        self._output, self._errors = tempfile.NamedTemporaryFile("r"), tempfile.NamedTemporaryFile("r")
+        self._process = _FORKS.Process(target=_begin, args=(work, self.args, cwd, env, self._output.name, self._errors.name))
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit code; None while it lives."""
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Its output and its errors, when it has ended; it is killed if that takes longer than `timeout` seconds."""
+        self._process.join(timeout)
+        if late := self.poll() is None:
+            self._process.kill()
+            self._process.join()
+        said = self._output.read(), self._errors.read()
+        if late:
+            raise subprocess.TimeoutExpired(self.args, timeout, *said)
+        return said
+
+
+def run_forked(work: Callable[[], None], words: list[str], cwd: Path, env: dict[str, str], timeout: float | None = None):
+    """As `subprocess.run` with `capture_output` and `text`; for the arguments see `Forked`."""
+    process = Forked(work, words, cwd, env)
+    said = process.communicate(timeout)
+    return subprocess.CompletedProcess(process.args, process.poll(), *said)

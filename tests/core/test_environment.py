@@ -91,12 +91,12 @@ def test_what_is_attached_is_looked_for_where_attachments_begin_and_nowhere_deep
     assert environment.attached("manifest.json", tmp_path / "none") == []
 
 
-def test_no_token_is_ever_printed(spectramind, tmp_path):
+def test_no_token_is_ever_printed(warm_spectramind, tmp_path):
     """The commands that describe the machine, with Kaggle's live tokens in the environment."""
     tokens = {"KAGGLE_USER_SECRETS_TOKEN": "t0ken-a", "KAGGLE_DATA_PROXY_TOKEN": "t0ken-b", "KAGGLE_KEY": "t0ken-c",
               "KAGGLE_API_TOKEN": "t0ken-d", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
     for words in (["doctor"], ["train", "data.root=none"]):
-        done = spectramind(*words, cwd=tmp_path, env={**tokens, "SPECTRAMIND_CACHE": str(tmp_path / "cache")})
+        done = warm_spectramind(*words, cwd=tmp_path, env={**tokens, "SPECTRAMIND_CACHE": str(tmp_path / "cache")})
         assert "t0ken" not in done.stdout + done.stderr
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written and not [path for path in written if b"t0ken" in path.read_bytes()]

@@ -29,7 +29,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_wheel_holds_package_and_configs(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for path in [*REPO.glob("spectramind_nb/**/*.py"), *REPO.glob("configs/**/*.yaml")]:
+    for path in [REPO / "spectramind_nb/py.typed", *REPO.glob("spectramind_nb/**/*.py"), *REPO.glob("configs/**/*.yaml")]:
         inside = path.relative_to(REPO).as_posix()
         assert (inside if inside.startswith("spectramind_nb") else f"spectramind_nb/{inside}") in names
     assert not [name for name in names if name.startswith(("nbs/", "tests/", "kaggle/", "configs/"))]

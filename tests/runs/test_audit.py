@@ -290,13 +290,13 @@ def test_p3_p44_no_invocation_that_was_killed_is_missing(repo):
     assert done.returncode == 0 and "verify: all intact" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_ledger_can_be_read_from_the_command_line(places, spectramind):
+def test_the_ledger_can_be_read_from_the_command_line(places, warm_spectramind):
     invocation(places, "first")
     invocation(places, "branch", parent="first")
-    listed = spectramind("audit", "list", "--tree", cwd=places["logs"].parent).stdout.splitlines()
+    listed = warm_spectramind("audit", "list", "--tree", cwd=places["logs"].parent).stdout.splitlines()
     assert [line[21:].split()[2:] for line in listed] == [["train", "first"], ["train", "branch"]] and "  train" in listed[1]
     written = places["debug_log"].read_bytes()
     places["debug_log"].write_text("lost\n")
-    assert spectramind("audit", "verify", cwd=places["logs"].parent).returncode == 1
-    assert "2 blocks" in spectramind("audit", "rebuild", cwd=places["logs"].parent).stdout
-    assert places["debug_log"].read_bytes() == written and spectramind("audit", "verify", cwd=places["logs"].parent).returncode == 0
+    assert warm_spectramind("audit", "verify", cwd=places["logs"].parent).returncode == 1
+    assert "2 blocks" in warm_spectramind("audit", "rebuild", cwd=places["logs"].parent).stdout
+    assert places["debug_log"].read_bytes() == written and warm_spectramind("audit", "verify", cwd=places["logs"].parent).returncode == 0

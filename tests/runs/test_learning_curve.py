@@ -16,9 +16,9 @@ def run(words):
     return train(overrides=words)
 
 
-def test_a_curve_is_asked_for_by_command_and_shown_in_the_report(run, spectramind, here):
+def test_a_curve_is_asked_for_by_command_and_shown_in_the_report(run, warm_spectramind, here):
     assert "--learning-curve" in report(run).read_text()
-    done = spectramind("evaluate", run.dir, "--learning-curve", "3,2,999", cwd=here)
+    done = warm_spectramind("evaluate", run.dir, "--learning-curve", "3,2,999", cwd=here)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     table = pd.read_csv(run.dir / FILE)
@@ -52,8 +52,8 @@ def test_numbers_that_are_none_are_refused(run, asked):
         learning_curve(run, asked)
 
 
-def test_a_word_that_is_no_number_is_refused_by_the_command(run, spectramind, here):
-    done = spectramind("evaluate", run.dir, "--learning-curve", "40,many", cwd=here)
+def test_a_word_that_is_no_number_is_refused_by_the_command(run, warm_spectramind, here):
+    done = warm_spectramind("evaluate", run.dir, "--learning-curve", "40,many", cwd=here)
     assert done.returncode == 2 and "each at least 2" in done.stderr and not (run.dir / FILE).exists()
 
 

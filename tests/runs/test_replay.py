@@ -101,7 +101,7 @@ def test_p21_p45_a_changed_data_file_is_named_before_anything_runs(copy, monkeyp
         replay(copy)
 
 
-def test_p45_one_flipped_bit_in_the_data_is_named(whole_run, short_root, spectramind, here, tmp_path):
+def test_p45_one_flipped_bit_in_the_data_is_named(whole_run, short_root, here, tmp_path):
     moved = tmp_path / "data"
     shutil.copytree(short_root, moved)
     path = sorted(moved.glob("train/*/FGS1_signal_0.parquet"))[2]
@@ -113,12 +113,12 @@ def test_p45_one_flipped_bit_in_the_data_is_named(whole_run, short_root, spectra
         replay(whole_run, [f"data.root={moved}"])
 
 
-def test_drift_says_what_is_not_as_it_was(whole_run, copy, spectramind, here):
-    unchanged = spectramind("audit", "drift", whole_run.id, cwd=here, env={"OMP_NUM_THREADS": "1"})
+def test_drift_says_what_is_not_as_it_was(whole_run, copy, warm_spectramind, here):
+    unchanged = warm_spectramind("audit", "drift", whole_run.id, cwd=here, env={"OMP_NUM_THREADS": "1"})
     assert unchanged.stdout.strip() == "nothing that can change a number differs", unchanged.stderr
     versions = {**copy.record["environment"]["versions"], "numpy": "1.0"}
     edit(copy, environment={**copy.record["environment"], "versions": versions}, config={**copy.record["config"], "seed": 43})
-    lines = spectramind("audit", "drift", whole_run.id, "copy", "--rehash", cwd=here).stdout.splitlines()
+    lines = warm_spectramind("audit", "drift", whole_run.id, "copy", "--rehash", cwd=here).stdout.splitlines()
     now = whole_run.record["environment"]["versions"]["numpy"]
     assert lines == ["config       seed: 42 -> 43", f"environment  versions.numpy: {now} -> 1.0"]
 

@@ -4,8 +4,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from own_process import Forked, command
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, PreflightError
@@ -86,7 +85,6 @@ def test_p24_p50_a_run_stopped_at_its_wall_goes_on_as_if_nothing_had_happened(wh
 
 
 LONG = ["trainer.max_epochs=60", "trainer.checkpoint.every=0s"]
-CHILD = "import sys; from spectramind_nb.apps.cli import main; sys.argv[0] = 'spectramind'; main()"
 
 
 @pytest.mark.parametrize("number, code, outcome", [
@@ -98,16 +96,15 @@ def test_p50_a_run_that_is_signalled_says_so_and_resumes_exactly(words, repo, _k
         _kept["long"] = train(overrides=long, resume="never")
     environment = {**os.environ, "PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"}
     before = set(Path("logs").glob("*-defaults*"))
-    command = [sys.executable, "-c", CHILD, "train", "--resume", "never", *long]
-    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    child = Forked(command, ["spectramind", "train", "--resume", "never", *long], Path.cwd(), environment)
     deadline, saved = time.time() + 120, 0
     while time.time() < deadline and child.poll() is None and saved <= 20:
         time.sleep(0.05)
         diaries = [path / "events.jsonl" for path in set(Path("logs").glob("*-defaults*")) - before]
         saved = sum(path.read_text().count('"event": "checkpoint"') for path in diaries if path.exists())
-    child.send_signal(number)
-    errors = child.communicate(timeout=60)[1].decode()
-    assert child.returncode == code, errors
+    os.kill(child.pid, number)
+    errors = child.communicate(timeout=60)[1]
+    assert child.poll() == code, errors
     assert "Traceback" not in errors
     resumed = train(overrides=long)
     assert resumed.dir in {path.absolute() for path in set(Path("logs").glob("*-defaults*")) - before}

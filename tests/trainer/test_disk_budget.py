@@ -162,10 +162,10 @@ def test_p66_changes_of_precision_are_in_the_envelope(tmp_path):
 # -- for machines ---------------------------------------------------------------------------------------------------
 
 
-def test_p29_p30_p33_p61_ci_fast_from_a_filled_store(whole_run, short_root, here, spectramind):
+def test_p29_p30_p33_p61_ci_fast_from_a_filled_store(whole_run, short_root, here, warm_spectramind):
     """As continuous integration runs it: a process of its own, at most 60 s, no checkpoint, summaries."""
     overrides = [f"data.root={short_root}", "data.batch_size=2", "data.workers=1", "run_id=gate"]
-    done = spectramind("train", "trainer=ci_fast", *overrides, cwd=here, timeout=60)
+    done = warm_spectramind("train", "trainer=ci_fast", *overrides, cwd=here, timeout=60)
     assert done.returncode == 0, done.stderr
     run = Run(here / "logs" / "gate")
     assert not list(run.dir.rglob("*.ckpt")) and run.config.trainer.max_epochs == 1

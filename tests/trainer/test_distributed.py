@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_process import Forked, command
 
 from spectramind_nb.core.errors import NonFiniteError, SpectraMindError
 from spectramind_nb.runs import audit, devices, runtime
@@ -169,15 +170,13 @@ def runs_named(name):
 def test_p50_ctrl_c_reaches_all_processes_and_the_run_resumes_exactly(two, repo, _kept):
     long = [*(word for word in two if "max_epochs" not in word), "trainer.max_epochs=20", "trainer.checkpoint.every=0s"]
     whole = train(overrides=[*long, "run_id=long-pair"], resume="never")
-    command = [sys.executable, "-m", "spectramind_nb", "train", "--resume", "never", "run_id=stopped-pair", *long]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    first = subprocess.Popen(command, env=environment(repo), text=True, start_new_session=True, **pipes)
+    first = Forked(command, ["spectramind", "train", "--resume", "never", "run_id=stopped-pair", *long], Path.cwd(), environment(repo))
     diary, deadline = runs_named("stopped-pair") / "events.jsonl", time.time() + 120
     while time.time() < deadline and first.poll() is None and not (diary.exists() and diary.read_text().count('"checkpoint"') > 4):
         time.sleep(0.05)
     os.killpg(first.pid, signal.SIGINT)  # as a terminal does
     said, errors = first.communicate(timeout=60)
-    assert first.returncode == 130, errors
+    assert first.poll() == 130, errors
     assert "Traceback" not in errors and errors.count("interrupted (state saved)") == 1, errors
     resumed = train(overrides=[*long, "run_id=stopped-pair"], resume="stopped-pair")
     assert resumed.record["attempt"] == 2 and result(resumed) == result(whole)

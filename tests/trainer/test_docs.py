@@ -172,13 +172,13 @@ def test_p59_defaults_runs(shell):
 
 
 def test_p60_p64_kaggle_safe_runs(shell):
-    done = shell("spectramind train trainer=kaggle_safe trainer.max_epochs=30")
+    done = shell("spectramind train trainer=kaggle_safe trainer.max_epochs=30", warm=True)
     succeeded(done)
     assert "9h" in done.stdout + done.stderr, "the guard rails are told"
 
 
 def test_p61_p30_ci_fast_runs_and_leaves_no_checkpoint(shell):
-    done = shell("spectramind train trainer=ci_fast")
+    done = shell("spectramind train trainer=ci_fast", warm=True)
     succeeded(done)
     folder = next(path.parent for path in reversed(done.runs()) if path.parent.name.endswith("ci_fast"))
     assert not list(folder.rglob("*.ckpt")) and (folder / "submission.csv").is_file()
@@ -218,7 +218,7 @@ def test_p12_p19_p65_the_merged_configuration_is_captured(shell):
     from spectramind_nb.core.storage import file_digest
     from spectramind_nb.runs.audit import load
 
-    succeeded(shell("spectramind train trainer=ci_fast trainer.limit_train_batches=1 run_id=kept"))
+    succeeded(shell("spectramind train trainer=ci_fast trainer.limit_train_batches=1 run_id=kept", warm=True))
     record = load(next(path for path in shell("true").runs() if path.parent.name == "kept"))
     folder = next(path.parent for path in shell("true").runs() if path.parent.name == "kept")
     stored = OmegaConf.load(folder / "config.yaml")

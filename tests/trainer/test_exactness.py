@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parent / "kill_and_resume.py"
 
 @pytest.mark.parametrize("variants, runs", [("single,workers,accumulate", 3), pytest.param("ddp", 1, marks=pytest.mark.slow)])
 def test_p50_runs_killed_at_random_moments_end_as_if_they_had_never_been(short_root, stores, repo, variants, runs):
-    """`kill_and_resume.py 30` does the same at length; two uninterrupted runs must be equal there too."""
+    """`kill_and_resume.py 30` does the same at length. The killed run must equal another one: what is not repeatable at all fails, too."""
     command = [sys.executable, SCRIPT, str(runs), "--root", short_root, "--cache", stores, "--variants", variants]
     environment = {**os.environ, "PYTHONPATH": str(repo), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)

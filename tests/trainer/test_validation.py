@@ -301,8 +301,8 @@ def test_foreign_hydra_state_survives_and_threads_do_not_collide():
         assert GlobalHydra.instance().hydra is foreign
 
 
-def test_p2_configs_are_found_from_any_folder(tmp_path, spectramind):
-    done = spectramind("train", "--cfg", "trainer=ci_fast", cwd=tmp_path)
+def test_p2_configs_are_found_from_any_folder(tmp_path, warm_spectramind):
+    done = warm_spectramind("train", "--cfg", "trainer=ci_fast", cwd=tmp_path)
     assert done.returncode == 0 and "max_epochs: 1" in done.stdout
     assert not list(Path(tmp_path).iterdir()), "--cfg leaves nothing behind"
 
