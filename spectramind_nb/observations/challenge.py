@@ -268,6 +268,8 @@ def read_plane(
     for name, dtype in zip(table.columns, table.dtypes):
         if dtype != wanted:
             raise SchemaError(f"column {name} is {dtype}, not {wanted}", path, remedy)
+        if dtype == pl.Boolean and (empty := table[name].null_count()):  # numbers have NaN for it
+            raise SchemaError(f"column {name} has {empty} empty values", path, remedy)
     return np.ascontiguousarray(table.to_numpy())
 
 # %% ../../nbs/observations/10_challenge.ipynb #write-signal
@@ -424,11 +426,10 @@ def _read_adc_by_planet(path: Path) -> pd.DataFrame:
 
 def _refuse_unless_hours(path: Path, name: str, axis: np.ndarray) -> None:
     """Raise SchemaError where a time axis runs backwards, or over what cannot be the hours of a visit."""
-    times = axis[np.isfinite(axis)]
-    length = float(times[-1] - times[0]) if len(times) else 0.0
-    if (np.diff(times) < 0).any():
+    length = float(axis[-1] - axis[0]) if len(axis) else 0.0
+    if (np.diff(axis) < 0).any():
         raise SchemaError(f"column {name} runs backwards", path, "Download this file again.")
-    if len(times) > 2 and not 1 < length < 100:
+    if len(axis) > 2 and not 1 < length < 100:
         units = {"seconds": 3600, "minutes": 60, "days": 1 / 24, "milliseconds": 3.6e6}
         like = [unit for unit, count in units.items() if 0.5 < length / (count * WINDOW_H) < 2]
         guess = f"; it may be in {like[0]}" if like else ""
@@ -569,18 +570,21 @@ class Challenge:
             raise SchemaError(f"column {instrument}_adc_{column} is {value:g}, which no converter has", path, "Download this table again.")
         return gain, offset
 
-    def time_h(self, instrument: str, n_frames: int) -> np.ndarray:  # (n_frames,) hours
-        """Times at which a visit's frames start to integrate. Raises SchemaError when the axis is shorter than the visit."""
+    def time_h(self, instrument: str, n_frames: int | None = None) -> np.ndarray:  # (n_frames,) hours
+        """Times at which a visit's frames start to integrate, all that a visit can have for None.
+
+        Raises SchemaError when the axis is shorter than the visit, runs backwards or is not in hours.
+        """
         path, name = self.root / "axis_info.parquet", f"{instrument}-axis0-h"
         axes = _shared(_read_axes, path)
         require_columns(path, axes, [name], "Download this file again.")
-        _refuse_unless_hours(path, name, axes[name])
-        axis = axes[name][:n_frames]
-        if len(axis) < n_frames or not np.isfinite(axis).all():
-            known = int(np.isfinite(axes[name]).sum())
-            what = f"column {name} has {known} times, the signal {n_frames} frames"
+        axis = axes[name][np.isfinite(axes[name])]  # short columns are padded
+        _refuse_unless_hours(path, name, axis)
+        n_frames = len(axis) if n_frames is None else n_frames
+        if len(axis) < n_frames:
+            what = f"column {name} has {len(axis)} times, the signal {n_frames} frames"
             raise SchemaError(what, path, "Do both come from one data set?")
-        return axis.copy()
+        return axis[:n_frames].copy()
 
     def __repr__(self) -> str:
         folders = [(split, self.root / split) for split in SPLITS if (self.root / split).is_dir()]
