@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['app', 'Overrides', 'ProfileName', 'RunName', 'profiles', 'audit', 'bundle', 'kernel', 'User', 'KernelName',
-           'sentence', 'Commands', 'options', 'train', 'predict', 'evaluate', 'report', 'replay', 'simulate',
-           'fill_store', 'calibrate', 'fit', 'score', 'validate', 'default_to_list', 'list_profiles', 'show_profile',
-           'diff_profiles', 'check_profile', 'new_profile', 'doctor', 'notebook', 'default_to_ledger', 'list_audit',
-           'show_audit', 'verify_audit', 'drift_audit', 'rebuild_audit', 'build_bundle', 'verify_bundle',
-           'build_kernel', 'check_kernel', 'push_kernel', 'main']
+           'sentence', 'Commands', 'options', 'TrainCommand', 'train', 'predict', 'evaluate', 'report', 'replay',
+           'simulate', 'announce_size', 'fill_store', 'calibrate', 'fit', 'score', 'validate', 'default_to_list',
+           'list_profiles', 'show_profile', 'diff_profiles', 'check_profile', 'new_profile', 'doctor', 'notebook',
+           'default_to_ledger', 'list_audit', 'show_audit', 'verify_audit', 'drift_audit', 'rebuild_audit',
+           'build_bundle', 'verify_bundle', 'build_kernel', 'check_kernel', 'push_kernel', 'main']
 
 # %% ../../nbs/apps/54_cli.ipynb #imports
+import os
 import sys
 import traceback
 from contextlib import redirect_stdout
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+import spectramind_nb
 from ..core.errors import InterruptedRun, PreflightError, SpectraMindError, refused_by_system
 
 # %% ../../nbs/apps/54_cli.ipynb #sentence
@@ -30,7 +32,7 @@ def sentence(
     if isinstance(error, SpectraMindError):
         return f"error: {error}", error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted.", InterruptedRun.exit_code
+        return "interrupted. Run the same command again to go on: what is in the stores stays there.", InterruptedRun.exit_code
     if isinstance(error, OSError):
         return f"error: {refused_by_system(error)}", PreflightError.exit_code
     text = " ".join(str(error).split()) or "no message"
@@ -47,9 +49,13 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx):
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+            return done
         except (typer.Exit, typer.Abort):
             raise
+        except BrokenPipeError:  # whoever read our lines has seen enough of them, such as head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
         except (Exception, KeyboardInterrupt) as error:
             # Usage errors print themselves; some versions of typer carry their own click, so there is no class to name.
             if hasattr(error, "format_message"):
@@ -61,23 +67,49 @@ class Commands(TyperGroup):
             raise typer.Exit(code) from None
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"]},
                   help="From raw Ariel detector frames to a calibrated exoplanet spectrum.",
                   epilog="OVERRIDE words are Hydra overrides: trainer=ci_fast trainer.max_epochs=3 data.root=DIR")
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[OVERRIDE]...", help="Such as trainer=ci_fast", show_default=False)
+    list[str] | None, typer.Argument(metavar="[OVERRIDE]...", help="Such as data=ariel2025 data.root=DIR", show_default=False)
 ]
 ProfileName = Annotated[str, typer.Argument(help="A profile, or its YAML file")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a run directory or a checkpoint")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"spectramind {spectramind_nb.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show the trace of a failure.")] = False):
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of a failure.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+):
     pass
 
+# %% ../../nbs/apps/54_cli.ipynb #train-command
+class TrainCommand(TyperCommand):
+    "The command `train`, whose help names what can be chosen; that is read only when somebody asks."
+
+    def format_help(self, ctx, formatter):
+        from spectramind_nb.core.configuration import groups, options
+
+        chosen = [f"  {name}=  {', '.join(options(name))}" for name in groups()]
+        examples = ("trainer=ci_fast", "data=ariel2025 data.root=DIR trainer=kaggle_safe trainer.max_epochs=30",
+                    "experiment=demo run_id=first", "--cfg trainer=kaggle_safe")
+        lines = ["OVERRIDE is a choice of one of these groups:", *chosen,
+                 "or a value, KEY=VALUE, such as trainer.max_epochs=3 seed=7 run_id=night-3; --cfg shows every key.",
+                 "Examples:", *(f"  spectramind train {words}" for words in examples)]
+        self.epilog = "\n\n".join(lines)
+        super().format_help(ctx, formatter)
+
 # %% ../../nbs/apps/54_cli.ipynb #train
-@app.command()
+@app.command(cls=TrainCommand)
 def train(
     overrides: Overrides = None,
     cfg: Annotated[bool, typer.Option("--cfg", help="Print the composed configuration and stop.")] = False,
@@ -202,9 +234,32 @@ def simulate(
         from spectramind_nb.physics import simulator
 
         config = compose(overrides=overrides or []).simulator
+        announce_size(out, train + test, short, level)
         if calibration is not None:
             config = {**config, "calibration": {**config.calibration, "folder": str(calibration)}}
         print(simulator.simulate(out, train, test, seed=seed, short=short, spectra=spectra, level=level, config=config))
+
+
+def announce_size(
+    out: Path,  # the folder of the data set
+    visits: int,  # how many will be simulated
+    short: bool,  # fewer frames
+    level: str,  # frames or lightcurves
+) -> None:
+    "Say how much will be written, before the first file. Raises `PreflightError` when the disk is too small for it."
+    import shutil
+
+    from omegaconf import OmegaConf
+    from spectramind_nb.core.configuration import config_dir
+
+    costs = OmegaConf.load(config_dir() / "costs.yaml")["short" if short else "full"]
+    size = visits * (costs.raw_bytes if level == "frames" else costs.store_bytes)
+    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise PreflightError(f"{visits} visits take about {size / 1e9:.2g} GB and {free / 1e9:.2g} GB are free", there,
+                             "Free some space, simulate fewer planets, or add --short")
+    print(f"about {size / 1e9:.2g} GB will be written to {out}, {free / 1e9:.3g} GB are free", file=sys.stderr)
 
 # %% ../../nbs/apps/54_cli.ipynb #fill-store
 def fill_store(stage: str, overrides: list[str] | None) -> None:
@@ -364,7 +419,7 @@ def default_to_ledger(ctx: typer.Context):
 
 @audit.command("list")
 def list_audit(tree: Annotated[bool, typer.Option("--tree", help="What started from what.")] = False):
-    "One line for everything that was run here."
+    "One line for everything that was run here and made something; what only looks, such as score or report, leaves none."
     from spectramind_nb.core.environment import workspace
     from spectramind_nb.runs.audit import ended, lineage
 

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['FITS', 'read_notebook', 'parameters_of', 'plain', 'parse_parameters', 'check_parameters', 'failure', 'unattended',
-           'run_notebook', 'json_text', 'result_of', 'write_result']
+           'kernel_ended', 'mark_unreached', 'run_notebook', 'json_text', 'result_of', 'write_result']
 
 # %% ../../nbs/apps/51_notebooks.ipynb #imports
 import ast
 import builtins
 import json
+import logging
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -152,6 +154,47 @@ def unattended() -> Iterator[None]:
         if before is not None:
             os.environ[UNATTENDED] = before
 
+# %% ../../nbs/apps/51_notebooks.ipynb #kernel-ended
+_BY_STATUS = {kind.exit_code: kind for kind in (
+    errors.ConfigError, errors.PreflightError, errors.SchemaError, errors.NonFiniteError, errors.ReplayMismatch, errors.WallReached,
+    errors.InterruptedRun, errors.TerminatedRun,
+)}
+
+
+def kernel_ended(
+    status: int | None,  # of the kernel's process, negative for a signal; None: unknown
+    out: Path,  # the output notebook
+) -> SpectraMindError:  # of the class whose exit code this is
+    "The error that a kernel stands for which ended by itself."
+    remedy = "The output notebook holds what was done before"
+    if status is None:
+        return SpectraMindError("the kernel of the notebook ended, nobody can say why", out, remedy)
+    number = -status if status < 0 else status - 128 if status > 128 else 0
+    if number == signal.SIGKILL:
+        what = "the kernel of the notebook was killed (signal 9), as the system does when memory runs out"
+    elif number in set(signal.Signals):
+        what = f"the kernel of the notebook was ended by signal {number} ({signal.Signals(number).name})"
+    elif status == errors.WallReached.exit_code:
+        what, remedy = "the kernel of the notebook left at its wall-time budget (exit status 75)", "Run the same command again to go on"
+    else:
+        what = f"the kernel of the notebook ended with exit status {status}"
+    return _BY_STATUS.get(128 + number if number else status, SpectraMindError)(what, out, remedy)
+
+# %% ../../nbs/apps/51_notebooks.ipynb #mark-unreached
+def mark_unreached(
+    out: Path,  # the output notebook of papermill
+) -> None:
+    "Mark by what was executed the cells of a notebook whose kernel ended: completed, failed, or pending."
+    import nbformat
+
+    notebook = nbformat.read(out, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and "papermill" in cell.metadata]
+    last = max((place for place, cell in enumerate(code) if cell.metadata.papermill.get("start_time") or cell.outputs), default=0)
+    for place, cell in enumerate(code):
+        cell.metadata.papermill["status"] = "completed" if place < last else "failed" if place == last else "pending"
+    with atomic_path(out) as temporary:
+        nbformat.write(notebook, temporary)
+
 # %% ../../nbs/apps/51_notebooks.ipynb #run-notebook
 def run_notebook(
     nb: Path | str,  # the notebook to run; it is not changed
@@ -159,7 +202,10 @@ def run_notebook(
     out: Path | str = "out.ipynb",  # where the executed notebook goes
     execution_timeout: float | None = None,  # seconds that one cell may take; None: no limit
 ) -> Path:  # the executed notebook
-    "Run a notebook with parameters in the current folder. Raises `ConfigError`, or the error of the failing cell."
+    """Run a notebook with parameters in the current folder.
+
+    Raises `ConfigError`, the error of the failing cell, or what the exit status of a kernel that ended stands for.
+    """
     nb, out = Path(nb).resolve(), Path(out).resolve()
     values = check_parameters(nb, parameters or {})
     if nb == out:
@@ -170,20 +216,39 @@ def run_notebook(
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     out.parent.mkdir(parents=True, exist_ok=True)
+    ends: list[int] = []
+    logging.getLogger("papermill").addHandler(logging.NullHandler())  # the death of a kernel is told once, by the error
     seconds = None if execution_timeout is None else max(1, round(execution_timeout))
     try:
         with unattended():
             papermill.execute_notebook(str(nb), str(out), values, kernel_name="python3", execution_timeout=seconds,
-                                       progress_bar=False, stdout_file=sys.stderr, stderr_file=sys.stderr)
+                                       progress_bar=False, stdout_file=sys.stderr, stderr_file=sys.stderr,
+                                       kernel_manager_class=_manager(ends), extra_arguments=["--IPKernelApp.log_level=ERROR"])
     except papermill.PapermillExecutionError as error:
         raise failure(error.ename, error.evalue, error.source, out) from None
     except CellTimeoutError as error:
         raise SpectraMindError(f"a cell of the notebook took longer than {seconds} s", out,
                                "Give it more time, or look at the output notebook") from error
-    except DeadKernelError as error:
-        raise SpectraMindError("the kernel of the notebook died, often for lack of memory", out,
-                               "The output notebook holds what was done before") from error
+    except DeadKernelError:
+        mark_unreached(out)
+        raise kernel_ended(ends[0] if ends else None, out) from None
     return out
+
+
+def _manager(ends: list[int]) -> type:
+    """A kernel manager that notes with which status a kernel ended; papermill and nbclient only say that it did."""
+    from jupyter_client.manager import AsyncKernelManager
+
+    class NotingManager(AsyncKernelManager):
+        async def _async_is_alive(self) -> bool:
+            alive = await super()._async_is_alive()
+            if not alive and self.provisioner is not None:
+                ends.append(await self.provisioner.poll())
+            return alive
+
+        is_alive = _async_is_alive
+
+    return NotingManager
 
 # %% ../../nbs/apps/51_notebooks.ipynb #json-text
 def json_text(

@@ -11,13 +11,15 @@ from nbformat.v4 import new_code_cell, new_notebook
 from spectramind_nb.apps.notebooks import (
     UNATTENDED,
     check_parameters,
+    failure,
     json_text,
+    kernel_ended,
     parameters_of,
     parse_parameters,
     plain,
     run_notebook,
 )
-from spectramind_nb.core.errors import ConfigError, DataMissingError, SpectraMindError
+from spectramind_nb.core.errors import ConfigError, DataMissingError, SpectraMindError, WallReached
 
 PARAMETERS = "n: int = 1  # a number\nrate: float = 0.5  # a rate\nnames: list = []  # words\nroot: str | None = None"
 
@@ -104,8 +106,26 @@ def test_a_failing_cell_keeps_the_output_and_its_exit_code(notebook, tmp_path):
 def test_a_cell_may_not_run_for_ever_and_a_dead_kernel_is_noticed(notebook, tmp_path):
     with pytest.raises(SpectraMindError, match="longer than 1 s"):
         run_notebook(notebook(PARAMETERS, "import time; time.sleep(60)"), {}, tmp_path / "out.ipynb", 1)
-    with pytest.raises(SpectraMindError, match="kernel"):
-        run_notebook(notebook(PARAMETERS, "import os; os._exit(1)"), {}, tmp_path / "out.ipynb")
+    path = notebook(PARAMETERS, "print('before')", "import os; os._exit(75)", "x = 1", "y = 2")
+    with pytest.raises(WallReached, match="exit status 75.*go on"):
+        run_notebook(path, {}, tmp_path / "out.ipynb")
+    left = nbformat.read(tmp_path / "out.ipynb", 4).cells
+    assert [cell.metadata.papermill.status for cell in left][-4:] == ["completed", "failed", "pending", "pending"]
+
+
+@pytest.mark.parametrize("status, code, said", [
+    (75, 75, "go on"), (143, 143, "SIGTERM"), (-15, 143, "SIGTERM"), (-2, 130, "SIGINT"),
+    (-9, 1, "memory runs out"), (137, 1, "memory runs out"),
+    (-11, 1, "SIGSEGV"), (3, 3, "exit status 3"), (1, 1, "exit status 1"), (0, 1, "exit status 0"), (None, 1, "nobody can say"),
+])
+def test_a_kernel_that_ends_by_itself_keeps_what_its_exit_status_says(tmp_path, status, code, said):
+    error = kernel_ended(status, tmp_path / "out.ipynb")
+    assert error.exit_code == code and said in str(error)
+
+
+def test_a_refusal_of_the_system_within_a_notebook_is_one(tmp_path):
+    assert failure("PermissionError", "no", "open('x')", tmp_path).exit_code == 3
+    assert failure("ValueError", "no", "open('x')", tmp_path).exit_code == 1
 
 
 def test_a_notebook_never_overwrites_itself(notebook):

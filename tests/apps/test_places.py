@@ -1,0 +1,142 @@
+"""A place that cannot be written is one sentence and exit code 3, before the long work; a file stands in for every bad folder."""
+
+import os
+import subprocess
+import sys
+from unittest.mock import Mock
+
+import pytest
+from test_cli import assert_one_sentence, invoke
+
+from spectramind_nb.apps import doctor
+from spectramind_nb.core.configuration import groups, options
+from spectramind_nb.core.environment import check_writable
+from spectramind_nb.core.errors import ConfigError, PreflightError, refused_by_system
+from spectramind_nb.runs import runtime, stages
+
+
+@pytest.fixture
+def spoiled(workspace, monkeypatch):
+    """A workspace with a file and a folder in the way, in which nothing heavy may begin."""
+    (workspace / "file").write_text("mine")
+    (workspace / "folder").mkdir()
+
+    def began(*_, **__):
+        raise AssertionError("the long work began")
+
+    for module in (stages, runtime):
+        monkeypatch.setattr(module, "open_data", began)
+    return workspace
+
+
+@pytest.mark.parametrize("words", [
+    ("train", "paths.logs=file"), ("train", "paths.cache=file"), ("train", "paths.cache=file/below"), ("train", "paths.debug_log=folder"),
+    ("train", "paths.root=file"), ("train", "--result", "folder"), ("train", "--result", "file/x.json"), ("train", "paths.cache=/proc/x"),
+    ("calibrate", "paths.cache=file"), ("fit", "paths.logs=file"), ("fit", "paths.cache=file"),
+    ("simulate", "--out", "file", "--train", "1", "--test", "0"), ("simulate", "--out", "file/x", "--train", "1", "--test", "0"),
+    ("profiles", "new", "mine", "--dir", "file"), ("profiles", "new", "mine", "--dir", "/proc/x"),
+    ("bundle", "build", "--out", "file"), ("bundle", "build", "--out", "file/below"), ("kernel", "build", "train", "--out", "file/below"),
+])
+def test_a_place_of_the_wrong_kind_is_told_before_the_long_work(spoiled, words):
+    result = invoke(*words)
+    assert result.exit_code in (2, 3), result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Error:" not in lines[0], result.stderr
+    assert (spoiled / "file").read_text() == "mine" and not list((spoiled / "folder").iterdir())
+
+
+@pytest.mark.parametrize("out", ["folder", "file/x.csv", "/proc/x.csv"])
+def test_predictions_have_a_place_before_they_are_made(spoiled, out):
+    with pytest.raises(PreflightError):
+        runtime.predict("nothing", out=out)
+    assert_one_sentence(invoke("notebook", "none.ipynb", "--out", out), 3)
+
+
+def test_an_executed_notebook_has_a_place_before_it_runs(spoiled, repo):
+    for out in ("folder", "file/x.ipynb"):
+        assert_one_sentence(invoke("notebook", repo / "kaggle/kernels/train/train.ipynb", "--out", out), 3)
+
+
+@pytest.mark.parametrize("words", [["train"], ["calibrate"], ["doctor"], ["profiles", "new", "mine"]])
+def test_a_workspace_that_may_only_be_read(tmp_path, words, repo):
+    """As anybody: root without its privileges cannot write here either."""
+    tmp_path.chmod(0o555)
+    plainly = [] if os.getuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    env = {**os.environ, "PYTHONPATH": str(repo)}
+    env.pop("SPECTRAMIND_CACHE", None)
+    done = subprocess.run([*plainly, sys.executable, "-m", "spectramind_nb", *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
+    assert str(tmp_path) in done.stderr + done.stdout and list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_looks_whether_results_can_be_written(workspace, monkeypatch):
+    (workspace / "logs").write_text("a file")
+    monkeypatch.setenv("SPECTRAMIND_CACHE", "/proc/stores")
+    found = {finding.name: finding.state for finding in doctor.examine()}
+    assert found["workspace"] == "ok" and found["runs"] == found["stores"] == "refused"
+
+
+def test_every_refusal_of_the_system_is_a_sentence(workspace, monkeypatch):
+    from spectramind_nb.runs import submission
+
+    errors = PermissionError(13, "Permission denied", "/x"), OSError(28, "No space left on device"), OSError("odd"), IsADirectoryError()
+    for error in errors:
+        monkeypatch.setattr(submission, "validate", Mock(side_effect=error))
+        assert_one_sentence(invoke("validate", "x.csv"), 3, "the system says")
+        assert refused_by_system(error).exit_code == 3
+
+
+def test_to_ask_leaves_nothing_behind(tmp_path):
+    check_writable(tmp_path / "a" / "b"), check_writable(tmp_path / "a.csv", "file")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(PreflightError):
+        check_writable("/dev/null", "file")  # to replace it would be worse than to fail
+
+
+# -- the command line itself ---------------------------------------------------------------------------------------
+
+
+def test_a_submission_alone_is_not_evaluated_on_planets_that_would_be_simulated_first(spoiled):
+    (spoiled / "submission.csv").write_text("planet_id\n")
+    assert_one_sentence(invoke("evaluate", "submission.csv"), 2, "spectramind score submission.csv TRUTH.csv")
+    with pytest.raises(ConfigError):
+        runtime.evaluate("submission.csv")
+
+
+def test_version_short_help_and_completion():
+    import spectramind_nb
+
+    assert invoke("--version").stdout.split() == ["spectramind", spectramind_nb.__version__]
+    assert invoke("-h").stdout == invoke("--help").stdout and "--install-completion" in invoke("-h").stdout
+    assert invoke("train", "-h").exit_code == 0
+
+
+def test_the_help_of_train_names_groups_options_and_examples():
+    shown = invoke("train", "--help").stdout
+    assert all(f"{name}=" in shown for name in groups())
+    assert all(option in shown for name in groups() for option in options(name))
+    assert "spectramind train trainer=ci_fast" in shown and "--cfg" in shown
+
+
+def test_a_closed_pipe_is_no_error(repo, workspace):
+    for words in ("profiles show defaults", "train --cfg"):
+        done = subprocess.run(f"set -o pipefail; {sys.executable} -u -m spectramind_nb {words} | true", shell=True, executable="/bin/bash",
+                              capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(repo)})
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
+def test_simulate_says_how_much_it_will_write(workspace, monkeypatch):
+    from spectramind_nb.physics import simulator
+
+    monkeypatch.setattr(simulator, "simulate", lambda *_, **__: "made")
+    result = invoke("simulate", "--out", "data", "--train", "30", "--test", "3")
+    assert result.exit_code == 0 and "about 7.6 GB will be written to data" in result.stderr
+    assert_one_sentence(invoke("simulate", "--out", "data", "--train", "3000000", "--test", "0"), 3, "--short")
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch):
+    from spectramind_nb.runs import submission
+
+    monkeypatch.setattr(submission, "validate", Mock(side_effect=KeyboardInterrupt))
+    result = invoke("validate", "x.csv")
+    assert result.exit_code == 130 and "same command again" in result.stderr
