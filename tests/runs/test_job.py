@@ -13,7 +13,8 @@ import pytest
 from spectramind_nb.core.errors import ConfigError, DataMissingError
 from spectramind_nb.observations.challenge import Visit, open_challenge
 from spectramind_nb.runs.crew import Answer
-from spectramind_nb.runs.job import Pace, Queue, job_settings, submit
+from spectramind_nb.runs.job import job_settings, submit
+from spectramind_nb.runs.queue import Pace, Queue
 from spectramind_nb.runs.submission import read, validate
 from spectramind_nb.runs.views import View
 
@@ -64,7 +65,7 @@ def test_every_planet_comes_before_any_second_visit(root, tmp_path):
     jobs = queue(root, tmp_path)
     first, second = jobs.views["full"].challenge.planets("test")
     assert drain(jobs) == [(first, 0, "full"), (second, 0, "full"), (first, 1, "full")]
-    assert jobs.rungs() == {first: "full", second: "full"}
+    assert jobs.photometry() == {first: "full", second: "full"}
 
 
 def test_less_is_done_in_the_stated_order_as_time_runs_short(root, tmp_path):
@@ -83,7 +84,7 @@ def test_less_is_done_in_the_stated_order_as_time_runs_short(root, tmp_path):
             return "done"
 
         drain(jobs, done)
-        assert jobs.rungs() == expected, left_s
+        assert jobs.photometry() == expected, left_s
 
 
 def test_what_was_in_the_store_says_nothing_about_the_pace(root, tmp_path):
@@ -101,7 +102,7 @@ def test_what_fails_in_full_is_tried_in_plain_and_then_keeps_the_mean(root, tmp_
     first, second = jobs.views["full"].challenge.planets("test")
     tried = drain(jobs, lambda task: "crashed" if task["planet_id"] == second else "done")
     assert [rung for planet, _, rung in tried if planet == second] == ["full", "plain"]
-    assert jobs.rungs() == {first: "full", second: "mean"} and jobs.failed == {Visit(second, 0): "because"}
+    assert jobs.photometry() == {first: "full", second: "mean"} and jobs.failed == {Visit(second, 0): "because"}
     # what was not finished is not seen by prediction
     assert jobs.views["full"].seen.planets("test") == [first]
     with pytest.raises(DataMissingError):
@@ -148,8 +149,8 @@ def test_killed_then_slow_with_a_crash_and_a_hang_it_leaves_a_valid_degraded_fil
     plan = {"seconds": {"full": 8, "plain": 1}, "crash": planets[3:5], "hang": planets[5:6], "always": planets[4:5]}
     found = deadline.one_run(tmp_path, data, run, 110, plan, **TIMES)
     assert found["rc"] == 0 and found["valid"] == len(planets) and found["took_s"] <= 110, found
-    assert found["notes"] == [] and found["counts"]["full"] >= 2 and found["rungs"][str(planets[4])] == "mean", found
-    assert {found["rungs"][str(planet)] for planet in (planets[3], planets[5])} <= {"plain", "mean"}  # in full they cannot be done
+    assert found["notes"] == [] and found["counts"]["full"] >= 2 and found["photometry"][str(planets[4])] == "mean", found
+    assert {found["photometry"][str(planet)] for planet in (planets[3], planets[5])} <= {"plain", "mean"}  # in full they cannot be done
     assert "SIGSEGV" in found["failed"][f"test planet {planets[4]} visit 0"]
     # what the first attempt finished was used as it was, and prediction, which reads through the same links, computed nothing
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
@@ -160,7 +161,7 @@ def test_killed_then_slow_with_a_crash_and_a_hang_it_leaves_a_valid_degraded_fil
     # only the planets without a prediction have the training mean
     table = read(tmp_path / "submission.csv").set_index("planet_id")
     flat = {planet for planet in planets if table.loc[planet].iloc[:283].nunique() == 1}
-    assert flat == {int(planet) for planet, rung in found["rungs"].items() if rung == "mean"}
+    assert flat == {int(planet) for planet, rung in found["photometry"].items() if rung == "mean"}
     assert not list(tmp_path.rglob(".ballast"))
 
 

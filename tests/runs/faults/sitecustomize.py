@@ -1,7 +1,10 @@
-"""Visits that are slow, hang or crash, as FAULTY_VISITS says: every Python with this folder on its path has them.
+"""Visits and trainings that fail, as the environment says: every Python with this folder on its path has them.
 
 FAULTY_VISITS is JSON: {"seconds": {"full": 6, "plain": 2}, "crash": [planet, ..], "hang": [planet, ..]}; without it nothing changes.
 A crash and a hang happen to the full photometry of a planet's first visit, "always" in both: {"crash": [..], "always": [..]}.
+
+FAULTY_TRAINING is a word, see TRAININGS: what happens to a process that is about to train; with a `+` behind it to each of them,
+else only to the first of a submission job, the one as asked.
 """
 
 import importlib.abc
@@ -11,8 +14,6 @@ import os
 import signal
 import sys
 import time
-
-ROOM = "spectramind_nb.observations.lightcurves"
 
 
 def harmed(extract_visit, plan):
@@ -31,11 +32,71 @@ def harmed(extract_visit, plan):
     return extract
 
 
+def harm_visits(module):
+    """Visits fail."""
+    module.extract_visit = harmed(module.extract_visit, json.loads(os.environ["FAULTY_VISITS"]))
+
+
+def out_of_memory(self, model, *_):
+    """As PyTorch says it, by really asking for too much."""
+    import torch
+
+    torch.empty(10**15, device=model.device)
+
+
+def not_a_number(self, model, *_):
+    """From the first step on."""
+    step = model.training_step
+    model.training_step = lambda batch, index: step(batch, index) * float("nan")
+
+
+def full_disk(self, *_):
+    """Nothing more can be written to any file."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+TRAININGS = {
+    "memory": out_of_memory, "nan": not_a_number, "disk": full_disk,
+    "killed": lambda *_: os.kill(os.getpid(), signal.SIGKILL), "hung": lambda *_: os.kill(os.getpid(), signal.SIGSTOP),
+}
+
+
+def harm_training(module):
+    """Trainings fail; "refused": by a GPU that is seen and does not compute."""
+    word = os.environ["FAULTY_TRAINING"]
+    if not word.endswith("+") and not any("-job-asked-" in given for given in sys.argv):
+        return
+    fault = word.removesuffix("+")
+    if fault == "refused":
+        settle, gpu = module.settle, sys.modules["spectramind_nb.runs.devices"].Gpu("Tesla P100-PCIE-16GB", (6, 0))
+        seen = [] if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else [gpu]
+        error = "CUDA error: no kernel image is available for execution on the device"
+        module.settle = lambda profile, here: settle(profile, here, seen, lambda index: error)
+        return
+    begin = module._Training._fit
+
+    def fit(self, *arguments):
+        TRAININGS[fault](self, *arguments)
+        return begin(self, *arguments)
+
+    module._Training._fit = fit
+
+
+HARMED = {"FAULTY_VISITS": ("spectramind_nb.observations.lightcurves", harm_visits),
+          "FAULTY_TRAINING": ("spectramind_nb.runs.runtime", harm_training)}
+
+
 class Finder(importlib.abc.MetaPathFinder):
-    """Wraps one function of one module when it is imported; its source, and so its digest, stay as they are."""
+    """Changes a module when it is imported; its source, and so its digest, stay as they are."""
+
+    def __init__(self, room, harm):
+        self.room, self.harm = room, harm
 
     def find_spec(self, name, path, target=None):
-        if name != ROOM:
+        if name != self.room:
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
@@ -43,11 +104,12 @@ class Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             run(module)
-            module.extract_visit = harmed(module.extract_visit, json.loads(os.environ["FAULTY_VISITS"]))
+            self.harm(module)
 
         spec.loader.exec_module = exec_module
         return spec
 
 
-if os.environ.get("FAULTY_VISITS"):
-    sys.meta_path.insert(0, Finder())
+for variable, change in HARMED.items():
+    if os.environ.get(variable):
+        sys.meta_path.insert(0, Finder(*change))
