@@ -332,7 +332,7 @@ def portable(
 ) -> str:
     "A text of the run without the folder of the machine that it ran on."
     root = str(run.config.paths.root)
-    return text.replace(f"{root}{os.sep}", "").replace(root, ".") if len(root) > 1 else text
+    return text.replace(f"{root}{os.sep}", "").replace(root, ".") if os.path.isabs(root) else text
 
 
 def headline(
