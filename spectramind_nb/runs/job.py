@@ -155,7 +155,7 @@ def training_words(
         lowered = f"a run may use {free / 2e6:.0f} MB and not the {config.trainer.storage.budget} of its profile: no more is free"
     return words, limit_s + min(reserve_s, limit_s / 2) + 10, lowered
 
-# %% ../../nbs/runs/46_job.ipynb #job
+# %% ../../nbs/runs/46_job.ipynb #attempt
 class Job:
     """One attempt to turn a competition's frames into a submission in time; see `submit`."""
 
@@ -191,7 +191,7 @@ class Job:
             self.step("asked", refused)
         else:
             try:
-                launch.asked(None, [*words, *training_words(config, self.training_s())[0]], {})
+                launch.asked([*words, *training_words(config, self.training_s())[0]])
             except SpectraMindError as error:
                 self.step("asked", error)
         return config, compose(overrides=["detector=plain", *words]).detector
@@ -237,6 +237,8 @@ def write_baseline(
         what = f"the submission cannot be written: {error.strerror or error}"
         raise PreflightError(what, outcome.path, "Make room, or choose another place") from error
     what = "the training mean" if told else f"{1e6 * depth:.0f} +- {1e6 * sigma:.0f} ppm, as there is no label,"
+    for fault in job.unlabelled[:5]:
+        say(f"no label: {fault}")
     say(f"baseline: {outcome.path.name} with {what} for {len(planets)} planets")
 
 # %% ../../nbs/runs/46_job.ipynb #work-through
@@ -338,7 +340,7 @@ def _trained_earlier(job: Job) -> bool:
 def _learned(job: Job) -> View:
     """The planets with labels, fitted within their share of the time."""
     if job.labels.empty:
-        raise SpectraMindError(f"there is no label to learn from: {job.unlabelled or 'the table is empty'}")
+        raise SpectraMindError(f"there is no label to learn from: {next(iter(job.unlabelled), 'the table is empty')}")
     if (wanted_s := duration_s(job.settings["train"])) > job.training_s():
         job.adapt(f"training gets {job.training_s():.0f} s and not the {wanted_s:.0f} s of job.train, the visits need the rest")
     until = time.monotonic() + job.settings["train_share"] * max(0.0, job.visits_s() - job.training_s())

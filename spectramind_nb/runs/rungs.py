@@ -116,20 +116,12 @@ NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 # %% ../../nbs/runs/45b_rungs.ipynb #labels
 def usable_labels(
     challenge: Challenge,
-) -> tuple[pd.DataFrame, str]:  # rows without a gap, perhaps none; what is wrong with the others, or nothing
+) -> tuple[pd.DataFrame, list[str]]:  # rows that can be believed, perhaps none; what is wrong with the others
     """True spectra of the training planets, as far as they are known."""
     try:
-        table = challenge.labels()
-        values = table.to_numpy(dtype=np.float64)
+        return challenge.labels(), challenge.label_faults()
     except Exception as error:  # whatever a table may hold
-        return pd.DataFrame(columns=list(submission.DEPTH_COLUMNS)), reason(error)
-    wrong = ~np.isfinite(values)
-    rows = wrong.any(axis=1)
-    if not rows.any():
-        return table, ""
-    first = rows.argmax()
-    where = f"planet {table.index[first]}, column {table.columns[wrong[first].argmax()]}"
-    return table[~rows], f"{rows.sum()} of {len(rows)} labels cannot be used, the first: {where} is not a finite number"
+        return pd.DataFrame(columns=list(submission.DEPTH_COLUMNS)), [reason(error)]
 
 # %% ../../nbs/runs/45b_rungs.ipynb #lower-config
 def lower_config(
