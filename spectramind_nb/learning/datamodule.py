@@ -66,6 +66,11 @@ class PlanetSet:
         """The fields that are there, by name: what a batch holds."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
+    @property
+    def sigma(self) -> Tensor:
+        """(N, 283) standard deviations of the depths, as the fit states them."""
+        return self.covariance.diagonal(dim1=1, dim2=2).sqrt()
+
     def __len__(self) -> int:
         return len(self.planet_id)
 
@@ -269,13 +274,13 @@ class PlanetOrder(Sampler):
 
 # %% ../../nbs/learning/31_datamodule.ipynb #planetdataset
 class PlanetDataset(Dataset):
-    """A set that hands out whole batches: indexing tensors once is faster than stacking rows."""
+    """Planets that are handed out in whole batches: indexing tensors once is faster than stacking rows."""
 
     def __init__(
         self,
-        planets: PlanetSet,
+        tensors: Mapping[str, Tensor],  # by name, (N, ...), one row each planet
     ):
-        self.tensors = planets.tensors()
+        self.tensors = dict(tensors)
 
     def __len__(self) -> int:
         return len(self.tensors["planet_id"])
@@ -302,7 +307,7 @@ class ResumableLoader(DataLoader):
 
     def __init__(
         self,
-        planets: PlanetSet,
+        planets: Mapping[str, Tensor],  # tensors by name, (N, ...), one row each planet
         order: PlanetOrder,
         batch_size: int,
         **policy,  # num_workers, pin_memory, prefetch_factor, persistent_workers
@@ -356,7 +361,7 @@ class VisitDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         order = PlanetOrder(len(self.train), self.seed, rank, world)
-        return ResumableLoader(self.train, order, self.batch_size, generator=self._generator(), **self.policy)
+        return ResumableLoader(self._fields(self.train, taught=True), order, self.batch_size, generator=self._generator(), **self.policy)
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order(self.val)
@@ -368,10 +373,17 @@ class VisitDataModule(pl.LightningDataModule):
 
     def _in_order(self, planets: PlanetSet) -> DataLoader:
         """All planets as they stand in the set."""
-        dataset = PlanetDataset(planets)
+        dataset = PlanetDataset(self._fields(planets))
         return DataLoader(
             dataset, batch_size=self.batch_size, collate_fn=whole, generator=self._generator(), **self.policy
         )
+
+    def _fields(self, planets: PlanetSet, taught: bool = False) -> dict[str, Tensor]:
+        """What the model of the trainer wants to see of planets; everything, where there is none."""
+        model = None if self.trainer is None else self.trainer.lightning_module
+        if not hasattr(model, "fields"):
+            return planets.tensors()
+        return model.fields(planets, torch.ones(len(planets), dtype=torch.bool) if taught else None)
 
     def _generator(self) -> torch.Generator:
         """A generator of the loader's own: making an iterator draws a seed, which must not move torch's global one."""

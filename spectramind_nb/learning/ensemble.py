@@ -79,6 +79,20 @@ class Ensemble(PlanetModel):
         for number, member in enumerate(self.members):
             member.prepare(train[fold != number % self.hparams.folds])
 
+    def fields(
+        self,
+        planets: PlanetSet,
+        taught: Tensor | None = None,  # (N,) bool, which of them the members learn from, all but their fold; None: none
+    ) -> dict[str, Tensor]:
+        """What batches hold: what all members see, and under a member's number what only it wants to."""
+        fields = common = super().fields(planets)
+        fold = None if taught is None else self.fold(planets.planet_id)
+        for number, member in enumerate(self.members):
+            learns = None if taught is None else taught & (fold != number % self.hparams.folds)
+            own = member.fields(planets, learns)
+            fields = fields | {f"{number}.{name}": tensor for name, tensor in own.items() if name not in common}
+        return fields
+
     def meet(
         self,
         planets: PlanetSet,  # that are to be predicted
@@ -106,16 +120,18 @@ class Ensemble(PlanetModel):
         """The mixture of the members' answers, with calibrated sigma."""
         self.check_ready()
         if fold is None:
-            mu, sigma = self._together(self.members, batch)
+            mu, sigma = self._together(range(len(self.members)), batch)
             return mu, self._calibrated(sigma)
         mu, sigma = (torch.empty(len(fold), CHANNELS, dtype=torch.float64, device=fold.device) for _ in range(2))
         for k in fold.unique().tolist():
             rows = fold == k
-            mu[rows], sigma[rows] = self._together(self.members[k :: self.hparams.folds], _rows(batch, rows))
+            left_out = range(len(self.members))[k :: self.hparams.folds]
+            mu[rows], sigma[rows] = self._together(left_out, batch, rows)
         return mu, sigma
 
-    def _together(self, members: nn.ModuleList, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        return mixture(*(torch.stack(part) for part in zip(*(member(batch) for member in members), strict=True)))
+    def _together(self, numbers: range, batch: Mapping[str, Tensor], rows=slice(None)) -> tuple[Tensor, Tensor]:
+        answers = (self.members[number](_of_member(number, batch, rows)) for number in numbers)
+        return mixture(*(torch.stack(part) for part in zip(*answers, strict=True)))
 
     def _calibrated(self, sigma: Tensor) -> Tensor:
         return sigma * self.calibration[torch.arange(CHANNELS, device=sigma.device).clamp(max=1)]
@@ -128,9 +144,9 @@ class Ensemble(PlanetModel):
         for number, member in enumerate(self.members):
             learns = fold != number % self.hparams.folds
             if learns.any():
-                total = total + member.training_step(_rows(batch, learns), batch_idx)
+                total = total + member.training_step(_of_member(number, batch, learns), batch_idx)
             else:  # in a small batch: every member takes every step on every rank, but this one learns nothing and sees no label
-                total = total + 0.0 * member.training_step({**batch, "target": answered}, batch_idx)
+                total = total + 0.0 * member.training_step({**_of_member(number, batch), "target": answered}, batch_idx)
                 self.losses.pop()
         self.log("train/loss", torch.stack(self.losses).mean(), prog_bar=True, batch_size=len(fold), sync_dist=True)
         return total
@@ -193,6 +209,7 @@ class Ensemble(PlanetModel):
             clip(member.parameters(), gradient_clip_val)
 
 
-def _rows(batch: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """Some planets of a batch."""
-    return {name: tensor[rows] for name, tensor in batch.items()}
+def _of_member(number: int, batch: Mapping[str, Tensor], rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
+    """Some planets of a batch, as one member sees them: what all see, and what was made for it."""
+    own = {name.partition("."): tensor for name, tensor in batch.items()}
+    return {rest or name: tensor[rows] for (name, _, rest), tensor in own.items() if not rest or name == str(number)}

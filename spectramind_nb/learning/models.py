@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PPM', 'GAUSSIAN_MEDIAN', 'gauss_hermite', 'smooth_terms', 'smooth_variances', 'principal_shapes', 'ridge',
-           'condition', 'calibration_counts', 'calibration_factors', 'mixture_shares', 'PosteriorModel']
+           'with_squares', 'condition', 'calibration_counts', 'calibration_factors', 'mixture_shares', 'PosteriorModel']
 
 # %% ../../nbs/learning/32_models.ipynb #imports
 import math
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import SchemaError
 from .datamodule import FEATURES, PlanetSet, has_fit
 from .metrics import CHANNELS
-from .nuisances import learn_prior, with_prior
-from .planetmodel import PlanetModel
+from .nuisances import learn_prior, nuisance_facts, with_prior
+from .planetmodel import PlanetModel, without_covariances
+from .whitening import coefficient_covariance, inner_products, update, whiten
 from ..physics.fitting import NUISANCES
 
 # %% ../../nbs/learning/32_models.ipynb #gauss-hermite
@@ -85,84 +85,83 @@ def ridge(
             best = (mean - x.mean(0) @ weights, weights, residuals)
     return best
 
-# %% ../../nbs/learning/32_models.ipynb #condition
+# %% ../../nbs/learning/32_models.ipynb #choice
+def with_squares(values: Tensor) -> Tensor:  # (..., p) -> (..., p + p (p + 1) / 2)
+    """Values and their products with one another: any quadratic form of them is linear in these."""
+    one, other = torch.triu_indices(values.shape[-1], values.shape[-1], device=values.device)
+    return torch.cat([values, values[..., one] * values[..., other]], dim=-1)
+
+
 def _choice(
-    values: Tensor,  # (B, K, p)
+    values: Tensor,  # (B, K, p + p (p + 1) / 2) from `with_squares`
     log_shares: Tensor,  # (B, K) log prior
     slope: Tensor,  # (B, G, p)
     curvature: Tensor,  # (B, G, p, p)
 ) -> tuple[Tensor, Tensor, Tensor]:  # log evidence (B, G), expected value (B, G, p), its covariance (B, G, p, p)
     """Which of some values v it is, where the data's log-likelihood is slope v - v curvature v / 2."""
-    gain = (values[:, None] @ slope[..., None])[..., 0]  # (B, G, K)
-    each = log_shares[:, None] + gain - 0.5 * torch.einsum("bkp,bgpr,bkr->bgk", values, curvature, values)
-    shares = torch.softmax(each, dim=2)
-    expected = shares @ values
-    second = torch.einsum("bgk,bkp,bkr->bgpr", shares, values, values)
-    return torch.logsumexp(each, dim=2), expected, second - expected[..., :, None] * expected[..., None, :]
+    p = slope.shape[-1]
+    one, other = torch.triu_indices(p, p, device=values.device)
+    twice = torch.where(one == other, 0.5, 1.0).to(slope)
+    each = torch.cat([slope, -twice * curvature[..., one, other]], dim=-1) @ values.mT + log_shares[:, None]
+    top = each.detach().amax(dim=2, keepdim=True)
+    likely = (each - top).exp()
+    total = likely.sum(2, keepdim=True)
+    moments = likely @ values / total
+    expected = moments[..., :p]
+    second = moments.new_empty(*expected.shape, p)
+    second[..., one, other] = second[..., other, one] = moments[..., p:]
+    return (top + total.log())[..., 0], expected, second - expected[..., :, None] * expected[..., None, :]
 
-
+# %% ../../nbs/learning/32_models.ipynb #condition
 def condition(
-    residual: Tensor,  # (B, 283) data minus the expected level
-    noise: Tensor,  # (B, 283, 283) covariance of the data about the spectrum
-    basis: Tensor,  # (B, q, 283)
+    products: Tensor,  # (B, q + 2, q + 2) by the inverse noise covariance, of basis, mean shape, data minus their expected level
     deviations: Tensor,  # (B, G, q) prior standard deviation of each coefficient at each amplitude node
-    mean_shape: Tensor,  # (B, 283)
     amplitude: Tensor,  # (B, G)
     log_prior: Tensor,  # (G,) log weight of each node
-    exemplars: tuple[slice, Tensor, Tensor] | None = None,  # which coefficients, values expected of them (B, K, p), log weights (B, K)
-) -> tuple[Tensor, Tensor, Tensor]:  # mean (B, 283), variance (B, 283), log of the nodes' posterior weights (B, G)
-    """Posterior of the spectrum about its expected level, the amplitude integrated out.
+    exemplars: tuple[slice, Tensor, Tensor, Tensor] | None = None,  # which coefficients, scales (B, p), `with_squares`, log weights (B, K)
+) -> tuple[Tensor, Tensor, Tensor]:  # mean (B, q + 1) and covariance (B, q + 1, q + 1), log of the nodes' posterior weights (B, G)
+    """Posterior of the coefficients of basis and mean shape, the amplitude (which is that of the mean shape) integrated out.
 
     With exemplars the prior is a sum of Gaussians, each about one of them times the amplitude; all share one linear algebra.
-    Raises `SchemaError` when a covariance is not positive definite.
     """
-    factor, failed = torch.linalg.cholesky_ex(noise)
-    if failed.any():
-        row = int(failed.nonzero()[0, 0])
-        raise SchemaError("the covariance of a fit is not positive definite", where=f"row {row} of the batch")
-    columns = torch.cat([basis, mean_shape[:, None], residual[:, None]], dim=1).transpose(1, 2)
-    white = torch.linalg.solve_triangular(factor, columns, upper=False)
-    gram = white.transpose(1, 2) @ white
-    q = basis.shape[1]
-    information, on_mean, on_data = gram[:, None, :q, :q], gram[:, None, :q, q], gram[:, None, :q, q + 1]
-
-    scaled = deviations[..., :, None] * information * deviations[..., None, :]
-    inner = torch.linalg.cholesky(scaled + torch.eye(q, dtype=scaled.dtype, device=scaled.device))
-    pull = deviations * (on_data - amplitude[..., None] * on_mean)
-    half = torch.linalg.solve_triangular(inner, pull[..., None], upper=False)
-    left_over = (
-        gram[:, None, q + 1, q + 1]
-        - 2 * amplitude * gram[:, None, q, q + 1]
-        + amplitude.square() * gram[:, None, q, q]
-        - half.square().sum(dim=(-2, -1))
-    )
-    log_volume = 2 * inner.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    evidence = log_prior - 0.5 * (left_over + log_volume)
-    coefficients = deviations * torch.linalg.solve_triangular(inner.mT, half, upper=True)[..., 0]  # (B, G, q)
-    among = 0.0
+    q = deviations.shape[-1]
+    information, on_mean, on_data = products[:, :q, :q], products[:, None, :q, q], products[:, None, :q, q + 1]
+    known, log_volume = coefficient_covariance(information, deviations)
+    pull = on_data - amplitude[..., None] * on_mean  # (B, G, q)
+    those = slice(0, 0) if exemplars is None else exemplars[0]
+    towards = information[:, :, those]
+    answer = known.flatten(1, 2) @ torch.cat([on_data, on_mean, towards.mT], dim=1).mT
+    answer = answer.view(*pull.shape, -1)
+    coefficients = answer[..., 0] - amplitude[..., None] * answer[..., 1]
+    left_over = amplitude.square() * products[:, q, q, None] - 2 * amplitude * products[:, q, q + 1, None]
+    evidence = log_prior - 0.5 * (left_over - (pull * coefficients).sum(-1) + log_volume)
+    among = None
     if exemplars is not None:
-        those, values, log_shares = exemplars
-        answer = torch.linalg.solve_triangular(inner, deviations[..., :, None] * information[..., those], upper=False)
-        slope = on_data[..., those] - amplitude[..., None] * on_mean[..., those] - (answer.mT @ half)[..., 0]
-        unexplained = information[:, :, those, those] - answer.mT @ answer
+        _, scale, values, log_shares = exemplars
+        scale = amplitude[..., None] * scale[:, None]
+        slope = pull[..., those] - coefficients @ towards
+        unexplained = information[:, None, those, those] - towards.mT[:, None] @ answer[..., 2:]
         of_choice, expected, scatter = _choice(
-            values, log_shares, amplitude[..., None] * slope, amplitude.square()[..., None, None] * unexplained
+            values, log_shares, scale * slope, scale[..., :, None] * unexplained * scale[..., None, :]
         )
         evidence = evidence + of_choice
-        moves = -deviations[..., :, None] * torch.linalg.solve_triangular(inner.mT, answer, upper=True)
-        moves[..., those, :] += torch.eye(values.shape[2], dtype=moves.dtype, device=moves.device)
-        moves = amplitude[..., None, None] * moves  # (B, G, q, p): of the coefficients, by what is expected of some
-        coefficients = coefficients + (moves @ expected[..., None])[..., 0]
-        among = moves @ scatter @ moves.mT
+        unit = torch.eye(q, dtype=products.dtype, device=products.device)
+        moves = (unit[:, those] - answer[..., 2:]) * scale[..., None, :]  # of the coefficients, by what is expected of some
+        coefficients = coefficients + (moves * expected[..., None, :]).sum(-1)
+        among = moves, scatter
     log_weights = torch.log_softmax(evidence, dim=1)
     weights = log_weights.exp()
 
-    means = amplitude[..., None] * mean_shape[:, None] + coefficients @ basis
-    mean = (weights[..., None] * means).sum(1)
-    root = torch.linalg.solve_triangular(inner, torch.diag_embed(deviations), upper=False)
-    spread = (weights[..., None, None] * (root.mT @ root + among)).sum(1)  # of the coefficients; summed before it meets the channels
-    variance = (basis * (spread @ basis)).sum(1) + (weights[..., None] * (means - mean[:, None]).square()).sum(1)
-    return mean, variance, log_weights
+    each = torch.cat([coefficients, amplitude[..., None]], dim=-1)
+    mean = (weights[:, None] @ each)[:, 0]
+    off = each - mean[:, None]
+    covariance = (weights[..., None] * off).mT @ off
+    spread = (weights[:, None] @ known.flatten(2)).view_as(information)
+    if among is not None:
+        moves, scatter = among
+        weighted = weights[..., None, None] * (moves @ scatter)
+        spread = spread + weighted.transpose(1, 2).flatten(2) @ moves.transpose(1, 2).flatten(2).mT
+    return mean, covariance + nn.functional.pad(spread, (0, 1, 0, 1)), log_weights
 
 # %% ../../nbs/learning/32_models.ipynb #posteriormodel
 def calibration_counts(
@@ -269,6 +268,7 @@ class PosteriorModel(PlanetModel):
         expected = torch.cat([sizes.new_tensor([1 - share]), share / max(1, len(sizes)) * torch.ones_like(sizes)])
         self.register_buffer("expected_kinds", expected, persistent=False)
         self.register_buffer("kinds", expected.clone())  # shares of the training planets: familiar, then by size and smoothness
+        self._condensed: tuple[PlanetSet, Tensor, dict[str, Tensor]] | None = None  # the last planets that were
         self.met: Tensor | None = None  # the same of the planets that are to be predicted
         slope = torch.linspace(-1, 1, CHANNELS - 1, **double)
         systematic = torch.zeros(3, CHANNELS, **double)
@@ -276,7 +276,8 @@ class PosteriorModel(PlanetModel):
         self.register_buffer("systematic_shapes", systematic, persistent=False)
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
-        """Make room for as many exemplars as another training left."""
+        """Make room for as many exemplars as another training left; what was condensed with other shapes is worth nothing."""
+        self._condensed = None
         for name in ("exemplars", "exemplar_shares"):
             own, other = getattr(self, name), state_dict.get(prefix + name)
             if other is not None and other.ndim == own.ndim:
@@ -304,8 +305,10 @@ class PosteriorModel(PlanetModel):
         self._start_nuisances(train)
         self._start_noise(train)
         self.met = None
-        self.kinds.copy_(self._kinds_among(train, self._fold(train.planet_id)))
-        self._start_temperature(train)
+        fold = self._fold(train.planet_id)
+        condensed = self.fields(train, torch.ones(len(train), dtype=torch.bool))
+        self.kinds.copy_(self._kinds_among(condensed, fold))
+        self._start_temperature(condensed, fold)
 
     def _start_population(self, train: PlanetSet) -> None:
         """Level, amplitude law, principal shapes, and the size of what they leave over."""
@@ -362,11 +365,10 @@ class PosteriorModel(PlanetModel):
         error = train.depth - train.target
         deviation = (error.square() / train.covariance.diagonal(dim1=1, dim2=2)).mean(1)
         trusted = has_fit(train.covariance) & (deviation < 4)
-        error, covariance = error[trusted] * PPM, train.covariance[trusted] * PPM**2
         design = torch.stack([torch.ones(len(train), dtype=torch.float64), self._heat(self.standardised(train.features))], dim=1)
-        law, width = learn_prior(
-            error, covariance, train.nuisance[trusted], _in_ppm(train.nuisance_covariance[trusted]), design[trusted]
-        )
+        facts = [nuisance_facts(error[rows] * PPM, train.covariance[rows] * PPM**2, train.nuisance[rows],
+                                _in_ppm(train.nuisance_covariance[rows])) for rows in trusted.nonzero()[:, 0].split(32)]  # fmt: skip
+        law, width = learn_prior(*(torch.cat(part) for part in zip(*facts)), design[trusted])
         self.start_nuisance.copy_(law[0])
         self.start_nuisance_heat.copy_(law[1])
         self.start_nuisance_width.copy_(width.log())
@@ -377,34 +379,37 @@ class PosteriorModel(PlanetModel):
         fitted = has_fit(train.covariance)
         if not fitted.any():
             return
-        known = train[fitted]
-        depth, covariance = self._informed(known.tensors(), self.standardised(known.features))
-        residual = depth - known.target * PPM
-        depth = train.target[fitted, 1:].mean(1) * PPM
         slope = self.systematic_shapes[2, 1:]
         readers = torch.zeros(3, CHANNELS, dtype=torch.float64)
         readers[0, 0], readers[1, 1:], readers[2, 1:] = 1, 1 / (CHANNELS - 1), slope / slope.square().sum()
+        residual, stated, expected = [], [], []
+        for rows in fitted.nonzero()[:, 0].split(32):
+            known = train[rows]
+            depth, covariance = self._informed(known.tensors(), self.standardised(known.features))
+            read = covariance @ readers.T
+            residual.append(depth - known.target * PPM)
+            stated.append((readers * read.mT).sum(2))
+            expected.append(covariance.diagonal(dim1=1, dim2=2)[:, 1:] - 2 * read[:, 1:, 1] + stated[-1][:, 1:2])
+        residual, stated, expected = map(torch.cat, (residual, stated, expected))
+        depth = train.target[fitted, 1:].mean(1) * PPM
         seen = residual @ readers.T
-        stated = torch.einsum("kc,bcd,kd->bk", readers, covariance, readers)
         excess = (seen.square() - stated) / depth[:, None].square()
         self.start_systematic.copy_((excess.median(0).values / GAUSSIAN_MEDIAN).clamp(1e-8, 1e-2).sqrt().log())
         shape = residual[:, 1:] - seen[:, 1:2]
-        with_mean = covariance @ readers[1]
-        expected = covariance.diagonal(dim1=1, dim2=2)[:, 1:] - 2 * with_mean[:, 1:] + stated[:, 1:2]
         ratio = (shape.square() / expected).flatten().median() / GAUSSIAN_MEDIAN
         self.start_inflation.fill_(0.5 * ratio.clamp(0.25, 25.0).log())
 
-    def _start_temperature(self, train: PlanetSet) -> None:
+    def _start_temperature(self, train: Mapping[str, Tensor], fold: Tensor) -> None:
         """The scale of sigma that minimises the loss, each planet judged with shapes made without it.
 
         Few planets may look calm by chance, and bold errors cost more than timid ones: four planets' worth of caution.
         """
         error, sigma = [], []
-        for rows in torch.arange(len(train)).split(32):
-            mu, spread, _ = self._posterior(train[rows].tensors(), self._fold(train.planet_id[rows]))
-            error.append(train.target[rows] - mu)
+        for rows in torch.arange(len(fold)).split(32):
+            mu, spread, _ = self._posterior({name: tensor[rows] for name, tensor in train.items()}, fold[rows])
+            error.append(train["target"][rows] - mu)
             sigma.append(spread)
-        z = (torch.cat(error) / torch.cat(sigma)).square().clamp(max=25) * (1 + 4 / len(train))
+        z = (torch.cat(error) / torch.cat(sigma)).square().clamp(max=25) * (1 + 4 / len(fold))
         self.start_temperature.copy_(0.5 * torch.stack([z[:, 0].mean(), z[:, 1:].mean()]).clamp(0.25, 9.0).log())
 
     # -- before predicting --------------------------------------------------------------------------------------------
@@ -415,17 +420,17 @@ class PosteriorModel(PlanetModel):
         planets: PlanetSet,
     ) -> None:
         """See from the fits how many of these planets are like no training planet, and how unlike; `forward` then expects so many."""
-        self.met = self._kinds_among(planets)
+        self.met = self._kinds_among(self.fields(planets))
 
     def _log_node_weights(self) -> Tensor:  # (G,)
         kinds = self.kinds if self.met is None else self.met.to(self.kinds.device)
         return torch.cat([kinds[0] * self.node_weights, kinds[1:]]).log()
 
-    def _kinds_among(self, planets: PlanetSet, fold: Tensor | None = None) -> Tensor:  # (1 + U,)
+    def _kinds_among(self, planets: Mapping[str, Tensor], fold: Tensor | None = None) -> Tensor:  # (1 + U,)
         """Shares of familiar planets and of each kind of unfamiliar ones."""
         evidence, n = [], len(self.node_weights)
-        for rows in torch.arange(len(planets)).split(32):
-            batch = {name: tensor.to(self.kinds.device) for name, tensor in planets[rows].tensors().items()}
+        for rows in torch.arange(len(planets["depth"])).split(32):
+            batch = {name: tensor[rows].to(self.kinds.device) for name, tensor in planets.items()}
             *_, log_weights = self._posterior(batch, None if fold is None else fold[rows])
             each = log_weights - self._log_node_weights()
             familiar = torch.logsumexp(each[:, :n] + self.node_weights.log(), dim=1, keepdim=True)
@@ -461,6 +466,10 @@ class PosteriorModel(PlanetModel):
         """Which fold a planet is in."""
         return planet_id % self.hparams.folds
 
+    def _no_fold(self, count: int) -> Tensor:
+        """For planets that helped to make no shape."""
+        return torch.full((count,), self.hparams.folds, device=self.naive_mean.device)
+
     def _heat(self, x: Tensor) -> Tensor:  # (B,)
         """The star's temperature among the standardised features."""
         return x[:, FEATURES.index("log_Ts")]
@@ -485,14 +494,89 @@ class PosteriorModel(PlanetModel):
         of_shape = sizes[:, None] * torch.cat([free, shapes, curves], dim=1)
         return torch.cat([level.expand(-1, len(sizes), 1), of_shape.expand(len(level), -1, -1)], dim=-1)
 
-    def _noise(self, depth: Tensor, covariance: Tensor, x: Tensor) -> Tensor:  # (B, 283, 283) ppm^2
-        """The fit's covariance, scaled per instrument, plus errors proportional to the depth."""
+    def _columns(self, fold: Tensor) -> Tensor:  # (B,) -> (B, 50, 283)
+        """What a spectrum may be made of: level, FGS1, shapes and smooth terms; then the mean shape, then the slope of an error."""
+        n = len(fold)
+        ones = self.systematic_shapes[:2].sum(0)
+        same = torch.stack([ones, self.systematic_shapes[0]])
+        return torch.cat([
+            same.expand(n, -1, -1), self.shapes[fold], self.terms.expand(n, -1, -1), self.mean_shapes[fold][:, None],
+            self.systematic_shapes[2:].expand(n, -1, -1),
+        ], dim=1)  # fmt: skip
+
+    def fields(
+        self,
+        planets: PlanetSet,
+        taught: Tensor | None = None,  # (N,) bool, which of them the model learns from; None: none
+    ) -> dict[str, Tensor]:
+        """What batches of these planets hold: the fits without their covariances, see `condense`."""
+        fold = self._no_fold(len(planets)).cpu()
+        fold = fold if taught is None else torch.where(taught, self._fold(planets.planet_id), fold)
+        kept = self._condensed
+        if kept is None or kept[0] is not planets or not torch.equal(kept[1], fold):
+            kept = self._condensed = planets, fold, self.condense(planets.tensors(), fold)
+        return kept[2]
+
+    @torch.no_grad()
+    def condense(
+        self,
+        planets: Mapping[str, Tensor],  # tensors of a `PlanetSet`
+        fold: Tensor | None = None,  # (N,) in training: leave out the shapes that each planet helped to make
+    ) -> dict[str, Tensor]:  # the same planets, without covariances
+        """What training needs of planets: the covariance of a fit does not change, so that it is made diagonal once.
+
+        60 numbers a channel instead of 283, and 282 x 60^2 operations a step instead of Cholesky factors of 283 x 283.
+        Raises `SchemaError` when a covariance is not positive definite.
+        """
+        device = self.naive_mean.device
+        fold = self._no_fold(len(planets["depth"])) if fold is None else fold
+        parts = []
+        for rows in torch.arange(len(fold)).split(32):
+            depth, covariance = (planets[name][rows].to(device).double() for name in ("depth", "covariance"))
+            told = _in_ppm(planets["nuisance_covariance"][rows].to(device).double()) if "nuisance" in planets else self._untold(depth)
+            with_depth, scatter = told.split([CHANNELS, len(NUISANCES)], dim=2)
+            spectra = torch.cat([self._columns(fold[rows].to(device)), PPM * depth[:, None], with_depth], dim=1)
+            part = whiten(spectra, PPM**2 * covariance)
+            part |= {"level": spectra[:, -1 - len(NUISANCES) :, 1:].mean(2), "scatter": scatter}
+            parts.append({name: tensor.to(planets["depth"].device) for name, tensor in part.items()})
+        return without_covariances(planets) | {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _untold(self, depth: Tensor) -> Tensor:  # (B, 283) -> (B, 8, 291)
+        """Nuisances of fits that do not know them: as unknown as ever, and independent of the depths."""
+        count = len(NUISANCES)
+        return torch.eye(count, CHANNELS + count, dtype=depth.dtype, device=depth.device).roll(CHANNELS, 1).expand(len(depth), -1, -1)
+
+    def _products(self, batch: Mapping[str, Tensor], x: Tensor, unresolved: Tensor) -> Tensor:  # (B, q + 2, q + 2)
+        """Inner products of basis, mean shape and data by the inverse noise covariance.
+
+        That is the fit's covariance, less what training stars and orbits tell of this one, scaled per instrument,
+        plus errors proportional to the depth and unresolved structure.
+        """
         log_scale = (self.value("inflation") + x @ self.value("inflation_features").T).clamp(-2, 3)
-        scale = torch.cat([log_scale[:, :1], log_scale[:, 1:].expand(-1, CHANNELS - 1)], dim=1).exp()
-        covariance = covariance * scale[:, :, None] * scale[:, None, :]
-        level = depth[:, 1:].mean(1).clamp(min=0)
-        relative = self.value("systematic").exp()[:, None] * self.systematic_shapes
-        return covariance + level.square()[:, None, None] * (relative.T @ relative)
+        scale = log_scale.exp()
+        products = inner_products(batch["white"], batch["roots"], batch["fgs1"], scale, unresolved.square())
+        n, q, total = len(x), len(NUISANCES), products.shape[1]
+        basis = total - q - 3
+        ones, fgs1, slope, depth = 0, 1, basis + 1, basis + 2
+
+        expected = self.value("nuisance") + self._heat(x)[:, None] * self.value("nuisance_heat")
+        precision = self.value("nuisance_width").clamp(max=-1e-6).exp() ** -2
+        removed = batch["scatter"] + torch.diag(1 / (precision - 1))
+        found = batch["nuisance"].double() if "nuisance" in batch else torch.zeros_like(expected)
+        pull = precision * expected - (precision - 1) * found
+        moved = pull - torch.linalg.solve(removed, batch["scatter"] @ pull[..., None])[..., 0]
+
+        unit = torch.eye(total, dtype=x.dtype, device=x.device)
+        at_fgs1 = batch["fgs1"][:, depth + 1 : total]
+        known = scale[:, 1:, None] * unit[depth + 1 :].T + unit[fgs1][:, None] * ((scale[:, :1] - scale[:, 1:]) * at_fgs1)[:, None]
+        products = update(products, known, -removed)
+        level = (batch["level"][:, 0] + (moved * batch["level"][:, 1:]).sum(1)).clamp(min=0)
+        relative = torch.stack([unit[fgs1], unit[ones] - unit[fgs1], unit[slope]], dim=1) * self.value("systematic").exp()
+        products = update(products, level[:, None, None] * relative, torch.eye(3, dtype=x.dtype, device=x.device))
+
+        data = unit[depth] - self.expected_level * unit[ones] + nn.functional.pad(moved, (depth + 1, 0))
+        spectra = torch.cat([unit[: basis + 1].expand(n, -1, -1), data[:, None]], dim=1)
+        return spectra @ products @ spectra.mT
 
     def _posterior(
         self,
@@ -504,22 +588,19 @@ class PosteriorModel(PlanetModel):
             x = self.standardised(batch["features"].double())
             amplitude = self._amplitude(x)
             n = len(amplitude)
-            fold = torch.full((n,), self.hparams.folds, device=x.device) if fold is None else fold
-            unresolved = self.value("unresolved").exp()
-            unresolved = amplitude[:, None] * _per_channel(unresolved)
-            depth, covariance = self._informed(batch, x)
-            noise = self._noise(depth, covariance, x) + torch.diag_embed(unresolved.square())
+            fold = self._no_fold(n) if fold is None else fold
+            if "white" not in batch:
+                batch = self.condense(batch, fold)
+            unresolved = amplitude[:, None] * self.value("unresolved").exp()  # FGS1, AIRS
 
-            ones = torch.ones(n, 1, CHANNELS, dtype=x.dtype, device=x.device)
-            fgs1 = self.systematic_shapes[:1].expand(n, 1, CHANNELS)
-            basis = torch.cat([ones, fgs1, self.shapes[fold], self.terms.expand(n, -1, -1)], dim=1)
             shares = smooth_variances(self.value("length").exp()[0], len(self.terms))
             smooth = self.value("smooth").exp() * shares.sqrt()
             sizes, exemplars = self.value("components").exp(), None
             if self.hparams.exemplars:
                 kernel = self.value("kernel").clamp(max=0).exp()  # what an exemplar leaves open, 1 is the population's spread
-                values = (1 - kernel.square()).clamp(min=1e-12).sqrt() * sizes * self.exemplars[fold]
-                exemplars = slice(2, 2 + len(sizes)), values, self.exemplar_shares[fold].log()
+                scale = (1 - kernel.square()).clamp(min=1e-12).sqrt() * sizes
+                values = with_squares(self.exemplars)[fold]
+                exemplars = slice(2, 2 + len(sizes)), scale.expand(n, -1), values, self.exemplar_shares[fold].log()
                 sizes = kernel * sizes
             of_shape = torch.cat([self.value("offset").exp(), sizes, smooth])
             at_node = amplitude[:, None] * (self.value("spread").exp() * self.nodes).exp()
@@ -528,12 +609,12 @@ class PosteriorModel(PlanetModel):
             deviations = torch.cat([deviations, self._unlike_any(level[:, :1])], dim=1)
             at_node = torch.cat([at_node, at_node.new_zeros(n, len(self.unfamiliar))], dim=1)
 
-            residual = depth - self.expected_level
-            mean, variance, log_weights = condition(
-                residual, noise, basis, deviations, self.mean_shapes[fold], at_node, self._log_node_weights(), exemplars
-            )
-            mu = (self.expected_level + mean) / PPM
-            sigma = (variance + unresolved.square()).sqrt() * self._scale(self.value("temperature"), log_weights) / PPM
+            products = self._products(batch, x, unresolved)
+            mean, covariance, log_weights = condition(products, deviations, at_node, self._log_node_weights(), exemplars)
+            spectra = self._columns(fold)[:, :-1]
+            mu = (self.expected_level + (mean[:, None] @ spectra)[:, 0]) / PPM
+            variance = (spectra * (covariance @ spectra)).sum(1) + _per_channel(unresolved.square())
+            sigma = variance.sqrt() * self._scale(self.value("temperature"), log_weights) / PPM
             return mu.clamp(min=0), sigma.clamp(min=self.hparams.sigma_floor), log_weights
 
     # -- Lightning ----------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def _found(model: pl.LightningModule, data: VisitDataModule, config: DictConfig)
     table = predicted(model, seen, config, meet=False)
     mu, sigma = (torch.tensor(table[list(columns)].to_numpy()) for columns in (LABEL_COLUMNS, SIGMA_COLUMNS))
     truth, naive = seen.target, (data.train.target.mean(), data.train.target.std(correction=0))
-    fit = raw_fit(seen.depth, seen.covariance, *naive)
+    fit = raw_fit(seen.depth, seen.sigma, *naive)
     found = {"score": ariel_score(mu, sigma, truth, *naive, config.data.edition),
              "score_fit": ariel_score(*fit, truth, *naive, config.data.edition)}
     return found | {f"{name} {key}": value for name, values in calibration(mu, sigma, truth).items() for key, value in values.items()}

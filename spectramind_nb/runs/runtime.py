@@ -283,7 +283,7 @@ def numerics_guard(
     bins: Bins | None = None,  # of the light curves, for models that look at them
 ) -> NumericsGuard:
     """The guard for batches and models of this product."""
-    shapes = {"planet_id": (), "depth": (channels,), "covariance": (channels, channels), "target": (channels,)}
+    shapes = {"planet_id": (), "depth": (channels,), "target": (channels,)}
     shapes |= {} if bins is None else {"curves": bins.shape}
     return NumericsGuard(
         shapes, {"mu": (channels,), "sigma": (channels,)}, batches=guards.batches, outputs_guarded=guards.outputs,
@@ -1051,7 +1051,7 @@ def predicted(model: pl.LightningModule, planets: PlanetSet, config: DictConfig,
     """The model's answer for every planet, 567 columns; it has looked at all of them first, or, as in a validation, has not."""
     if meet:
         model.meet(planets)
-    loader = DataLoader(PlanetDataset(planets), config.data.batch_size, collate_fn=whole)
+    loader = DataLoader(PlanetDataset(model.fields(planets)), config.data.batch_size, collate_fn=whole)
     parts = bare_trainer(config.trainer).predict(model, loader)
     ids = torch.cat([part["planet_id"] for part in parts]).tolist()
     values = torch.cat([torch.cat([part["mu"], part["sigma"]], dim=1) for part in parts]).double().cpu().numpy()

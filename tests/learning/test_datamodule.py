@@ -168,7 +168,7 @@ def test_loader_goes_on_at_the_next_batch(workers):
     planets = random_set(11)
 
     def make():
-        return ResumableLoader(planets, PlanetOrder(11, 5), batch_size=2, num_workers=workers)
+        return ResumableLoader(planets.tensors(), PlanetOrder(11, 5), batch_size=2, num_workers=workers)
 
     whole = [batch["planet_id"].tolist() for batch in make()]
     for stop in range(len(whole) + 1):

@@ -1,0 +1,96 @@
+"""What is condensed once answers as the covariance itself: against the 283 x 283 formulas, in the model and in an ensemble."""
+
+import pytest
+import torch
+from test_models import answer, population, trainer
+
+from spectramind_nb.learning.datamodule import VisitDataModule
+from spectramind_nb.learning.ensemble import Ensemble
+from spectramind_nb.learning.models import PosteriorModel
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def few():
+    return population(16, 1, unfitted=1)
+
+
+@pytest.fixture(scope="module")
+def moved(few):
+    """A model whose numbers have left their start."""
+    model = PosteriorModel()
+    model.prepare(few)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for deviation in model.deviation.values():
+            deviation += 0.2 * torch.randn(deviation.shape, generator=draw, dtype=torch.float64)
+    return model
+
+
+def test_inner_products_are_those_of_the_whole_noise_covariance(moved, few):
+    """The fit's covariance with the prior that was learned, scaled, with errors proportional to the depth: all as one matrix."""
+    with torch.no_grad():
+        batch, fold = few.tensors(), moved._fold(few.planet_id)
+        x = moved.standardised(few.features)
+        unresolved = moved._amplitude(x)[:, None] * moved.value("unresolved").exp()
+        found = moved._products(moved.condense(batch, fold), x, unresolved)
+
+        depth, covariance = moved._informed(batch, x)
+        scale = (moved.value("inflation") + x @ moved.value("inflation_features").T).clamp(-2, 3).exp()
+        scale, unresolved = (torch.cat([pair[:, :1], pair[:, 1:].expand(-1, 282)], 1) for pair in (scale, unresolved))
+        relative = moved.value("systematic").exp()[:, None] * moved.systematic_shapes
+        level = depth[:, 1:].mean(1).clamp(min=0)
+        noise = covariance * scale[:, :, None] * scale[:, None] + torch.diag_embed(unresolved.square())
+        noise += level.square()[:, None, None] * (relative.T @ relative)
+        spectra = torch.cat([moved._columns(fold)[:, :-1], (depth - moved.expected_level)[:, None]], dim=1)
+        expected = spectra @ torch.linalg.solve(noise, spectra.mT)
+    size = expected.diagonal(dim1=1, dim2=2).sqrt()
+    error = (found - expected) / (size[:, :, None] * size[:, None])
+    assert float(error.abs().max()) < 1e-7
+
+
+def test_what_was_condensed_answers_with_the_same_bits(moved, few):
+    held = population(20, 2)
+    batch = moved.fields(held)
+    assert not any(name.endswith("covariance") for name in batch)
+    whole = sum(tensor.nbytes for tensor in held.tensors().values())
+    assert sum(tensor.nbytes for tensor in batch.values()) < whole / 3
+    with torch.no_grad():
+        for condensed, plain in zip(moved(batch), moved(held.tensors()), strict=True):
+            assert torch.equal(condensed, plain)
+        taught = torch.ones(len(few), dtype=torch.bool)
+        for condensed, plain in zip(moved(moved.fields(few, taught), moved._fold(few.planet_id)),
+                                    moved(few.tensors(), moved._fold(few.planet_id)), strict=True):  # fmt: skip
+            assert torch.equal(condensed, plain)
+
+
+def test_other_shapes_are_condensed_anew(moved, few):
+    other = PosteriorModel()
+    other.prepare(population(12, 5))
+    before = other.fields(few)["white"]
+    other.load_state_dict(moved.state_dict())
+    assert not torch.equal(other.fields(few)["white"], before)
+    assert torch.equal(other.fields(few)["white"], moved.fields(few)["white"])
+
+
+def test_training_batches_hold_no_covariance(few):
+    model, seen = PosteriorModel(), []
+    model.prepare(few)
+    step = model.training_step
+    model.training_step = lambda batch, batch_idx: seen.append(set(batch)) or step(batch, batch_idx)
+    trainer(1).fit(model, datamodule=VisitDataModule(few, few, None, 8, 0))
+    assert seen and all("white" in names and not names & {"covariance", "nuisance_covariance"} for names in seen)
+
+
+def test_members_of_an_ensemble_each_see_what_was_condensed_for_them(few):
+    ensemble = Ensemble(PosteriorModel(), folds=2)
+    ensemble.prepare(few)
+    batch = ensemble.fields(few, torch.ones(len(few), dtype=torch.bool))
+    assert {name for name in batch if name.endswith("white")} == {"0.white", "1.white"}
+    fold = ensemble.fold(few.planet_id)
+    ensemble.eval()
+    with torch.no_grad():
+        for condensed, plain in zip(ensemble(batch, fold), ensemble(few.tensors(), fold), strict=True):
+            assert torch.equal(condensed, plain)
+    assert all(torch.equal(*pair) for pair in zip(answer(ensemble, few), ensemble(ensemble.fields(few)), strict=True))
