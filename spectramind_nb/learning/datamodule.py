@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNKNOWN_VARIANCE', 'STAR_COLUMNS', 'FIT_COLUMNS', 'FEATURES', 'LEAST_DEPTH', 'PlanetSet', 'has_fit', 'describe',
            'fill_missing', 'split_planets', 'planet_set', 'planet_sets', 'PlanetOrder', 'PlanetDataset', 'whole',
-           'ResumableLoader', 'VisitDataModule', 'loader_policy']
+           'ResumableLoader', 'seen_by', 'VisitDataModule', 'loader_policy']
 
 # %% ../../nbs/learning/31_datamodule.ipynb #imports
 import math
@@ -42,21 +42,17 @@ class PlanetSet:
     curves: Tensor | None = None  # (N, 3, 1 + wavelength, time) float32, see learning.curves; for models that ask for them
 
     def __post_init__(self):
-        n = len(self.planet_id)
-        spectra = (n, CHANNELS)
-        q = len(NUISANCES)
-        shapes = {"planet_id": (n,), "depth": spectra, "covariance": (*spectra, CHANNELS), "target": spectra,
-                  "nuisance": (n, q), "nuisance_covariance": (n, q, CHANNELS + q)}
+        n, q, spectra = len(self.planet_id), len(NUISANCES), (len(self.planet_id), CHANNELS)
+        cells = self.curves.shape[-2:] if self.curves is not None and self.curves.ndim == 4 else ("1 + wavelength", "time")
+        shapes = {"planet_id": (n,), "depth": spectra, "covariance": (*spectra, CHANNELS), "target": spectra, "nuisance": (n, q),
+                  "nuisance_covariance": (n, q, CHANNELS + q), "curves": (n, len(PLANES), *cells)}
         shapes["features"] = (n, self.features.shape[-1])
-        if self.curves is not None:
-            shapes["curves"] = (n, len(PLANES), *(self.curves.shape[-2:] if self.curves.ndim == 4 else ("1 + wavelength", "time")))
         dtypes = {"planet_id": torch.int64, "curves": torch.float32}
         for name, tensor in self.tensors().items():
             expected = shapes[name]
             if tuple(tensor.shape) != expected:
                 raise SchemaError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}", where="PlanetSet")
-            dtype = dtypes.get(name, torch.float64)
-            if tensor.dtype != dtype:
+            if tensor.dtype != (dtype := dtypes.get(name, torch.float64)):
                 raise SchemaError(f"{name} is {tensor.dtype}, expected {dtype}", where="PlanetSet")
             bad = (~torch.isfinite(tensor.reshape(n, -1))).any(dim=1).nonzero()
             if len(bad):
@@ -336,6 +332,18 @@ class ResumableLoader(DataLoader):
         """Go on from there, if the next epoch that is iterated is that one; later epochs start at their first batch."""
         self.resume_at = {"epoch": int(state["epoch"]), "batches": int(state["batches"])}
 
+# %% ../../nbs/learning/31_datamodule.ipynb #seen-by
+def seen_by(
+    trainer: pl.Trainer | None,
+    planets: PlanetSet,
+    taught: bool = False,  # whether the model learns from them
+) -> dict[str, Tensor]:  # by name, (N, ...)
+    """What the model of a trainer wants batches of planets to hold (`PlanetModel.fields`); everything, where there is no such model."""
+    fields = getattr(getattr(trainer, "lightning_module", None), "fields", None)
+    if fields is None:
+        return planets.tensors()
+    return fields(planets, torch.ones(len(planets), dtype=torch.bool) if taught else None)
+
 # %% ../../nbs/learning/31_datamodule.ipynb #visitdatamodule
 class VisitDataModule(pl.LightningDataModule):
     """Training, validation and test planets as batches: dicts of tensors named as the fields of `PlanetSet`."""
@@ -361,7 +369,8 @@ class VisitDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         order = PlanetOrder(len(self.train), self.seed, rank, world)
-        return ResumableLoader(self._fields(self.train, taught=True), order, self.batch_size, generator=self._generator(), **self.policy)
+        planets = seen_by(self.trainer, self.train, taught=True)
+        return ResumableLoader(planets, order, self.batch_size, generator=self._generator(), **self.policy)
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order(self.val)
@@ -373,17 +382,10 @@ class VisitDataModule(pl.LightningDataModule):
 
     def _in_order(self, planets: PlanetSet) -> DataLoader:
         """All planets as they stand in the set."""
-        dataset = PlanetDataset(self._fields(planets))
+        dataset = PlanetDataset(seen_by(self.trainer, planets))
         return DataLoader(
             dataset, batch_size=self.batch_size, collate_fn=whole, generator=self._generator(), **self.policy
         )
-
-    def _fields(self, planets: PlanetSet, taught: bool = False) -> dict[str, Tensor]:
-        """What the model of the trainer wants to see of planets; everything, where there is none."""
-        model = None if self.trainer is None else self.trainer.lightning_module
-        if not hasattr(model, "fields"):
-            return planets.tensors()
-        return model.fields(planets, torch.ones(len(planets), dtype=torch.bool) if taught else None)
 
     def _generator(self) -> torch.Generator:
         """A generator of the loader's own: making an iterator draws a seed, which must not move torch's global one."""

@@ -26,6 +26,21 @@ def mixture(
     mean = mu.mean(0)
     return mean, (sigma.square() + (mu - mean).square()).mean(0).sqrt()
 
+# %% ../../nbs/learning/34_ensemble.ipynb #member-fields
+def _with_members(common: dict[str, Tensor], members: nn.ModuleList, planets: PlanetSet, learns: list[Tensor | None]) -> dict[str, Tensor]:
+    """What all members see of planets, and under a member's number what only it wants to see."""
+    fields = dict(common)
+    for number, (member, taught) in enumerate(zip(members, learns, strict=True)):
+        own = member.fields(planets, taught)
+        fields |= {f"{number}.{name}": tensor for name, tensor in own.items() if name not in common}
+    return fields
+
+
+def _of_member(number: int, batch: Mapping[str, Tensor], rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
+    """Some planets of a batch, as one member sees them: what all see, and what was made for it."""
+    own = {name.partition("."): tensor for name, tensor in batch.items()}
+    return {rest or name: tensor[rows] for (name, _, rest), tensor in own.items() if not rest or name == str(number)}
+
 # %% ../../nbs/learning/34_ensemble.ipynb #ensemble-class
 class Ensemble(PlanetModel):
     """Models of one kind, each without a fold of the training planets; together they answer, and calibrate sigma on what they left out."""
@@ -85,13 +100,9 @@ class Ensemble(PlanetModel):
         taught: Tensor | None = None,  # (N,) bool, which of them the members learn from, all but their fold; None: none
     ) -> dict[str, Tensor]:
         """What batches hold: what all members see, and under a member's number what only it wants to."""
-        fields = common = super().fields(planets)
-        fold = None if taught is None else self.fold(planets.planet_id)
-        for number, member in enumerate(self.members):
-            learns = None if taught is None else taught & (fold != number % self.hparams.folds)
-            own = member.fields(planets, learns)
-            fields = fields | {f"{number}.{name}": tensor for name, tensor in own.items() if name not in common}
-        return fields
+        fold = self.fold(planets.planet_id) if taught is not None else None
+        learns = [None if fold is None else taught & (fold != number % self.hparams.folds) for number in range(len(self.members))]
+        return _with_members(super().fields(planets), self.members, planets, learns)
 
     def meet(
         self,
@@ -207,9 +218,3 @@ class Ensemble(PlanetModel):
         for member in self.members if gradient_clip_val else ():
             clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
             clip(member.parameters(), gradient_clip_val)
-
-
-def _of_member(number: int, batch: Mapping[str, Tensor], rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
-    """Some planets of a batch, as one member sees them: what all see, and what was made for it."""
-    own = {name.partition("."): tensor for name, tensor in batch.items()}
-    return {rest or name: tensor[rows] for (name, _, rest), tensor in own.items() if not rest or name == str(number)}

@@ -34,7 +34,7 @@ def test_inner_products_are_those_of_the_whole_noise_covariance(moved, few):
         batch, fold = few.tensors(), moved._fold(few.planet_id)
         x = moved.standardised(few.features)
         unresolved = moved._amplitude(x)[:, None] * moved.value("unresolved").exp()
-        found = moved._products(moved.condense(batch, fold), x, unresolved)
+        found = moved._products(moved._condense(batch, fold), x, unresolved)
 
         depth, covariance = moved._informed(batch, x)
         scale = (moved.value("inflation") + x @ moved.value("inflation_features").T).clamp(-2, 3).exp()
