@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'Overrides', 'ProfileName', 'RunName', 'profiles', 'audit', 'bundle', 'kernel', 'User', 'KernelName',
            'sentence', 'Commands', 'options', 'TrainCommand', 'train', 'predict', 'evaluate', 'report', 'replay',
-           'simulate', 'announce_size', 'fill_store', 'calibrate', 'fit', 'score', 'validate', 'default_to_list',
+           'announce_size', 'simulate', 'fill_store', 'calibrate', 'fit', 'score', 'validate', 'default_to_list',
            'list_profiles', 'show_profile', 'diff_profiles', 'check_profile', 'new_profile', 'doctor', 'notebook',
            'default_to_ledger', 'list_audit', 'show_audit', 'verify_audit', 'drift_audit', 'rebuild_audit',
            'build_bundle', 'verify_bundle', 'build_kernel', 'check_kernel', 'push_kernel', 'main']
@@ -212,6 +212,28 @@ def replay(
 
         print(replay(run, overrides or [], tolerance))
 
+# %% ../../nbs/apps/54_cli.ipynb #announce-size
+def announce_size(
+    out: Path,  # the folder of the data set
+    visits: int,  # how many will be simulated
+    short: bool,  # fewer frames
+    level: str,  # frames or lightcurves
+) -> None:
+    "Say how much will be written, before the first file. Raises `PreflightError` when the disk is too small for it."
+    import shutil
+
+    from omegaconf import OmegaConf
+    from spectramind_nb.core.configuration import config_dir
+
+    costs = OmegaConf.load(config_dir() / "costs.yaml")["short" if short else "full"]
+    size = visits * (costs.raw_bytes if level == "frames" else costs.store_bytes)
+    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise PreflightError(f"{visits} visits take about {size / 1e9:.2g} GB and {free / 1e9:.2g} GB are free", there,
+                             "Free some space, simulate fewer planets, or add --short")
+    print(f"about {size / 1e9:.2g} GB will be written to {out}, {free / 1e9:.3g} GB are free", file=sys.stderr)
+
 # %% ../../nbs/apps/54_cli.ipynb #simulate
 @app.command()
 def simulate(
@@ -238,28 +260,6 @@ def simulate(
         if calibration is not None:
             config = {**config, "calibration": {**config.calibration, "folder": str(calibration)}}
         print(simulator.simulate(out, train, test, seed=seed, short=short, spectra=spectra, level=level, config=config))
-
-
-def announce_size(
-    out: Path,  # the folder of the data set
-    visits: int,  # how many will be simulated
-    short: bool,  # fewer frames
-    level: str,  # frames or lightcurves
-) -> None:
-    "Say how much will be written, before the first file. Raises `PreflightError` when the disk is too small for it."
-    import shutil
-
-    from omegaconf import OmegaConf
-    from spectramind_nb.core.configuration import config_dir
-
-    costs = OmegaConf.load(config_dir() / "costs.yaml")["short" if short else "full"]
-    size = visits * (costs.raw_bytes if level == "frames" else costs.store_bytes)
-    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    if size > free:
-        raise PreflightError(f"{visits} visits take about {size / 1e9:.2g} GB and {free / 1e9:.2g} GB are free", there,
-                             "Free some space, simulate fewer planets, or add --short")
-    print(f"about {size / 1e9:.2g} GB will be written to {out}, {free / 1e9:.3g} GB are free", file=sys.stderr)
 
 # %% ../../nbs/apps/54_cli.ipynb #fill-store
 def fill_store(stage: str, overrides: list[str] | None) -> None:

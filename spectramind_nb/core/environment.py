@@ -174,10 +174,11 @@ def competition_root(
 
 # %% ../../nbs/core/01_environment.ipynb #kept-here
 def kept_here(
-    folder: str | Path = ".",
+    folder: str | Path = ".",  # what was made; on Kaggle everything in the working folder is kept, so there that is looked at
     limit: int = 200_000_000,  # bytes that a kernel should not exceed
 ) -> str:
     """How much lies in the folder whose content Kaggle keeps, and what is largest if that is too much."""
+    folder = workspace() if platform_name() == "kaggle" else folder
     sizes = {path: path.stat().st_size for path in Path(folder).rglob("*") if path.is_file() and not path.is_symlink()}
     said = f"{sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} files are kept"
     if sum(sizes.values()) <= limit:

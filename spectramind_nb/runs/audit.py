@@ -247,7 +247,7 @@ def _same(entry: Mapping[str, Any], path: Path, fields: Mapping[str, Any], logs:
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
-# %% ../../nbs/runs/41_audit.ipynb #recorded
+# %% ../../nbs/runs/41_audit.ipynb #places
 def places(
     overrides: Sequence[str],  # Hydra overrides; paths.root and the like may be among them
 ) -> tuple[Path, Path]:  # the folder of runs, the human log
@@ -258,7 +258,7 @@ def places(
     root = workspace() / said.get("paths.root", "")
     return workspace() / said.get("paths.logs", root / "logs"), workspace() / said.get("paths.debug_log", root / "v50_debug_log.md")
 
-
+# %% ../../nbs/runs/41_audit.ipynb #recorded
 _OPEN: ContextVar["Record | None"] = ContextVar("open record", default=None)
 
 
@@ -312,6 +312,9 @@ def recorded(
         except BaseException as error:
             outcome, code = outcome_of(error)
             record.finish(outcome, code, None if code == 0 else sentence(error))
+            if isinstance(error, KeyboardInterrupt):  # a notebook asks the error what to show of it: a trace helps nobody here
+                shown = ["interrupted. Run the same again to go on: what is in the stores stays there."]
+                vars(error)["_render_traceback_"] = lambda: shown
             if not isinstance(error, WallReached):
                 raise
             print(error, file=sys.stderr, flush=True)

@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader
 
 from ..core import profiles
 from ..core.configuration import adjusted, compose, config_hash, differences, override_words, science_hash, validate
-from ..core.environment import Place, check_writable, is_terminal, place, process_start, workspace
+from ..core.environment import Place, check_writable, is_terminal, place, process_start, tell, workspace
 from spectramind_nb.core.errors import (
     ConfigError, DamagedFileError, DataMissingError, PreflightError, SchemaError, SpectraMindError, WallReached, did_you_mean,
 )
@@ -324,7 +324,7 @@ class Lines(Callback):
         self._last = time.monotonic()
         shown = [f"{name} {float(trainer.callback_metrics[name]):.4f}" for name in ("train/loss", "val/nll", "val/score")
                  if name in trainer.callback_metrics]
-        print(f"epoch {done}/{trainer.max_epochs}: {', '.join(shown)}", file=sys.stderr, flush=True)
+        tell(f"epoch {done}/{trainer.max_epochs}: {', '.join(shown)}")
 
 
 @contextlib.contextmanager
@@ -424,6 +424,17 @@ def _continue(run: Run, config: DictConfig) -> Destination:
         raise DamagedFileError("the checkpoint cannot be read", last, "Use --resume never to start again")
     return Destination(run.dir, run.record.get("attempt", 0) + 1, last)
 
+# %% ../../nbs/runs/43_runtime.ipynb #last-validation
+def _last_validation(run_dir: Path) -> str:
+    """What the validations of a run that did not come to its end have found."""
+    table = history(run_dir / "metrics.csv")
+    done = table.dropna(subset="val/score") if "val/score" in table else table[:0]
+    if done.empty:
+        return "no validation was done"
+    last, best = done.iloc[-1], done.loc[done["val/score"].idxmax()]
+    where = [f"{row['val/score']:.4f} in epoch {int(row['epoch']) + 1}" for row in (last, best)]
+    return f"stopped early: the last val/score was {where[0]}" + (f", the best {where[1]}" if best.name != last.name else "")
+
 # %% ../../nbs/runs/43_runtime.ipynb #train
 def train(
     trainer: str | None = None,  # a trainer profile, e.g. "ci_fast"
@@ -507,7 +518,7 @@ def pretrained(
     for path in sorted(logs.glob("*/audit.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         known = audit.load(path)
         if wanted.items() <= known.items() and (path.parent / "checkpoints" / "best.ckpt").is_file():
-            print(f"note: pre-training was done by run {path.parent.name}", file=sys.stderr)
+            tell(f"note: pre-training was done by run {path.parent.name}")
             return Run(path.parent)
     words, places = list(first.launch.overrides), {"logs": logs.absolute(), "debug_log": Path(config.paths.debug_log).absolute()}
     with audit.recorded("train", words, apart=True, **places) as own:
@@ -578,7 +589,7 @@ def _execute(config: DictConfig, target: Destination, record: audit.Record, **fi
     logs, debug_log, wall = Path(config.paths.logs).absolute(), Path(config.paths.debug_log).absolute(), _wall(config)
     profile = profiles.origin(config) | {"unlocked": list(config.launch.unlocked)}
     for note in _profile_notes(profile):
-        print(f"note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
     before = audit.load(target.dir / "audit.json")
     inherited = {name: before[name] for name in ("parent", "snapshot", "pretrained", "data") if before.get(name)}
     record.adopt(
@@ -703,9 +714,9 @@ class _Training:
         if self.here.world_size is not None:
             lead_meeting(_meeting(self.config, self.here), self.here, facts(self.config), self.dir, _patience_s(self.config))
         for note in self.devices.notes:
-            print(f"note: {note}", file=sys.stderr)
+            tell(f"note: {note}")
         held_to = guardrails(self.config.trainer, self.config.seed)
-        print(f"guardrails: {'; '.join(f'{name} {value}' for name, value in held_to.items())}", file=sys.stderr)
+        tell(f"guardrails: this run is held to {'; '.join(f'{name} {value}' for name, value in held_to.items())}")
         self.record.update(environment=environment(), guardrails=held_to, devices=asdict(self.devices))
 
     def _steadied(self, devices: Devices) -> Devices:
@@ -774,7 +785,7 @@ class _Training:
         self.devices = replace(self.devices, precision=now)
         self.target = replace(self.target, checkpoint=overflow.checkpoint)
         self.log("precision", before=before, now=now, asked=self.config.trainer.precision, reason=overflow.what)
-        print(f"note: {overflow.what}; the run goes on in {now}", file=sys.stderr)
+        tell(f"note: {overflow.what}; the run goes on in {now}")
 
     @contextlib.contextmanager
     def _company(self) -> Iterator[None]:
@@ -894,8 +905,8 @@ class _Training:
         self.log("end", **used)
         self.record.update(envelope=used, **trace(self.log.path, self.target.attempt))
         if precision is not None:  # it came as far as training
-            print(_score_line(self.record.fields["metrics"]) or "no validation was done")
-            print(envelope_line(used))
+            with contextlib.suppress(BrokenPipeError):  # whoever listened has gone; the record has it all
+                print(_score_line(self.record.fields["metrics"]) or _last_validation(self.dir), envelope_line(used), sep="\n", flush=True)
 
 
 class _Silent(EventLog):

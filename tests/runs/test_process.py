@@ -3,18 +3,23 @@
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import sys
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
+from spectramind_nb.core import environment
 from spectramind_nb.core.environment import place
-from spectramind_nb.core.errors import PreflightError
+from spectramind_nb.core.errors import InterruptedRun, PreflightError
 from spectramind_nb.runs import devices, stages
+from spectramind_nb.runs.audit import recorded
 from spectramind_nb.runs.replay import replay
-from spectramind_nb.runs.runtime import train
+from spectramind_nb.runs.runtime import Lines, train
 
 BACKENDS = [backend for backend in (torch.backends, torch.backends.cuda.matmul) if hasattr(backend, "fp32_precision")]
 
@@ -153,3 +158,56 @@ def test_lightning_does_not_wait_for_what_srun_never_started(words, whole_run, m
     assert [type(plugin).__name__ for plugin in devices.cluster_plugins(place())] == ["LightningEnvironment"]
     run = train(overrides=words, resume="never")
     assert run.record["weights"] == whole_run.record["weights"] and run.evaluate() == whole_run.evaluate()
+
+
+# -- what is said --------------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_run_says_what_its_validations_found(words, monkeypatch, capsys):
+    def stop(lines, trainer, module, done=Lines.on_validation_end):
+        done(lines, trainer, module)
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Lines, "on_validation_end", stop)
+    with pytest.raises(InterruptedRun) as caught:
+        train(overrides=words, resume="never")
+    said = capsys.readouterr().out
+    assert "no validation was done" not in said and "stopped early: the last val/score was 0." in said and "in epoch 2" in said
+    assert len(caught.value._render_traceback_()) == 1, "a notebook shows one sentence and no trace"
+
+
+def test_the_first_and_last_lines_of_a_run_speak_of_the_run(words, capsys):
+    train(overrides=[*words, "trainer.max_epochs=1"], resume="never")
+    said = capsys.readouterr()
+    assert "guardrails: this run is held to wall none; disk 2GB" in said.err and "envelope: this run used " in said.out
+
+
+def test_an_interrupted_command_shows_no_trace_in_a_notebook(workspace):
+    with pytest.raises(KeyboardInterrupt) as caught, recorded("fit"):
+        raise KeyboardInterrupt
+    assert "go on" in caught.value._render_traceback_()[0]
+
+
+def test_in_a_notebook_progress_is_no_warning(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=None)))
+    monkeypatch.setenv(environment.UNATTENDED, "1")
+    assert list(environment.progress("ab", 2, "fit")) == ["a", "b"]
+    said = capsys.readouterr()
+    assert said.out == "fit: 2/2, 0 s\n" and said.err == ""
+
+
+def test_nobody_listening_ends_no_run(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=Mock(side_effect=BrokenPipeError), flush=lambda: None, isatty=lambda: False))
+    environment.tell("epoch 1/3")
+
+
+def test_only_what_a_run_made_counts_as_kept(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "a").write_bytes(bytes(1_000_000))
+    (tmp_path / "checkout").write_bytes(bytes(3_000_000))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(environment, "platform_name", lambda: "local")
+    assert environment.kept_here(tmp_path / "run") == "1.0 MB in 1 files are kept"
+    monkeypatch.setattr(environment, "platform_name", lambda: "kaggle")
+    assert environment.kept_here(tmp_path / "run") == "4.0 MB in 2 files are kept", "Kaggle keeps the working folder"
