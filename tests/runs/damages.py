@@ -404,8 +404,13 @@ def _sentence_faults(exit_code: int, text: str, log: str) -> list[str]:
     return found
 
 
-def attempt(seed: int, root: Path, place: Path, run: Callable[[Path], Path], whole: Path, margin: float = 0.1) -> Trial:
-    """Damage a copy of the data set, run, and judge; `run` gives the submission, `whole` is that of the undamaged data."""
+def attempt(
+    seed: int, root: Path, place: Path, run: Callable[[Path], Path], whole: Path, margin: float = 0.1, must_submit: bool = False
+) -> Trial:
+    """Damage a copy of the data set, run, and judge; `run` gives the submission, `whole` is that of the undamaged data.
+
+    With `must_submit` a run that leaves no file is a fault wherever some test planet is not touched.
+    """
     from spectramind_nb.core.errors import SpectraMindError
 
     shutil.rmtree(place, ignore_errors=True)
@@ -422,9 +427,10 @@ def attempt(seed: int, root: Path, place: Path, run: Callable[[Path], Path], who
             trial.exit_code, trial.sentence = 1, f"{type(error).__name__}: {error}"
     trial.seconds = time.monotonic() - began
     trial.faults = _sentence_faults(trial.exit_code, trial.sentence, log.getvalue())
-    if submitted is not None:
-        ids = [int(planet) for planet in planets(root, "test") if EVERY not in touched and ("test", int(planet)) not in
-               {(split, int(one)) for split, one in touched}]
+    ids = [int(planet) for planet in planets(root, "test") if not touched & {EVERY, ("test", planet)}]
+    if submitted is None:
+        trial.faults += ["no submission, though some test planets have no damage"] if must_submit and ids else []
+    else:
         missing = sorted(set(ids) - set(pd.read_csv(submitted)["planet_id"]))
         trial.faults += [f"planets {missing} are not in the submission"] if missing else []
         if ids and not missing:
@@ -464,7 +470,7 @@ def main() -> None:
     whole = Path(shutil.copy(whole, "whole.csv"))
     trials = []
     for seed in range(options.seed, options.seed + options.count):
-        trial = attempt(seed, root, Path("damaged").absolute(), run, whole)
+        trial = attempt(seed, root, Path("damaged").absolute(), run, whole, must_submit=options.job)
         trials.append(trial)
         scores = "" if trial.score is None else f" {trial.score:.3f} / {trial.whole:.3f}"
         print(f"{seed} {trial.exit_code}{scores} {trial.seconds:.0f} s | {'; '.join(trial.damages)} | {trial.sentence}", flush=True)
