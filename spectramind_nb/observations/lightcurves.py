@@ -127,7 +127,9 @@ def extract_visit(
     threads = threads or cpu_count()
     arguments = challenge, split, planet_id, visit, config, threads
     with ThreadPoolExecutor(min(threads, 2)) as pool:  # what one instrument does alone, the other fills with work
-        running = {"FGS1": pool.submit(extract_fgs1, *arguments), "AIRS-CH0": pool.submit(extract_airs, *arguments)}
+        fgs1 = pool.submit(extract_fgs1, *arguments)  # the first to begin: in the end AIRS waits for what it saw of the pointing
+        airs = pool.submit(extract_airs, *arguments, guide=lambda: fgs1.result()[5])
+        running = {"FGS1": fgs1, "AIRS-CH0": airs}
         results = {name: future.result() for name, future in running.items()}
     time_h, flux, noise, pointing = ({name: result[k] for name, result in results.items()} for k in range(4))
     full_wells = {name: result[4].pop("full_wells") for name, result in results.items()}

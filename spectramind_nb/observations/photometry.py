@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['extraction_weights', 'trace_profile', 'running_sum', 'running_mean', 'evenly', 'excess_noise', 'without_spikes',
            'without_gaps', 'fast_part', 'inner_products', 'sensitivities', 'sums_by_channel', 'time_bins', 'trace_row',
-           'trace_shifts', 'trustworthy_mean', 'extract_airs', 'star_position', 'projections', 'extract_fgs1']
+           'trace_shifts', 'trustworthy_mean', 'extract_airs', 'mean_during', 'guided_shift', 'star_position',
+           'projections', 'extract_fgs1']
 
 # %% ../../nbs/observations/11a_photometry.ipynb #imports
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,15 +274,19 @@ def trace_shifts(
     flux: np.ndarray,  # (channels, T)
     across: np.ndarray,  # (channels, T) flux weighted with the row's distance from the trace
     model: np.ndarray,  # (channels, T) noise of flux
+    maimed: np.ndarray,  # (channels,) bool, some of the light falls on bad pixels
     smooth_degree: int,  # of the polynomial in wavelength that planets and gain drifts may follow
+    half_width: int,  # samples on each side of the running mean that defines "fast"
 ) -> np.ndarray:  # (2, T) pixels: along the spectrum, across it
     """How far the spectrum has moved in each bin: its steep places tell along, its rows' centroid across."""
     spectrum, noise = flux.mean(axis=1), model.mean(axis=1)
+    y = across.sum(axis=0) / flux.sum(axis=0)
+    y -= y.mean()
+    answer = np.where(maimed, sensitivities(flux / spectrum[:, None], y[None], half_width)[:, 0], 0.0)
     smooth = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, len(flux)), smooth_degree)
-    design = np.column_stack([-np.gradient(spectrum), smooth * spectrum[:, None]]) / noise[:, None]
-    along = np.einsum("c,ct->t", np.linalg.pinv(design)[0] / noise, flux)
-    shifts = np.array([along, across.sum(axis=0) / flux.sum(axis=0)])
-    return shifts - shifts.mean(axis=1, keepdims=True)
+    design = np.column_stack([-np.gradient(spectrum), answer * spectrum, smooth * spectrum[:, None]]) / noise[:, None]
+    x = np.einsum("c,ct->t", np.linalg.pinv(design)[0] / noise, flux)
+    return np.array([x - x.mean(), y])
 
 
 def trustworthy_mean(
@@ -319,6 +324,8 @@ def extract_airs(
     visit: int,
     config: Mapping,  # the `detector` group
     threads: int | None = None,
+    *,
+    guide: Callable[[], tuple[np.ndarray, np.ndarray]],  # gives times (P,), hours, and the shifts (2, P) that FGS1 saw
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, dict]:  # time (T,), flux, noise (T, 282), pointing, diagnostics
     """Light curves of the AIRS channels, ascending wavelength, electrons per CDS pair."""
     name = "AIRS-CH0"
@@ -327,7 +334,8 @@ def extract_airs(
     )
     path = challenge.signal_path(split, planet_id, visit, name)
     signal = open_signal(path, name)
-    per_bin, time_h, counts = time_bins(challenge.time_h(name, signal.n_frames), name, config["bin_seconds"][name])
+    start_h = challenge.time_h(name, signal.n_frames)
+    per_bin, time_h, counts = time_bins(start_h, name, config["bin_seconds"][name])
     centre, rows = trace_row(signal, calibration), np.arange(FRAME_SHAPE[name][0])
     on_trace = np.abs(rows - centre) <= config["trace_half_rows"]
     off_trace = (np.abs(rows - centre) >= config["background_distance_rows"]) & config["background"]
@@ -382,15 +390,19 @@ def extract_airs(
     for c in np.flatnonzero(lost):
         near = kept[np.argsort(np.abs(kept - c))[:2]]
         flux[c], model[c] = flux[near].mean(axis=0), flux[near].mean() + 1
-    shifts = trace_shifts(flux[kept], across[kept], model[kept], config["smooth_degree"])
+    maimed = share[kept] < 0.999
+    shifts = trace_shifts(flux[kept], across[kept], model[kept], maimed, config["smooth_degree"], config["slow_half_bins"])
     if config["jitter"]:
         along, across = shifts
-        slow = trustworthy_mean(along, config["slow_half_bins"])
+        exposure_h = (calibration.integration_s[1] - calibration.integration_s[0]) / 3600
+        told = mean_during(*guide(), mid_exposure_h(start_h, name), exposure_h)
+        told = np.add.reduceat(told, np.arange(0, told.shape[1], per_bin), axis=1) / counts
+        known = guided_shift(along, told, config["slow_half_bins"])
         mean = flux[kept].mean(axis=1, keepdims=True)
-        # what slow shifts do follows from the slope of the spectrum, what fast ones do is measured
-        flux[kept] /= 1 - np.gradient(mean[:, 0])[:, None] / mean * slow
-        along = along - slow
-        terms = np.array([along, across, along * along, along * across, across * across])
+        # what known shifts do follows from the slope of the spectrum; what fast ones do beyond that is measured
+        flux[kept] /= 1 - np.gradient(mean[:, 0])[:, None] / mean * known
+        fast = fast_part(known[None], config["slow_half_bins"])[0]
+        terms = np.array([fast, across, fast * fast, fast * across, across * across, along - known])
         terms -= terms.mean(axis=1, keepdims=True)
         answers = sensitivities(flux[kept] / mean, terms, config["jitter_half_width"])
         flux[kept] /= 1 + np.einsum("ck,kt->ct", answers, terms)
@@ -413,6 +425,39 @@ def extract_airs(
         along, across = shifts
         pointing = np.stack([across, along, across**2, along**2, across * along], axis=1)
     return time_h, np.ascontiguousarray(flux[::-1].T), np.ascontiguousarray(noise[::-1].T), pointing, diagnostics
+
+# %% ../../nbs/observations/11a_photometry.ipynb #mean-during
+def mean_during(
+    time_h: np.ndarray,  # (P,) hours, ascending
+    series: np.ndarray,  # (k, P), mean 0
+    middle_h: np.ndarray,  # (T,) hours, of the stretches
+    length_h: float,  # of each of them, hours
+) -> np.ndarray:  # (k, T)
+    """Mean of each series over stretches of time; between two samples it is their mean, outside of all 0."""
+    areas = np.cumsum(0.5 * (series[:, 1:] + series[:, :-1]) * np.diff(time_h), axis=1)
+    areas = np.insert(areas, 0, 0.0, axis=1)
+    start, end = (np.clip(middle_h + half, time_h[0], time_h[-1]) for half in (-length_h / 2, length_h / 2))
+    during = [np.interp(end, time_h, area) - np.interp(start, time_h, area) for area in areas]
+    return np.array(during) / np.maximum(end - start, 1e-9)
+
+# %% ../../nbs/observations/11a_photometry.ipynb #guided-shift
+def guided_shift(
+    own: np.ndarray,  # (T,) shift of an image as it shows in the image itself, mean 0
+    guide: np.ndarray,  # (2, T) shifts that another camera saw at the same times
+    half_width: int,  # samples on each side of the running mean that parts slow from fast
+) -> np.ndarray:  # (T,)
+    """How an image moved: what another camera's shifts explain of it, and the trustworthy mean of the rest."""
+    if own.size < 4 * half_width:
+        return np.zeros_like(own)
+    noise, told = (np.diff(own, 2) ** 2).mean() / 6, np.zeros_like(own)
+    both = np.vstack([own, guide - guide.mean(axis=1, keepdims=True)])
+    slow = running_mean(both, half_width)
+    for seen, *moved in (slow, both - slow):
+        gram = inner_products(moved, moved) + 1e-12 * np.eye(len(moved))
+        answer = np.linalg.solve(gram, inner_products(moved, seen[None])[:, 0])
+        certainty = answer @ gram @ answer / (noise + 1e-300)  # chi^2 of two numbers: chance exceeds 20 once in 20,000 times
+        told += max(0.0, 1 - 20 / (certainty + 1e-300)) * np.einsum("k,kt->t", answer, moved)
+    return told + trustworthy_mean(own - told, half_width)
 
 # %% ../../nbs/observations/11a_photometry.ipynb #projections
 def _neighbourhood(image: np.ndarray) -> np.ndarray:
@@ -491,7 +536,7 @@ def extract_fgs1(
     visit: int,
     config: Mapping,  # the `detector` group
     threads: int | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, dict]:  # time (T,), flux (T,), noise (T,), pointing, diagnostics
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, dict, tuple]:  # .., diagnostics, what AIRS asks: see extract_airs
     """The light curve of FGS1, electrons per CDS pair."""
     name, spike_sigma = "FGS1", config["cosmic_ray_sigma"]
     calibration = read_calibration(
@@ -499,7 +544,8 @@ def extract_fgs1(
     )
     path = challenge.signal_path(split, planet_id, visit, name)
     signal = open_signal(path, name)
-    per_bin, time_h, counts = time_bins(challenge.time_h(name, signal.n_frames), name, config["bin_seconds"][name])
+    start_h = challenge.time_h(name, signal.n_frames)
+    pair_h, (per_bin, time_h, counts) = mid_exposure_h(start_h, name), time_bins(start_h, name, config["bin_seconds"][name])
     good = ~calibration.mask
     cy, cx = star_position(signal, calibration, spike_sigma)
     y, x = np.mgrid[: good.shape[0], : good.shape[1]]
@@ -573,4 +619,4 @@ def extract_fgs1(
     if config["jitter"]:
         slow = np.array([dy, dx, dy * dy, dx * dx, dy * dx])
         pointing = (np.add.reduceat(slow, starts, axis=1) / counts).T
-    return time_h, flux, noise, pointing, diagnostics
+    return time_h, flux, noise, pointing, diagnostics, (pair_h, shifts[:2])

@@ -61,4 +61,4 @@ def write_full_visit(
         name: visits.relative_light(planet, name, circumstances.mid_time_h[name], times[name])
         for name in ch.INSTRUMENTS
     }
-    return SimpleNamespace(root=root, planet=planet, light=light, transit=transit, time_h=times, config=config)
+    return SimpleNamespace(root=root, seed=seed, planet=planet, light=light, transit=transit, time_h=times, config=config)

@@ -5,6 +5,7 @@ SPECTRAMIND_FULL_SIZE=1 makes the visits as long as real ones.
 
 import os
 import shutil
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,8 @@ from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations import lightcurves as lc
 from spectramind_nb.observations.detector import calibrated_bins, read_calibration
+from spectramind_nb.observations.photometry import extract_airs
+from spectramind_nb.physics.instrument import SECONDS, pointing
 
 CONFIG = configuration.group("detector")
 PLAIN = configuration.group("detector", "plain")
@@ -116,6 +119,47 @@ def test_jitter_background_and_bad_pixels_do_not_bias_the_depth(quiet, instrumen
     # a short visit averages over fewer pairs of jitter: what is left of it is noise of the size of the second number
     assert abs(found["default"][0]) < 5 + 2 * found["default"][1] and found["default"][1] < 12
     assert abs(found["plain"][0]) > 2 * abs(found["default"][0])
+
+
+@pytest.fixture(scope="module")
+def shaken(tmp_path_factory):
+    """A telescope that wanders within minutes, which both instruments see, and a detector with many dead pixels."""
+    wander = {"jitter": {"white_px": 0.0, "red_px": 0.1, "red_hours": 0.05}, "detector": {"dead": 0.01}}
+    frames = {"FGS1": N_FRAMES["FGS1"], "AIRS-CH0": 5_000}
+    return write_full_visit(tmp_path_factory.mktemp("shaken") / "root", None, wander, frames, seed=3)
+
+
+def true_shifts(visit, bins):
+    """(2, bins) rows, columns: what the simulator drew for AIRS."""
+    n = "AIRS-CH0"
+    shift = pointing(visit.time_h[n], SECONDS[n][1], visit.seed, PLANET, 0, n, visit.config["jitter"])
+    shift = binned(shift.T, bins).T
+    return shift - shift.mean(axis=1, keepdims=True)
+
+
+def test_motion_across_is_no_motion_along(shaken):
+    """Channels that have lost pixels answer to motion across, which leaks into the shift along if nobody tells them apart."""
+    curves = lc.extract_visit(shaken.root, PLANET, config=CONFIG)
+    seen = curves.pointing["AIRS-CH0"][:, 1]
+    across, along = true_shifts(shaken, len(seen))
+    gain, leak = np.linalg.lstsq(np.stack([along, across]).T, seen, rcond=None)[0]
+    error = (seen - gain * along).std()
+    print(f"a shift along is seen as {gain:.3f}, one across as {leak:+.3f}, error {error:.4f} px")
+    assert abs(leak) <= 0.1 and error <= 0.04 and abs(gain) == pytest.approx(1, abs=0.15)
+
+
+def test_what_fgs1_sees_of_the_pointing_steadies_airs(shaken):
+    """White light scatters by little more than its photons, and no transit is taken for motion."""
+    found = {"guided": lc.extract_visit(shaken.root, PLANET, config=CONFIG)}
+    nothing = np.array([0.0, 8.0]), np.zeros((2, 2))  # hours, shifts
+    with mock.patch.object(lc, "extract_airs", lambda *arguments, guide: extract_airs(*arguments, guide=lambda: nothing)):
+        found["alone"] = lc.extract_visit(shaken.root, PLANET, config=CONFIG)
+    scatter = {name: relative_residual(shaken, one, "AIRS-CH0").std() * 1e6 for name, one in found.items()}
+    for name, one in found.items():
+        bias, error = depth_error_ppm(shaken, one, "AIRS-CH0")
+        print(f"AIRS {name}: white scatter {scatter[name]:.0f} ppm a bin, depth {bias:.0f} +- {error:.0f} ppm off")
+    assert scatter["guided"] < 0.9 * scatter["alone"]
+    assert abs(depth_error_ppm(shaken, found["guided"], "AIRS-CH0")[0]) < 2.5 * depth_error_ppm(shaken, found["guided"], "AIRS-CH0")[1]
 
 
 def test_full_wells_do_not_bias_the_depth(sample_root, tmp_path):
