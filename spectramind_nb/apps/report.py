@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'CALIBRATION', 'score', 'transit_and_drift', 'plot_light_curve', 'Answers', 'answers', 'truth_of',
-           'spectra_of', 'spectra', 'visits_worth_showing', 'examples', 'Album', 'flags', 'data_sections', 'family',
+           'spectra_of', 'spectra', 'visits_worth_showing', 'examples', 'flags', 'Album', 'data_sections', 'family',
            'ablations', 'portable', 'headline', 'planets_needed', 'envelope_table', 'audit_summary', 'PageFile',
            'report']
 
@@ -202,6 +202,28 @@ def examples(
     chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
     return {f"{word}: planet {planet}, score {scores[str(planet)]:.3f}": planet for word, planet in chosen.items()}
 
+# %% ../../nbs/apps/50a_report.ipynb #flags
+def flags(
+    filled: Filled,  # the fits of a split
+    unusual: Mapping[Visit, list[str]],  # what there is to say about their light curves
+) -> dict[str, str]:  # visit -> what to know about it
+    "Visits without a fit, fits that should not be trusted blindly, and what is unusual about their light curves."
+    found = {visit: f"no fit: {error}; a planet without any is answered with the population" for visit, error in filled.failed.items()}
+    for visit, fit in filled.done.items():
+        seen = fit.diagnostics
+        doubts = ["the fit did not converge"] if not seen["converged"] else []
+        if not fit.plausible:
+            why = "the table's transit may be longer than the window, and none was found in it" if seen.get("lost") else \
+                "no star is like the fitted one"
+            doubts.append(f"{why}: the fit is not used")
+        doubts += [f"only {100 * seen['coverage']:.0f} % of the transit are in the window"] if seen["coverage"] < 0.75 else []
+        doubts += [f"{name} scatters {seen[f'chi2_{name}'] ** 0.5:.1f} times as much as expected" for name in ("FGS1", "AIRS")
+                   if seen[f"chi2_{name}"] > 2]
+        doubts += [seen["remark"]] if "remark" in seen else []
+        if doubts := doubts + unusual.get(visit, []):
+            found[visit] = "; ".join(doubts)
+    return {f"planet {visit.planet_id}, visit {visit.visit}": text for visit, text in sorted(found.items())}
+
 # %% ../../nbs/apps/50a_report.ipynb #figure-section
 class Album:
     "Pictures of a run: each as a PNG file in `figures/` and as an image inside the page."
@@ -220,24 +242,6 @@ class Album:
         with atomic_path(self.folder / f"{name}.png") as temporary:
             Path(temporary).write_bytes(image)
         return figure_html(image, caption)
-
-
-def flags(
-    filled: Filled,  # the fits of a split
-    unusual: Mapping[Visit, list[str]],  # what there is to say about their light curves
-) -> dict[str, str]:  # visit -> what to know about it
-    "Visits without a fit, fits that should not be trusted blindly, and what is unusual about their light curves."
-    found = {visit: f"no fit: {error}; a planet without any is answered with the population" for visit, error in filled.failed.items()}
-    for visit, fit in filled.done.items():
-        seen = fit.diagnostics
-        doubts = ["the fit did not converge"] if not seen["converged"] else []
-        doubts += ["no star is like the fitted one: the fit is not used"] if not fit.plausible else []
-        doubts += [f"only {100 * seen['coverage']:.0f} % of the transit are in the window"] if seen["coverage"] < 0.75 else []
-        doubts += [f"{name} scatters {seen[f'chi2_{name}'] ** 0.5:.1f} times as much as expected" for name in ("FGS1", "AIRS")
-                   if seen[f"chi2_{name}"] > 2]
-        if doubts := doubts + unusual.get(visit, []):
-            found[visit] = "; ".join(doubts)
-    return {f"planet {visit.planet_id}, visit {visit.visit}": text for visit, text in sorted(found.items())}
 
 
 def data_sections(

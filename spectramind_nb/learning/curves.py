@@ -20,6 +20,7 @@ from ..core.environment import cpu_count, in_threads
 from ..core.storage import Store, code_digest, digest
 from ..observations.challenge import Challenge, Visit
 from ..observations.lightcurves import LightCurves, calibrate, lightcurve_store, load_light_curves
+from ..physics.catalogue import believed
 from ..physics.fitting import Curves, VisitFit, chebyshev, limb_darkening_prior, normalise
 from ..physics.transit import limb_darkening_shares, occultation_gradients, sky_separation
 
@@ -149,7 +150,8 @@ def standard_curves(
 
     def made_once(visit: Visit) -> np.ndarray:
         fit = fits[visit]
-        known = stars["Ts"].get(visit.planet_id, math.nan) if "Ts" in stars else math.nan
+        row = stars.loc[visit.planet_id].to_dict() if visit.planet_id in stars.index else None
+        known = believed(row)[0].get("Ts", math.nan)
         made_of = {"light_curves": keys[visit], "fit": digest([fit.geometry, fit.diagnostics["white_depth"], str(known)])}
         address = store.key(made_of)
         if not store.has(address):

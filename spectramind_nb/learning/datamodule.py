@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..core.errors import DataMissingError, ConfigError, NonFiniteError, SchemaError
 from .curves import PLANES
 from .metrics import CHANNELS
+from ..physics.catalogue import believed
 from ..physics.fitting import NUISANCES, VisitFit, combine_visits
 
 # %% ../../nbs/learning/31_datamodule.ipynb #planetset
@@ -105,9 +106,10 @@ def describe(
     if "white_depth" in found:
         found["white_depth"] = max(found["white_depth"], LEAST_DEPTH)
     positive = [float(found.get(name, math.nan)) for name in FIT_COLUMNS]
-    positive += [float(star.get(name, math.nan)) for name in STAR_COLUMNS]
+    star, _ = believed(star)  # one wrong unit would be the largest feature by far
+    positive += [star.get(name, math.nan) for name in STAR_COLUMNS]
     logarithms = [math.log(value) if value > 0 else math.nan for value in positive]
-    return [*logarithms, float(star.get("i", math.nan)), float(found.get("coverage", math.nan))]
+    return [*logarithms, star.get("i", math.nan), float(found.get("coverage", math.nan))]
 
 
 def fill_missing(

@@ -6,10 +6,11 @@
 __all__ = ['INSTRUMENTS', 'SPLITS', 'FRAME_SHAPE', 'FULL_FRAMES', 'WINDOW_H', 'SCIENCE_COLUMNS', 'CHANNELS', 'LABEL_COLUMNS',
            'SIGMA_COLUMNS', 'STAR_COLUMNS', 'ADC_COLUMNS', 'AXIS_COLUMNS', 'LINEARITY_ORDERS', 'DEEPEST', 'MOST_UNLIKE',
            'Visit', 'airs_wavelengths_um', 'wavelength_grid_um', 'frame_times_h', 'Frames', 'Signal', 'open_signal',
-           'read_signal', 'read_plane', 'write_signal', 'write_calibration', 'write_tables', 'read_labels', 'Challenge',
-           'open_challenge']
+           'read_signal', 'read_plane', 'write_signal', 'write_calibration', 'write_tables', 'read_labels',
+           'refuse_unless_hours', 'Challenge', 'open_challenge']
 
 # %% ../../nbs/observations/10_challenge.ipynb #imports
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -405,6 +406,22 @@ def _names(folder: Path) -> list[str]:
     except OSError:
         return []
 
+# %% ../../nbs/observations/10_challenge.ipynb #refuse-unless-hours
+def refuse_unless_hours(
+    where: Path | str,
+    name: str,  # of the axis
+    axis: np.ndarray,  # (T,) finite times
+) -> None:
+    """Raise SchemaError where a time axis runs backwards, or over what cannot be the hours of a visit."""
+    length = float(axis[-1] - axis[0]) if len(axis) else 0.0
+    if (np.diff(axis) < 0).any():
+        raise SchemaError(f"{name} runs backwards", where, "Put the times in order.")
+    if len(axis) > 2 and not 1 < length < 100:
+        units = {"seconds": 3600, "minutes": 60, "days": 1 / 24, "milliseconds": 3.6e6}
+        like = [unit for unit, count in units.items() if 0.5 < length / (count * WINDOW_H) < 2]
+        guess = f"; it may be in {like[0]}" if like else ""
+        raise SchemaError(f"{name} runs over {length:g}, which are no hours of a visit{guess}", where, "Give the times in hours.")
+
 # %% ../../nbs/observations/10_challenge.ipynb #whole-number-folders
 def _read_grid(path: Path) -> np.ndarray:
     grid = read_table(path, LABEL_COLUMNS, key=None)[LABEL_COLUMNS].iloc[0].to_numpy(np.float64)
@@ -422,18 +439,6 @@ def _read_adc(path: Path) -> pd.DataFrame:
 
 def _read_adc_by_planet(path: Path) -> pd.DataFrame:
     return read_table(path, ADC_COLUMNS)
-
-
-def _refuse_unless_hours(path: Path, name: str, axis: np.ndarray) -> None:
-    """Raise SchemaError where a time axis runs backwards, or over what cannot be the hours of a visit."""
-    length = float(axis[-1] - axis[0]) if len(axis) else 0.0
-    if (np.diff(axis) < 0).any():
-        raise SchemaError(f"column {name} runs backwards", path, "Download this file again.")
-    if len(axis) > 2 and not 1 < length < 100:
-        units = {"seconds": 3600, "minutes": 60, "days": 1 / 24, "milliseconds": 3.6e6}
-        like = [unit for unit, count in units.items() if 0.5 < length / (count * WINDOW_H) < 2]
-        guess = f"; it may be in {like[0]}" if like else ""
-        raise SchemaError(f"column {name} runs over {length:g}, which are no hours of a visit{guess}", path, "Give the times in hours.")
 
 
 def _read_axes(path: Path) -> dict[str, np.ndarray]:
@@ -570,6 +575,12 @@ class Challenge:
             raise SchemaError(f"column {instrument}_adc_{column} is {value:g}, which no converter has", path, "Download this table again.")
         return gain, offset
 
+    def check_times(self) -> None:
+        """Raise SchemaError where the time axes, which all visits share, cannot be used; a missing file each visit tells for itself."""
+        with contextlib.suppress(DataMissingError, DamagedFileError):
+            for instrument in INSTRUMENTS:
+                self.time_h(instrument)
+
     def time_h(self, instrument: str, n_frames: int | None = None) -> np.ndarray:  # (n_frames,) hours
         """Times at which a visit's frames start to integrate, all that a visit can have for None.
 
@@ -579,7 +590,7 @@ class Challenge:
         axes = _shared(_read_axes, path)
         require_columns(path, axes, [name], "Download this file again.")
         axis = axes[name][np.isfinite(axes[name])]  # short columns are padded
-        _refuse_unless_hours(path, name, axis)
+        refuse_unless_hours(path, f"column {name}", axis)
         n_frames = len(axis) if n_frames is None else n_frames
         if len(axis) < n_frames:
             what = f"column {name} has {len(axis)} times, the signal {n_frames} frames"

@@ -299,7 +299,7 @@ def calibrate(
 ) -> dict[Visit, str | SpectraMindError]:  # key in the store, or why there is none
     """Fill the store with the light curves of all visits of a split; a bad visit does not stop the others.
 
-    Raises ConfigError for an executor that there is not, and otherwise only when no visit is usable: PreflightError.
+    Raises ConfigError for an unknown executor, SchemaError for times that are no hours, PreflightError when no visit is usable.
     """
     config = configuration.group("detector") if config is None else config
     executor = config.get("executor", "local")
@@ -309,6 +309,7 @@ def calibrate(
     store, visits = lightcurve_store(store_root, config), challenge.visits(split)
     results = {visit: _stored(store, challenge, split, visit) for visit in visits}
     todo = [visit for visit, key in results.items() if key is None]
+    challenge.check_times()
     workers = max(1, min(workers or cpu_count(), int(memory_gb() / _WORKER_GB), len(todo)))
     work = partial(_calibrate_visit, challenge, split, config, store)
     if not todo:

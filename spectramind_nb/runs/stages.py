@@ -240,11 +240,14 @@ def fill_stores(
             filled = fill_split(config, challenge, split, stage)
             counts[split] = {"done": len(filled.done), "failed": {f"{visit.planet_id} visit {visit.visit}": str(error)
                                                                   for visit, error in filled.failed.items()}}
+            if stage == "fit":
+                counts[split]["remarks"] = {f"{visit.planet_id} visit {visit.visit}": fit.diagnostics["remark"]
+                                            for visit, fit in filled.done.items() if "remark" in fit.diagnostics}
             record.update(visits=counts)
             yield filled
         record.update(data=data_manifest(challenge))
 
-
+# %% ../../nbs/runs/42a_stages.ipynb #calibrate
 def calibrate(
     overrides: Sequence[str] = (),  # Hydra overrides, e.g. "data.root=DIR"
     **groups: str,  # options of groups, e.g. data="ariel2025"
@@ -252,7 +255,7 @@ def calibrate(
     """Frames to light curves, into the store: resumable, parallel."""
     return list(fill_stores("calibrate", overrides, **groups))
 
-
+# %% ../../nbs/runs/42a_stages.ipynb #fit-command
 def fit(
     overrides: Sequence[str] = (),  # Hydra overrides, e.g. "data.root=DIR"
     **groups: str,  # options of groups, e.g. data="ariel2025"
