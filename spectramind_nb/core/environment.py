@@ -224,6 +224,7 @@ def progress(
         with Progress(*columns, console=Console(stderr=True)) as bar:
             yield from bar.track(items, total=total, description=label)
         return
+    interval_s = float(os.environ.get("SPECTRAMIND_PROGRESS_S", interval_s))  # a page that draws a bar wants to hear more often
     show, interval_s = (_notebook_bar(total), 0.2) if is_watched() else (lambda done, line: tell(line), interval_s)
     start = last = time.monotonic()
     for done, item in enumerate(items, 1):

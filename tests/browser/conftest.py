@@ -63,7 +63,7 @@ def jupyter(tmp_path_factory, stores):
     environ = {**os.environ, **places, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     environ["SPECTRAMIND_CACHE"] = str(stores)
     words = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
-             f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}"]
+             f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}", "--expose-app-in-browser"]
     with open(home / "log", "w") as log:
         server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *words], env=environ, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -88,7 +88,7 @@ def answers(url: str) -> bool:
         return False
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def notebook(jupyter):
     """Write a notebook of one cell a source into a folder of its own; returns its address in JupyterLab or Notebook 7."""
     address, token, folder = jupyter
