@@ -39,7 +39,7 @@ from .stages import open_data
 from .views import View
 
 # %% ../../nbs/runs/46_job.ipynb #settings
-_KINDS = {
+_KINDS: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     "a duration": (duration_s, ("budget", "reserve", "predict", "train", "visit_timeout", "say_every")),
     "a size": (size_bytes, ("worker_memory", "ballast")),
     "a share between 0 and 1": (lambda share: 1 / (0 <= float(share) <= 1), ("train_share", "plain_cost")),
@@ -161,9 +161,10 @@ class Job:
 
     def __init__(self, trained: Run | None, words: Sequence[str], profile: str, out: Path, settings: Mapping[str, Any]):
         self.trained, self.words, self.settings = trained, list(words), settings
-        self.wall = Wall(process_start(), duration_s(settings["budget"]), duration_s(settings["reserve"]))
+        budget_s = duration_s(settings["budget"])
+        self.wall = Wall(process_start(), budget_s, duration_s(settings["reserve"]))
         wanted = {"trained": str(trained.checkpoint or trained.dir) if trained else None, "profile": profile, "words": self.words}
-        self.outcome = Outcome(out.absolute(), wanted, rung="given" if trained else None, budget_s=self.wall.budget_s)
+        self.outcome = Outcome(out.absolute(), wanted, rung="given" if trained else None, budget_s=budget_s)
         self.asked = [f"trainer={profile}", *self.words]
         self.modest = modest_words(self.words, settings["modest"])
         self.config, self.plain = self._composed()
@@ -283,6 +284,7 @@ def train_once(
     job: Job,
     rung: str,  # asked or modest
     words: Sequence[str],  # overrides
+    view: View,  # the training planets
 ) -> Run:
     """One training, as far as time and disk allow. A checkpoint that it kept before it failed is as good as it was validated."""
     began, problem = time.monotonic(), None
@@ -290,7 +292,7 @@ def train_once(
     job.adapt(lowered)
     run = Run(Path(job.config.paths.logs).absolute() / f"{time.strftime('%Y%m%d-%H%M%S')}-job-{rung}-{os.getpid()}")
     try:
-        command(["train", *elsewhere(words, job.learned), *more, f"run_id={run.id}", "--resume", "never"], until_s, gpus=rung == "asked")
+        command(["train", *elsewhere(words, view), *more, f"run_id={run.id}", "--resume", "never"], until_s, gpus=rung == "asked")
     except SpectraMindError as error:
         problem = error
     try:
@@ -310,7 +312,7 @@ def train(
     if job.trained or _trained_earlier(job):
         return
     try:
-        job.learned = _learned(job)
+        job.learned = view = _learned(job)
     except Exception as error:
         job.step("asked", error)
         return
@@ -318,7 +320,7 @@ def train(
         if rung in job.outcome.reasons:  # refused before the long work
             continue
         try:
-            job.trained, job.outcome.rung = train_once(job, rung, words), rung
+            job.trained, job.outcome.rung = train_once(job, rung, words, view), rung
             return
         except Exception as error:
             job.step(rung, error)
@@ -381,6 +383,7 @@ def replace_rows(
 def _tasks(job: Job, queue: Queue, rungs: Sequence[str], gpus: bool) -> Iterator[dict[str, Any]]:
     """One for each rung and kind of photometry, as far as a planet of that kind may gain."""
     words, run = job.words if gpus else job.modest, job.trained
+    task: dict[str, Any]
     for rung in rungs:
         for name, more, detector in (("full", [], job.config.detector), ("plain", ["detector=plain"], job.plain)):
             planets = {visit.planet_id for visit, got in queue.done.items() if got == name}
@@ -389,9 +392,9 @@ def _tasks(job: Job, queue: Queue, rungs: Sequence[str], gpus: bool) -> Iterator
             view, task = queue.views[name], {"rung": rung, "out": str(job.cache / f"predicted_{name}.csv")}
             if rung in ("fits", "prepared"):
                 task["wanted"] = lower_config(job.config, view, detector)
-            if rung == "prepared":
+            if rung == "prepared" and job.learned:
                 task["learned"] = lower_config(job.config, job.learned, job.config.detector)
-            if rung == job.outcome.rung:
+            if rung == job.outcome.rung and run:
                 task |= {"run": str(run.checkpoint or run.dir), "wanted": [*more, *elsewhere(words, view)]}
             yield task
 
@@ -401,7 +404,7 @@ def predict(
     queue: Queue,  # the test planets
 ) -> None:
     """Rows for the finished planets, each on the best rung that it can have."""
-    best = [job.outcome.rung] if job.trained else []
+    best = [job.outcome.rung] if job.outcome.rung else []
     failed = replace_rows(job, queue, ["fits", *best], gpus=True)
     for rung in best:
         if rung in failed:

@@ -65,7 +65,7 @@ def without(
     """The overrides that have nothing to do with some groups."""
     return [word for word in words if word.lstrip("+~").partition("=")[0].split(".")[0].split("@")[0] not in groups]
 
-
+# %% ../../nbs/runs/45b_rungs.ipynb #modest-words
 def modest_words(
     words: Sequence[str],  # what was asked for
     modest: Sequence[str],  # the setting `modest` of the submission job
@@ -73,7 +73,7 @@ def modest_words(
     """The same data and model, trained on the processor."""
     return [*without(words, "trainer", "pretrain", "logger", "run_id"), *modest]
 
-
+# %% ../../nbs/runs/45b_rungs.ipynb #elsewhere
 def elsewhere(
     words: Sequence[str],  # Hydra overrides
     view: View,
@@ -136,7 +136,7 @@ def lower_config(
     model = OmegaConf.to_container(group("model", "posterior"))
     return {**plain, "detector": OmegaConf.to_container(detector), "trainer": trainer, "model": model}
 
-
+# %% ../../nbs/runs/45b_rungs.ipynb #fitted
 def fitted(
     config: DictConfig,  # see `lower_config`
     split: str,
@@ -199,7 +199,7 @@ def predictor(
 
     return work
 
-
+# %% ../../nbs/runs/45b_rungs.ipynb #check-run
 def check_run(
     run: Run,
     words: Sequence[str],  # overrides for its prediction

@@ -3,7 +3,7 @@
 `tests/runs/failing_training.py` does the same at full size, with trainings that really fail, and prints a table of scores.
 """
 
-import importlib
+import importlib.util
 import json
 import shutil
 import time
@@ -124,7 +124,7 @@ def test_where_no_model_can_be_made_the_fits_meet_a_population(quick, monkeypatc
     assert str(outcome).startswith("NOT AS ASKED") and len(is_mean(outcome)) == 2
 
 
-@pytest.mark.parametrize("labels", ["none", "empty cell", "no row", "text", "empty", "one"])
+@pytest.mark.parametrize("labels", ["none", "empty cell", "no row", "text", "one"])
 def test_labels_that_cannot_be_used_cost_only_themselves(quick, short_root, tmp_path, labels):
     root = shutil.copytree(short_root, tmp_path / "root", symlinks=True)
     table = pd.read_csv(short_root / "train.csv")
@@ -134,8 +134,6 @@ def test_labels_that_cannot_be_used_cost_only_themselves(quick, short_root, tmp_
         table.iloc[0, 5] = float("nan")
     elif labels == "text":
         (root / "train.csv").write_text("no table\n")
-    elif labels == "empty":
-        (root / "train.csv").write_bytes(b"")
     else:
         table = table[:1] if labels == "one" else table[1:]
     if labels in ("empty cell", "no row", "one"):
@@ -143,7 +141,7 @@ def test_labels_that_cannot_be_used_cost_only_themselves(quick, short_root, tmp_
     outcome, asked = quick(root=root)
     usable = labels in ("empty cell", "no row")
     assert rung_of(outcome) == ("prepared" if usable else "fits") and not is_mean(outcome) and outcome.notes == []
-    assert len(asked) == (0 if labels in ("none", "text", "empty") else 2)
+    assert len(asked) == (0 if labels in ("none", "text") else 2)
     assert usable or outcome.reasons
 
 
@@ -287,3 +285,13 @@ def test_a_command_that_fails_says_why(monkeypatch, tmp_path, text, why):
     with pytest.raises(SpectraMindError) as caught:
         rungs.command(["train"], 60, gpus=False)
     assert why in str(caught.value)
+
+
+def test_a_training_that_is_really_killed_is_done_again_by_the_job_itself(repo, short_root, stores, tmp_path):
+    """One case of the script, with all its processes."""
+    spec = importlib.util.spec_from_file_location("failing_training", repo / "tests" / "runs" / "failing_training.py")
+    failing = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(failing)
+    found = failing.one_job(tmp_path / "job", short_root, "killed")
+    assert found["rc"] == 0 and found["told"] and found["reached"] == {"modest": 2}, found
+    assert "SIGKILL" in found["job"]["reasons"]["asked"] and found["job"]["notes"] == []
