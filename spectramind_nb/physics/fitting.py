@@ -6,7 +6,7 @@
 __all__ = ['FEWEST_BINS', 'NUISANCES', 'chebyshev', 'Curves', 'normalise', 'Orbit', 'eccentric_orbits', 'orbit_prior',
            'separation_gradients', 'limb_darkening_prior', 'VisitModel', 'descend', 'find_transit', 'fit_white',
            'refine_noise', 'slow_factor', 'common_noise', 'common_shapes', 'VisitFit', 'fit_visit', 'combine_visits',
-           'fit_store', 'fit']
+           'fit_store', 'FitTask', 'fit']
 
 # %% ../../nbs/physics/21_fitting.ipynb #imports
 import contextlib
@@ -15,16 +15,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ..core.configuration import group
-from ..core.environment import cpu_count, in_threads
+from ..core.environment import cpu_count, memory_gb, progress
 from ..core.errors import NonFiniteError, SchemaError, SpectraMindError
 from ..core.storage import Store, code_digest
+from ..core.workforce import on_cluster, side_by_side
 from ..observations.challenge import INSTRUMENTS, Challenge, Visit, refuse_unless_hours
 from spectramind_nb.observations.lightcurves import (
     LightCurves,
@@ -34,7 +36,7 @@ from spectramind_nb.observations.lightcurves import (
     refuse_unless_usable,
     told,
 )
-from .catalogue import GEOMETRY, believed, transit_hours
+from .catalogue import GEOMETRY, believed, number, transit_hours
 from .transit import channel_light_curves, duration_h, light_curve, limb_darkening_shares
 
 # %% ../../nbs/physics/21_fitting.ipynb #chebyshev
@@ -820,6 +822,48 @@ def _load(store: Store, address: str) -> VisitFit:
     tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in ("depth", "nuisance", "nuisance_covariance")}
     return VisitFit(covariance=torch.from_numpy(covariance), **tensors, **meta)
 
+# %% ../../nbs/physics/21_fitting.ipynb #fit-task
+_VISIT_S = 0.3  # what a fit takes, about
+_WORKER_GB = 1.0  # memory of a process that fits
+
+
+class FitTask(NamedTuple):
+    "One visit that is to be fitted."
+
+    visit: Visit
+    key: str  # of its light curves
+    star: dict[str, float] | None  # its row of the star table
+    address: str  # of the fit
+
+
+def _fit_into_store(
+    challenge: Challenge, source: Store, store: Store, config: Mapping, task: FitTask
+) -> str | SpectraMindError | None:  # a remark, or why there is no fit
+    "Fit a visit, wherever this process runs; what goes wrong costs this visit alone."
+    where = f"planet {task.visit.planet_id} visit {task.visit.visit}"
+    try:
+        with _one_thread():
+            fitted = fit_visit(load_light_curves(source, task.key), task.star, config)
+        _save(store, task.address, fitted)
+        return fitted.diagnostics.get("remark")
+    except SpectraMindError as error:
+        return error
+    except OSError as error:
+        return told(error, challenge, store)
+    except Exception as error:  # a failure nobody foresaw
+        return SpectraMindError(f"the fit failed with {type(error).__name__}: {error}", where, "Please report this")
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    "One thread for torch: sums keep their order on any machine, and processes side by side use the cores better."
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
 # %% ../../nbs/physics/21_fitting.ipynb #fit-all-visits
 def fit(
     challenge: Challenge,
@@ -827,7 +871,7 @@ def fit(
     detector_config: Mapping | None = None,  # the `detector` group; None: its default
     config: Mapping | None = None,  # the `fit` group; None: its default
     store_root: Path | str = "cache",
-    workers: int | None = None,  # visits in flight; None: one per core
+    workers: int | None = None,  # processes; None: one a core, as far as memory allows
 ) -> dict[Visit, VisitFit | SpectraMindError]:  # the fit, or why there is none
     """Fit all visits of a split, each once.
 
@@ -835,43 +879,40 @@ def fit(
     """
     config = group("fit") if config is None else config
     detector_config = group("detector") if detector_config is None else detector_config
-    light_curves = calibrate(challenge, split, detector_config, store_root, workers)
+    keys = calibrate(challenge, split, detector_config, store_root, workers)
     source, store = lightcurve_store(store_root, detector_config), fit_store(store_root, config)
-    stars = challenge.stars(split)
-
-    def work(visit: Visit) -> VisitFit | SpectraMindError:
-        key = light_curves[visit]
-        if isinstance(key, SpectraMindError):
-            return key
-        try:
-            star = stars.loc[visit.planet_id].astype(float).to_dict() if visit.planet_id in stars.index else None
+    stars, todo, results = challenge.stars(split), {}, dict(keys)
+    for visit, key in keys.items():
+        if not isinstance(key, SpectraMindError):
+            row = stars.loc[visit.planet_id] if visit.planet_id in stars.index else None
+            star = None if row is None else {name: number(value) for name, value in row.items()}
             address = store.key({"light_curves": key, "star": repr(sorted((star or {}).items()))})
+            results[visit] = address
             if not store.has(address):
-                fitted = fit_visit(load_light_curves(source, key), star, config)
-                _save(store, address, fitted)
-                if remark := fitted.diagnostics.get("remark"):
-                    print(f"{split} planet {visit.planet_id} visit {visit.visit}: {remark}", file=sys.stderr)
-            return _load(store, address)
-        except SpectraMindError as error:
-            return error
-        except OSError as error:
-            return told(error, challenge, store)
-        except Exception as error:  # a failure nobody foresaw must not cost the other visits
-            what = f"the fit failed with {type(error).__name__}: {error}"
-            return SpectraMindError(what, f"planet {visit.planet_id} visit {visit.visit}", "Please report this")
-
-    with _one_thread_each():
-        results = in_threads(work, list(light_curves), workers or cpu_count(), f"fitting {split}")
+                todo[visit] = FitTask(visit, key, star, address)
+    work = partial(_fit_into_store, challenge, source, store, config)
+    workers = max(1, min(workers or cpu_count(), int(memory_gb() / _WORKER_GB)))
+    if todo and detector_config.get("executor") == "dask":
+        finished = on_cluster(work, list(todo.values()), workers, detector_config.get("scheduler"))
+    else:
+        finished = side_by_side(work, list(todo.values()), workers, _VISIT_S)
+    remarks = {}
+    for task, said in progress(finished, len(todo), f"fitting {split}"):
+        if isinstance(said, SpectraMindError):
+            results[task.visit] = said
+        elif said:
+            remarks[task.visit] = said
+    for visit, remark in sorted(remarks.items()):
+        print(f"{split} planet {visit.planet_id} visit {visit.visit}: {remark}", file=sys.stderr)
+    results = {visit: _fit_or_reason(challenge, store, found) for visit, found in results.items()}
     refuse_unless_usable(split, results)
     return results
 
 
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    "Threads that are started now calculate alone: sums keep their order on any machine, and visits side by side use the cores better."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _fit_or_reason(challenge: Challenge, store: Store, found: str | SpectraMindError) -> VisitFit | SpectraMindError:
     try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        return found if isinstance(found, SpectraMindError) else _load(store, found)
+    except SpectraMindError as error:
+        return error
+    except OSError as error:
+        return told(error, challenge, store)

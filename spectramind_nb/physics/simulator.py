@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ import pandas as pd
 from ..core.environment import cpu_count, memory_gb, progress
 from ..core.errors import ConfigError, DamagedFileError
 from ..core.storage import atomic_path, code_digest, digest
+from ..core.workforce import side_by_side
 from spectramind_nb.observations.challenge import (
     INSTRUMENTS,
     LABEL_COLUMNS,
@@ -95,6 +97,7 @@ def write_planet(
 # %% ../../nbs/physics/24_simulator.ipynb #simulate
 LEVELS = ("frames", "lightcurves")
 _VISIT_GB = 1.0  # memory that making one full visit takes
+_LIGHT_CURVES_S = 0.12  # that making the light curves of one takes, about
 _TEST_INDEX = 2**20  # test planets are counted from here, so that more train planets don't change them
 
 
@@ -145,8 +148,11 @@ def simulate(
 def _in_parallel(
     jobs: list[tuple[Path, Planet]],
     workers: int,
-    *common,  # what `write_planet` takes after folder and planet
+    *common,  # what `write_planet` takes after folder and planet; the last one is the level
 ) -> Iterator[None]:
+    if common[-1] == "lightcurves":  # Python all through
+        yield from (None for _ in side_by_side(partial(_write_job, common), jobs, workers, _LIGHT_CURVES_S))
+        return
     with ThreadPoolExecutor(workers) as pool:  # the compiled kernel and the writers let go of the interpreter lock
         running = [pool.submit(write_planet, *job, *common) for job in jobs]
         try:
@@ -154,6 +160,10 @@ def _in_parallel(
                 yield done.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _write_job(common: tuple, job: tuple[Path, Planet]) -> None:
+    write_planet(*job, *common)
 
 
 def _draw_population(

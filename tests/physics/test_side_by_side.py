@@ -1,0 +1,53 @@
+"""Visits are fitted and simulated by processes where that pays: the same bytes, whoever made them, and a worker's death costs one visit."""
+
+import os
+import signal
+from functools import partial
+
+import pytest
+
+from spectramind_nb.core import workforce
+from spectramind_nb.core.errors import SpectraMindError
+from spectramind_nb.physics import fitting, shortcut, simulator
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return simulator.simulate(tmp_path_factory.mktemp("set") / "one", 3, 1, seed=3, short=True, level="lightcurves", workers=1)
+
+
+def fits_in(root, cache, workers):
+    challenge = shortcut.open_data_set(root)
+    detector = fitting.group("detector")
+    shortcut.adopt_light_curves(challenge, "train", detector, cache)
+    return fitting.fit(challenge, "train", detector, store_root=cache, workers=workers)
+
+
+def test_processes_and_one_after_another_give_the_same_bytes(root, tmp_path, monkeypatch):
+    alone = fits_in(root, tmp_path / "alone", 1)
+    monkeypatch.setattr(workforce, "START_S", 0.0)
+    started = []
+    pool = workforce.in_processes
+    monkeypatch.setattr(workforce, "in_processes", lambda *words: started.append(words) or pool(*words))
+    together = fits_in(root, tmp_path / "together", 2)
+    assert started and list(alone) == list(together)
+    for visit, fit in alone.items():
+        assert fit.diagnostics == together[visit].diagnostics
+        assert (fit.depth == together[visit].depth).all() and (fit.covariance == together[visit].covariance).all()
+    again = simulator.simulate(tmp_path / "two", 3, 1, seed=3, short=True, level="lightcurves", workers=2)
+    assert len(started) == 2
+    files = sorted(path.relative_to(root) for path in root.rglob("light_curves_*.npz"))
+    assert len(files) >= 4 and all((root / name).read_bytes() == (again / name).read_bytes() for name in files)
+
+
+def dies(number):
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return -number
+
+
+def test_a_worker_that_dies_costs_its_item_alone(monkeypatch):
+    monkeypatch.setattr(workforce, "START_S", 0.0)
+    found = dict(workforce.side_by_side(partial(dies), [0, 1, 2, 3], workers=2, each_s=1.0))
+    assert [found[number] for number in (0, 2, 3)] == [0, -2, -3]
+    assert isinstance(found[1], SpectraMindError)
