@@ -249,6 +249,7 @@ def test_keyboard_and_screen_reader(launch, words, jupyter, finished):
     page.keyboard.type("\nmax_epochs=2")
     page.get_by_role("alert").get_by_text("line 4").wait_for()
     assert "alert" in [role for role, _ in tree(page)]
+    button(page, "trainer.max_epochs=2").wait_for()  # all of what was typed is understood
     reach("trainer.max_epochs=2")
     page.keyboard.press("Space")
     page.get_by_text("composes,").wait_for()
