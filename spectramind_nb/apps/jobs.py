@@ -80,7 +80,7 @@ class Job:
                     self.run_dir = path.parent
         return self.run_dir
 
-
+# %% ../../nbs/apps/52b_jobs.ipynb #start
 def start(
     words: Sequence[str],  # what follows `spectramind`
     output: Path | None = None,  # the file for what it prints, which no two living commands share; None: a file without a name
@@ -142,7 +142,7 @@ class Task:
 
     phase: str = "ready"  # ready | running | stopping | done | stopped | failed, or other words for an answer
     message: str = ""  # one sentence about the phase
-    job: Job | None = None
+    command: Job | None = None
     lines: list[str] = field(default_factory=list)  # what the job printed last
 
     @classmethod
@@ -155,15 +155,19 @@ class Task:
         "A command that was just started, or why it could not be."
         try:
             return cls("running", message, start(words, output))
-        except SpectraMindError as error:
+        except (SpectraMindError, OSError) as error:
             return cls("not started", str(error))
-        except OSError as error:
-            return cls("failed", f"The command could not start: {error}")
 
     @property
     def busy(self) -> bool:
         "Is the command still going on?"
         return self.phase in ("running", "stopping")
+
+    @property
+    def job(self) -> Job:
+        "The command; an answer that was given at once has none."
+        assert self.command is not None
+        return self.command
 
     @property
     def name(self) -> str:
@@ -184,11 +188,10 @@ class Task:
     def end(self, code: int) -> None:
         "Note how it ended."
         last = next(reversed(self.lines), "no output")
-        early = {WallReached.exit_code: "The wall was reached.", InterruptedRun.exit_code: "Stopped.",
-                 TerminatedRun.exit_code: "Terminated."}
+        early = {WallReached.exit_code: "The wall was reached.", TerminatedRun.exit_code: "Terminated."}
         if code == 0:
             self.phase, self.message = "done", last
-        elif code in early or self.phase == "stopping":  # an interrupt that comes before Python is ready has other codes
+        elif code in (*early, InterruptedRun.exit_code) or self.phase == "stopping":  # before Python is ready it ends otherwise
             self.phase, self.message = "stopped", early.get(code, "Stopped.")
         else:
             self.phase, self.message = "failed", f"Exit code {code}: {last.removeprefix('error: ')}"
@@ -307,7 +310,7 @@ class Past:
         score = "no score" if self.score is None else f"score {self.score:.3f}" + " so far" * (self.outcome != "finished")
         return f"{self.id}, {self.outcome}, {score}"
 
-
+# %% ../../nbs/apps/52b_jobs.ipynb #recent
 def recent(
     logs: Path,  # the folder of run directories
     most: int = 20,
@@ -337,7 +340,7 @@ def _past(path: Path) -> Past | None:
 def _record(path: Path, changed_ns: int) -> dict:
     return audit.load(path)
 
-
+# %% ../../nbs/apps/52b_jobs.ipynb #same-runs
 def same_runs(
     config: DictConfig,  # a composed configuration
     runs: Iterable[Past],
@@ -346,7 +349,7 @@ def same_runs(
     own = config_hash(config)
     return [run for run in runs if run.config_hash == own and config.run_id in (None, run.id)]
 
-
+# %% ../../nbs/apps/52b_jobs.ipynb #continued-by
 def continued_by(
     config: DictConfig,  # a composed configuration
     runs: Iterable[Past],
@@ -354,7 +357,7 @@ def continued_by(
     "The unfinished run that a training with this configuration would continue."
     return next((run for run in same_runs(config, runs) if run.resumable), None)
 
-
+# %% ../../nbs/apps/52b_jobs.ipynb #timings
 def timings(
     runs: Iterable[Past],
 ) -> list[Timing]:
@@ -388,13 +391,13 @@ def _timing(run_dir: Path, changed_ns: int) -> Timing | None:
 # %% ../../nbs/apps/52b_jobs.ipynb #output-path
 def output_path(
     logs: Path,  # the folder of run directories
-    config_hash: str,
+    config_hash: str | None,
     run_id: str | None,  # as it was asked for; None: it was left open
 ) -> Path:
     "Where a training prints that a page starts: the same file for the same run."
     return logs / ".pages" / f"{digest([config_hash, run_id])[:16]}.log"
 
-
+# %% ../../nbs/apps/52b_jobs.ipynb #printed
 def printed(
     run: Past,
 ) -> IO[bytes] | None:  # None: no page started it

@@ -204,7 +204,7 @@ def test_a_job_that_cannot_start_is_said(monkeypatch, workspace):
     monkeypatch.setattr(jobs, "start", start)
     pad = launched()
     pad.train.click()
-    assert pad.state.training.phase == "failed" and "no more processes" in pad.parts["status"].value
+    assert pad.state.training.phase == "not started" and "no more processes" in pad.parts["status"].value
 
 
 def test_buttons_without_a_run_are_off_and_say_why(workspace):
