@@ -234,7 +234,7 @@ def planet_sets(
     training = of("train", chosen, labels, None)
     validation = of("train", held, labels, training)
     try:
-        hidden = sorted(challenge.planets("test"))
+        hidden = challenge.asked_for("test")
     except DataMissingError:  # a data set may have no test split: then there is nothing to submit
         hidden = []
     return training, validation, of("test", hidden, None, training) if hidden else None

@@ -462,6 +462,15 @@ class Challenge:
             raise DataMissingError(f"there is no planet folder in {split}", folder, "Check data.root.")
         return planets
 
+    def asked_for(self, split: str = "test") -> list[int]:
+        """Planets that an answer must hold, ascending: those with a folder, and those that sample_submission.csv lists beside them."""
+        planets = set(self.planets(split))
+        with contextlib.suppress(OSError, ValueError, KeyError):  # a file of no use asks for nothing
+            listed = set(pd.read_csv(self.root / "sample_submission.csv", usecols=["planet_id"])["planet_id"].astype(np.int64).tolist())
+            if split == "test" and listed & planets:  # else it is another data set's
+                planets |= listed
+        return sorted(planets)
+
     def visits(self, split: str = "train") -> list[Visit]:
         """All visits of all planets, ascending; a planet whose folder holds no signal still has its visit 0."""
         found = []

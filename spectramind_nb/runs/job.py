@@ -221,7 +221,7 @@ def write_baseline(
     job: Job,
 ) -> None:
     """A valid file; what an earlier attempt had made of these planets stays. Raises `PreflightError` where none can be written."""
-    outcome, planets = job.outcome, job.challenge.planets("test")
+    outcome, planets = job.outcome, job.challenge.asked_for("test")
     known = earlier(outcome)
     outcome.made, outcome.photometry = dict.fromkeys(planets, "mean"), dict.fromkeys(planets, "mean")
     with contextlib.suppress(SpectraMindError):

@@ -734,7 +734,7 @@ class _Training:
             print(f"left out of training: {fault}", file=sys.stderr)
         self.log("labels", left_out=faults)
         if "test" in splits_of(challenge) and not path.is_file():
-            submission.write_baseline(path, challenge.planets("test"), *naive)
+            submission.write_baseline(path, challenge.asked_for("test"), *naive)
             self.log("baseline", path=path.name)
 
     def planets(self, challenge: Challenge) -> VisitDataModule:
@@ -885,7 +885,7 @@ class _Training:
 
     def predict_in_time(self, model: pl.LightningModule, challenge: Challenge, validated: int) -> None:
         """At the wall: replace the baseline by the best weights' predictions if that surely fits into what is left."""
-        planets = len(challenge.planets("test")) if "test" in self.fits else 0
+        planets = len(challenge.asked_for("test")) if "test" in self.fits else 0
         expected_s = 4 * self.wall.validation_s * planets / validated + 1.0  # each planet is met before it is predicted
         if self._checkpoint("best").is_file() and expected_s < self.wall.left_s / 2:
             self._load_best(model)
@@ -973,7 +973,7 @@ def predict(
         challenge = open_data(config)
         if out is not None and not Path(out).exists():
             naive = float(model.naive_mean), float(model.naive_sigma)
-            submission.write_baseline(out, challenge.planets(split), *naive)
+            submission.write_baseline(out, challenge.asked_for(split), *naive)
         table = predicted(model, _planets(model, challenge, fill_split(config, challenge, split, "fit"), config), config)
         if out is not None:
             _write_submission(Path(out), table)
@@ -1048,7 +1048,7 @@ def _state(checkpoint: Path) -> dict[str, torch.Tensor]:
 def _planets(model: pl.LightningModule, challenge: Challenge, filled: Filled, config: DictConfig) -> PlanetSet:
     """All planets of a split, those without a fit too; unknown features become what the model knows as typical."""
     typical, curves = SimpleNamespace(features=model.feature_mean[None].cpu()), curves_of(config, challenge, filled)
-    return planet_set(challenge.planets(filled.split), filled.done, challenge.stars(filled.split), None, typical, curves)
+    return planet_set(challenge.asked_for(filled.split), filled.done, challenge.stars(filled.split), None, typical, curves)
 
 
 def validated(model: pl.LightningModule, data: VisitDataModule, config: DictConfig) -> dict[str, float]:

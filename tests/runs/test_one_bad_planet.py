@@ -11,6 +11,7 @@ from spectramind_nb.core.errors import SchemaError
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.runs.runtime import evaluate, train
 from spectramind_nb.runs.stages import labelled_planets, naive_statistics
+from spectramind_nb.runs.submission import validate
 
 ONE = ["trainer.max_epochs=1", "data.batch_size=2", "data.workers=1"]
 
@@ -56,10 +57,28 @@ def test_a_number_in_both_splits_is_two_planets(short_root, here, tmp_path):
     assert first < taken  # sums over the test planets keep their order, and so their last bits
     root = linked(short_root, tmp_path / "other")
     (root / f"test/{second}").rename(root / f"test/{taken}")
+    (root / "sample_submission.csv").unlink()
     stars_too(root, taken, second)
     whole_score, whole = learned(short_root)
     score, table = learned(root)
     assert score == whole_score and table.rename(index={taken: second}).equals(whole)
+
+
+def test_a_planet_without_a_folder_that_the_sample_lists_has_a_row(short_root, here, tmp_path):
+    """A grader refuses a file that lacks one of its planets."""
+    root = linked(short_root, tmp_path / "root")
+    first, second = open_challenge(root).planets("test")
+    shutil.rmtree(root / f"test/{second}")
+    run = train(overrides=[f"data.root={root}", *ONE], resume="never")
+    assert validate(run.dir / "submission.csv", root / "sample_submission.csv").planets == 2
+    table = run.predict(split="test").set_index("planet_id")
+    assert table.loc[second, "sigma_1"] > table.loc[first, "sigma_1"] > 0  # nothing is known of it but its star
+
+    sample = pd.read_csv(root / "sample_submission.csv")
+    sample.assign(planet_id=[7, 8]).to_csv(root / "sample_submission.csv", index=False)
+    assert open_challenge(root).asked_for() == [first]  # the sample of another data set
+    (root / "sample_submission.csv").write_text("no table")
+    assert open_challenge(root).asked_for() == [first]
 
 
 CELLS = {"empty": None, "text": "deep", "negative": -0.01, "absurd": 12_000.0, "unlike": 0.2, "infinite": np.inf}
