@@ -31,7 +31,7 @@ def number(
     "The number a cell holds; NaN for text, infinities and nothing."
     try:
         value = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
     return value if math.isfinite(value) else math.nan
 
@@ -76,11 +76,11 @@ def believed(
         positive = value > 0 or name == "e"
         if math.isfinite(value) and not (lowest <= value <= highest and positive):
             doubts.append(f"{name} is {value:.6g}, not within {lowest:g} .. {highest:g} {unit}".rstrip())
-            row |= dict.fromkeys((name, *GEOMETRY) if name == "e" else (name,), math.nan)
-    for columns, doubt in (_against_kepler(row, tolerance), _against_a_transit(row, window_h)):
-        if doubt:
-            doubts.append(doubt)
-            row |= dict.fromkeys(columns, math.nan)
+            row |= dict.fromkeys((name, *GEOMETRY) if name in ("e", "Rs", "Ms") else (name,), math.nan)
+    for judge, limit in ((_against_kepler, tolerance), (_against_a_transit, window_h)):
+        columns, doubt = judge(row, limit)
+        doubts += [doubt] if doubt else []
+        row |= dict.fromkeys(columns, math.nan)
     return row, doubts
 
 

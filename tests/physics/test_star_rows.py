@@ -32,8 +32,9 @@ def visit():
 
 WRONG = {
     "P in seconds": {"P": 86400}, "P in minutes": {"P": 1440}, "P in hours": {"P": 24}, "P in years": {"P": 1 / 365.25},
-    "sma in AU": {"sma": 0.0047}, "sma in m": {"sma": 7e8}, "sma below 1": {"sma": 0.09}, "P and sma": {"P": 1440, "sma": 7e8},
-    "i in radians": {"i": math.pi / 180}, "sign of P": {"P": -1}, "P too long": {"P": 3}, "sma halved": {"sma": 0.5}, "e of 60": {"e": 1},
+    "P too long": {"P": 3}, "sma in AU": {"sma": 0.0047}, "sma in m": {"sma": 7e8}, "sma below 1": {"sma": 0.09},
+    "sma halved": {"sma": 0.5}, "P and sma": {"P": 1440, "sma": 7e8},
+    "Rs in km": {"Rs": 695_700}, "i in radians": {"i": math.pi / 180}, "sign of P": {"P": -1}, "e of 60": {"e": 1},
 }  # fmt: skip
 
 
