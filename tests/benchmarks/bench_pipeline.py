@@ -63,7 +63,7 @@ def main() -> None:
         model = build(config.model, loss=build(config.loss))
         data = VisitDataModule(train, train[:2], None, config.data.batch_size, config.seed)
         preparing_s = cpu_s(lambda: model.prepare(train)) / len(ids)
-        epoch_s = cpu_s(lambda: bare_trainer(brief.trainer).fit(model, data.train_dataloader())) / EPOCHS / len(ids)
+        epoch_s = cpu_s(lambda: bare_trainer(brief.trainer).fit(model, datamodule=data)) / EPOCHS / len(ids)
         predicting_s = cpu_s(lambda: predicted(model, train, config)) / len(ids)
     parts = {
         f"frames to light curves, {VISITS} visits x {calibrating_s:.2f} s on {CORES} cores": VISITS * calibrating_s / CORES,

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -45,6 +46,8 @@ def bare(config, train: PlanetSet, val: PlanetSet) -> tuple[float, str]:
     """The loop as one would write it in a notebook; returns seconds of CPU and the digest of the weights."""
     model, data = fresh(config, train, val)
     model.log = lambda *words, **more: None
+    state = SimpleNamespace(fn="fit")
+    data.trainer = model.trainer = SimpleNamespace(lightning_module=model, global_rank=0, world_size=1, state=state)
     loader, validation = data.train_dataloader(), data.val_dataloader()
     optimizer = torch.optim.AdamW(model.parameters(), **model.hparams.optimizer)
     began = time.process_time()
