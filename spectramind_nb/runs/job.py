@@ -146,7 +146,7 @@ def training_words(
     """How a training fits into the time and onto the disk that there is."""
     wall, logs = config.trainer.wall, Path(config.paths.logs).absolute()
     reserve_s = duration_s(wall.reserve)
-    budget_s = min(limit_s + reserve_s, float("inf") if wall.budget is None else duration_s(wall.budget))
+    budget_s = min(max(1.0, limit_s) + reserve_s, float("inf") if wall.budget is None else duration_s(wall.budget))
     words = [f"trainer.wall.budget={budget_s:.0f}s", "trainer.wall.anchor=process", "trainer.enable_checkpointing=true"]
     free = shutil.disk_usage(next(place for place in (logs, *logs.parents) if place.exists())).free
     lowered = ""

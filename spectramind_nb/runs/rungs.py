@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -89,21 +88,18 @@ def command(
 ) -> None:
     """Run one of our commands. Raises `SpectraMindError` when it fails or takes too long; the wall is no failure."""
     environment = {**os.environ, **({} if gpus else NO_GPUS)}
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([sys.executable, "-m", "spectramind_nb", *words], stdin=subprocess.DEVNULL, stdout=said,
-                                   stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+    with subprocess.Popen([sys.executable, "-m", "spectramind_nb", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env=environment, start_new_session=True, text=True, errors="replace") as process:
         try:
-            code = process.wait(limit_s)
+            said, _ = process.communicate(timeout=limit_s)  # a pipe: on a full disk a file would not take the last words
         except subprocess.TimeoutExpired:
             raise SpectraMindError(f"spectramind {words[0]} had not ended after {limit_s:.0f} s") from None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if code in (0, 75):
-            return
-        said.seek(max(0, said.seek(0, os.SEEK_END) - 5000))
-        lines = said.read().decode(errors="replace").strip().splitlines() or ["no message"]
+    if (code := process.returncode) in (0, 75):
+        return
+    lines = said.strip().splitlines() or ["no message"]
     if code < 0:
         lack = ", often for lack of memory" if code == -signal.SIGKILL else ""
         raise SpectraMindError(f"spectramind {words[0]} was ended by signal {signal.Signals(-code).name}{lack}")
