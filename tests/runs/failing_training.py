@@ -28,7 +28,7 @@ CASES = {  # name -> profile, changes of the settings, words, what the reason sa
     "refused+": ("ci_fast", {}, ["trainer.accelerator=auto"], "does not compute"),
     "memory": ("ci_fast", {}, [], "memory"), "memory+": ("ci_fast", {}, [], "memory"),
     "killed": ("ci_fast", {}, [], "SIGKILL"), "killed+": ("ci_fast", {}, [], "SIGKILL"),
-    "nan": ("ci_fast", {}, [], "finite"), "nan+": ("ci_fast", {}, [], "finite"),
+    "nan": ("ci_fast", {}, [], "loss is nan"), "nan+": ("ci_fast", {}, [], "loss is nan"),
     "hung": ("ci_fast", {"train": "30s"}, [], "had not ended"), "hung+": ("ci_fast", {"train": "30s"}, [], "had not ended"),
     "disk": ("ci_fast", {}, [], "large"), "disk+": ("ci_fast", {}, [], "large"),
 }
