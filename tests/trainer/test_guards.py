@@ -120,22 +120,26 @@ def lacking(table):
     return table.drop(columns="wl_7")
 
 
-def spoiled(table):
-    table.loc[2, "wl_9"] = float("nan")
-    return table
+def emptied(table):
+    return table.assign(wl_9=float("nan"))
 
 
-@pytest.mark.parametrize("edit, code, words", [(lacking, 10, "wl_7"), (spoiled, 11, "planet")])
-def test_p3_p32_a_fault_of_the_data_ends_the_command_with_its_code(short_root, here, tmp_path, warm_spectramind, edit, code, words):
+@pytest.mark.parametrize("edit, more, code, words", [
+    (lacking, [], 10, "wl_7"), (emptied, [], 10, "wl_9"),
+    (None, ["model.optimizer.lr=1e200", "trainer.gradient_clip_val=null", "trainer.max_epochs=4"], 11, "not finite"),
+])
+def test_p3_p32_a_fault_ends_the_command_with_its_code(short_root, here, tmp_path, warm_spectramind, edit, more, code, words):
     root = shutil.copytree(short_root, tmp_path / "data", copy_function=os.link)
-    table = edit(pd.read_csv(root / "train.csv"))
-    (root / "train.csv").unlink()
-    table.to_csv(root / "train.csv", index=False)
-    run = warm_spectramind("train", "trainer=ci_fast", f"data.root={root}", "data.workers=1", f"run_id=broken{code}", cwd=here)
+    if edit:
+        table = edit(pd.read_csv(root / "train.csv"))
+        (root / "train.csv").unlink()
+        table.to_csv(root / "train.csv", index=False)
+    name = f"broken-{words.replace(' ', '-')}"
+    run = warm_spectramind("train", "trainer=ci_fast", f"data.root={root}", "data.workers=1", f"run_id={name}", *more, cwd=here)
     assert run.returncode == code, run.stderr
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and words in last and "Traceback" not in run.stderr
-    summary = (here / "logs" / f"broken{code}" / "junit.xml").read_text()
+    summary = (here / "logs" / name / "junit.xml").read_text()
     assert 'failures="1"' in summary and f'type="{code}"' in summary
 
 
