@@ -169,7 +169,8 @@ def test_a_kernel_needs_nothing_but_what_is_mounted(submitted, repo, short_root,
 
 def test_evaluate_speaks_json_and_nothing_else(place, submitted):
     result = invoke("evaluate", submitted["run"])
-    assert result.exit_code == 0 and "val/score" in json.loads(result.stdout)
+    assert result.exit_code == 0, result.output
+    assert "val/score" in json.loads(result.stdout)
 
 
 def test_audit_lists_shows_and_verifies(place, trained):

@@ -5,6 +5,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -22,6 +23,15 @@ from spectramind_nb.runs.job import Outcome, job_settings, submit
 from spectramind_nb.runs.submission import read, validate
 
 TIMES = {"budget": "30m", "reserve": "15s", "predict": "1m", "train": "2m"}
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    """A crew at once is this process: what a member does to its environment must not outlive the test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 class AtOnce:
