@@ -253,6 +253,7 @@ def test_keyboard_and_screen_reader(launch, words, jupyter, finished):
     reach("trainer.max_epochs=2")
     page.keyboard.press("Space")
     page.get_by_text("composes,").wait_for()
+    page.locator("button:enabled", has_text="Train").first.wait_for()  # a button that is off is no stop for Tab
     reach("Train")
     page.keyboard.press("Enter")
     page.get_by_role("progressbar", name="Epochs").wait_for()

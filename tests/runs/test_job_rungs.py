@@ -10,6 +10,7 @@ import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
@@ -25,21 +26,13 @@ from spectramind_nb.runs.submission import read, validate
 TIMES = {"budget": "30m", "reserve": "15s", "predict": "1m", "train": "2m"}
 
 
-@pytest.fixture(autouse=True)
-def environment():
-    """A crew at once is this process: what a member does to its environment must not outlive the test."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
 class AtOnce:
     """A crew whose work is done here and now."""
 
     def __init__(self, maker, settings, size, timeout_s, threads=1):
         module, _, name = maker.partition(":")
-        self.made = getattr(importlib.import_module(module), name)(json.loads(json.dumps(settings)))
+        with patch.dict(os.environ):  # a member hides GPUs from its own process, and here that is ours
+            self.made = getattr(importlib.import_module(module), name)(json.loads(json.dumps(settings)))
 
     def work(self, next_task, left_s):
         while left_s() > 0 and (task := next_task()) is not None:
