@@ -16,9 +16,9 @@ def root(tmp_path_factory):
     return simulator.simulate(tmp_path_factory.mktemp("set") / "one", 3, 1, seed=3, short=True, level="lightcurves", workers=1)
 
 
-def fits_in(root, cache, workers):
+def fits_in(root, cache, workers, executor="local"):
     challenge = shortcut.open_data_set(root)
-    detector = fitting.group("detector")
+    detector = {**fitting.group("detector"), "executor": executor}
     shortcut.adopt_light_curves(challenge, "train", detector, cache)
     return fitting.fit(challenge, "train", detector, store_root=cache, workers=workers)
 
@@ -38,6 +38,16 @@ def test_processes_and_one_after_another_give_the_same_bytes(root, tmp_path, mon
     assert len(started) == 2
     files = sorted(path.relative_to(root) for path in root.rglob("light_curves_*.npz"))
     assert len(files) >= 4 and all((root / name).read_bytes() == (again / name).read_bytes() for name in files)
+
+
+def test_a_cluster_fits_the_same(root, tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="NOT TESTED ON DASK: it is not installed")
+    asked = []
+    cluster = fitting.on_cluster
+    monkeypatch.setattr(fitting, "on_cluster", lambda *words: asked.append(words) or cluster(*words))
+    alone, there = fits_in(root, tmp_path / "alone", 1), fits_in(root, tmp_path / "there", 1, "dask")
+    assert asked and list(alone) == list(there)
+    assert all((alone[visit].covariance == there[visit].covariance).all() for visit in alone)
 
 
 def dies(number):
