@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import importlib.util
 import os
 import subprocess
 import sys
@@ -30,6 +31,19 @@ def pytest_runtest_setup():
 def repo() -> Path:
     """The checkout."""
     return REPO
+
+
+@pytest.fixture(scope="session")
+def script():
+    """A script of the tests as a module: what it does at full size, a test does smaller."""
+
+    def load(path: str):  # below tests/, such as runs/damages.py
+        spec = importlib.util.spec_from_file_location(Path(path).stem, REPO / "tests" / path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ from ..core.storage import digest, file_digest
 
 # %% ../../nbs/runs/40a_provenance.ipynb #without-secrets
 _SECRET = re.compile(r"(key|token|secret|passw|credential|auth)", re.IGNORECASE)
-_ALLOWED = re.compile(
-    r"(OMP|MKL|OPENBLAS|NUMBA)_NUM_THREADS|CUBLAS_WORKSPACE_CONFIG|MKL_CBWR|MKL_ENABLE_INSTRUCTIONS|CUDA_VISIBLE_DEVICES|CUDA_LAUNCH_BLOCKING|PYTHONHASHSEED"
+_ALLOWED = re.compile(  # a hash seed is none of them: no result depends on it, and Dask sets it in the process that starts its workers
+    r"(OMP|MKL|OPENBLAS|NUMBA)_NUM_THREADS|CUBLAS_WORKSPACE_CONFIG|MKL_CBWR|MKL_ENABLE_INSTRUCTIONS|CUDA_VISIBLE_DEVICES|CUDA_LAUNCH_BLOCKING"
     r"|NCCL_[A-Z_]+|TORCH_NCCL_[A-Z_]+|KAGGLE_KERNEL_RUN_TYPE|KAGGLE_IS_COMPETITION_RERUN|WORLD_SIZE|NODE_RANK"
 )
 _ASSIGNED = re.compile(rf"([\w.\-]*{_SECRET.pattern}[\w.\-]*)=[^\s'\",;)]+", re.IGNORECASE)

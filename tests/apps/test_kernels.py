@@ -1,6 +1,5 @@
 """The job notebooks, from raw frames to submission.csv and a report, on a small simulated data set."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -147,11 +146,9 @@ def test_the_submission_kernel_trains_on_the_spot_and_writes_a_valid_file(submit
     assert (place / "again.csv").read_bytes() == first
 
 
-def test_a_kernel_needs_nothing_but_what_is_mounted(submitted, repo, short_root, tmp_path):
+def test_a_kernel_needs_nothing_but_what_is_mounted(submitted, script, repo, short_root, tmp_path):
     """As tests/apps/offline.py does it with a Python seeded like Kaggle's; here with this one: no network, nothing left of a secret."""
-    spec = importlib.util.spec_from_file_location("offline", repo / "tests" / "apps" / "offline.py")
-    offline = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(offline)
+    offline = script("apps/offline.py")
     if reason := offline.why_not():
         pytest.skip(f"NOT TESTED WITHOUT NETWORK: {reason}")
     bundle = build_bundle(tmp_path / "bundle", user="someone", extra=())

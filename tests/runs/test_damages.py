@@ -1,6 +1,5 @@
 """A few of the random damages of damages.py; `python tests/runs/damages.py --count 500` tries as many as one has time for."""
 
-import importlib.util
 import shutil
 
 import pytest
@@ -9,12 +8,9 @@ SEEDS = (1, 7, 12, 23, 25, 31)
 
 
 @pytest.fixture(scope="module")
-def damages(repo):
+def damages(script):
     """The script that does it."""
-    spec = importlib.util.spec_from_file_location("damages", repo / "tests" / "runs" / "damages.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("runs/damages.py")
 
 
 def test_damages_are_one_sentence_each_and_cost_nobody_else_anything(damages, short_root, here, tmp_path):

@@ -1,6 +1,5 @@
 """The submission job: a valid file in time, whatever happens to a visit, a process, the disk or the job itself."""
 
-import importlib.util
 import json
 import shutil
 import signal
@@ -20,12 +19,9 @@ from spectramind_nb.runs.views import View
 
 
 @pytest.fixture(scope="module")
-def deadline(repo):
+def deadline(script):
     """The script that does this at full size."""
-    spec = importlib.util.spec_from_file_location("deadline", repo / "tests" / "runs" / "deadline.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("runs/deadline.py")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 `tests/runs/failing_training.py` does the same at full size, with trainings that really fail, and prints a table of scores.
 """
 
-import importlib.util
+import importlib
 import json
 import os
 import shutil
@@ -290,11 +290,8 @@ def test_a_command_that_fails_says_why(monkeypatch, tmp_path, text, why):
     assert why in str(caught.value)
 
 
-def test_a_training_that_is_really_killed_is_done_again_by_the_job_itself(repo, short_root, stores, tmp_path):
+def test_a_training_that_is_really_killed_is_done_again_by_the_job_itself(script, short_root, stores, tmp_path):
     """One case of the script, with all its processes."""
-    spec = importlib.util.spec_from_file_location("failing_training", repo / "tests" / "runs" / "failing_training.py")
-    failing = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(failing)
-    found = failing.one_job(tmp_path / "job", short_root, "killed")
+    found = script("runs/failing_training.py").one_job(tmp_path / "job", short_root, "killed")
     assert found["rc"] == 0 and found["told"] and found["reached"] == {"modest": 2}, found
     assert "SIGKILL" in found["job"]["reasons"]["asked"] and found["job"]["notes"] == []
