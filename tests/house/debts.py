@@ -46,7 +46,7 @@ def crowded_cells() -> dict[str, int]:
 def type_errors() -> dict[str, int]:
     """Modules about which mypy complains (its settings: pyproject.toml), with the number of complaints."""
     done = subprocess.run([sys.executable, "-m", "mypy"], cwd=REPO, capture_output=True, text=True)
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or not re.search(r"^(Found|Success)", done.stdout, re.MULTILINE):  # 1 is also "no module named mypy"
         raise RuntimeError(done.stdout + done.stderr)
     return dict(sorted(Counter(re.findall(r"^spectramind_nb/(\S+?)\.py:\d+: error: ", done.stdout, re.MULTILINE)).items()))
 
