@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 _HOME = {
     "compose": "core.configuration",
     "open_challenge": "observations.challenge",
-    "simulate": "physics.simulator",
+    "simulate": "simulation.dataset",
     "calibrate": "runs.stages",
     "fit": "runs.stages",
     "train": "runs.runtime",

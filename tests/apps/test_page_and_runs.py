@@ -126,7 +126,7 @@ def test_the_same_run_is_not_started_twice(workspace, monkeypatch):
 def test_a_run_that_goes_on_elsewhere_is_shown_and_not_started_again(past):
     words = ["trainer=defaults", "run_id=elsewhere"]
     folder = past("elsewhere", words, outcome="running")
-    source = ("import sys, time; from pathlib import Path; from spectramind_nb.runs import audit\n"
+    source = ("import sys, time; from pathlib import Path; from spectramind_nb.records import audit\n"
               "with audit.held(Path(sys.argv[1])):\n print('held', flush=True); time.sleep(600)")
     holder = subprocess.Popen([sys.executable, "-c", source, str(folder)], stdout=subprocess.PIPE)
     try:

@@ -126,9 +126,9 @@ def test_a_closed_pipe_is_no_error(repo, workspace):
 
 
 def test_simulate_says_how_much_it_will_write(workspace, monkeypatch):
-    from spectramind_nb.physics import simulator
+    from spectramind_nb.simulation import dataset
 
-    monkeypatch.setattr(simulator, "simulate", lambda *_, **__: "made")
+    monkeypatch.setattr(dataset, "simulate", lambda *_, **__: "made")
     result = invoke("simulate", "--out", "data", "--train", "30", "--test", "3")
     assert result.exit_code == 0 and "about 7.6 GB will be written to data" in result.stderr
     assert_one_sentence(invoke("simulate", "--out", "data", "--train", "3000000", "--test", "0"), 3, "--short")

@@ -34,7 +34,8 @@ def clocked(owner: object, name: str, spent: list[float], depth: list[int]) -> N
 def one_run() -> None:
     """In a process of its own: a whole run with everything that only the record needs under a clock."""
     spent, depth = [0.0], [0]
-    from spectramind_nb.runs import audit, journal, runtime
+    from spectramind_nb.records import audit, journal
+    from spectramind_nb.runs import runtime
 
     for owner, names in (
         (audit.Record, ("update", "tell", "adopt", "finish")), (audit, ("settle", "_identify")),

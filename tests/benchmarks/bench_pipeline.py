@@ -17,9 +17,9 @@ from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
 from spectramind_nb.observations.challenge import Visit, open_challenge
 from spectramind_nb.observations.lightcurves import extract_visit, load_light_curves
 from spectramind_nb.physics.fitting import fit_visit
-from spectramind_nb.physics.shortcut import VisitFiles, open_data_set
-from spectramind_nb.physics.simulator import simulate
 from spectramind_nb.runs.runtime import bare_trainer, build, predicted
+from spectramind_nb.simulation.dataset import simulate
+from spectramind_nb.simulation.light_curves import VisitFiles, open_data_set
 
 PLANETS, VISITS, CORES, TARGET_MIN = 1100, 1300, 4, 60
 MEASURED, EPOCHS = 64, 2

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataModule
-from spectramind_nb.runs import audit, runtime
+from spectramind_nb.records import audit
+from spectramind_nb.runs import runtime
 from spectramind_nb.runs.guards import Signals, Wall, weights_digest
 
 PLANETS, EPOCHS, REPEATS = 120, 6, 5

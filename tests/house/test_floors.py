@@ -11,7 +11,7 @@ import yaml
 
 from spectramind_nb.core.storage import imported_modules
 
-FLOORS = ["core", "observations", "physics", "learning", "runs", "apps"]
+FLOORS = ["core", "observations", "physics", "simulation", "learning", "records", "runs", "apps"]
 REPO = Path(__file__).resolve().parents[2]
 ROOMS = {path.parts[-2] + "." + path.stem.split("_", 1)[1]: path for path in sorted(REPO.glob("nbs/*/[0-9]*.ipynb"))
          if path.parts[-2] in FLOORS}
@@ -39,14 +39,14 @@ def test_every_floor_has_rooms_and_every_room_a_module():
 def test_imported_rooms_are_seen(tmp_path):
     module = tmp_path / "runs/runtime.py"
     module.parent.mkdir()
-    module.write_text("from ..core import errors\nfrom .audit import x\ndef f():\n    import spectramind_nb.apps.cli\n")
-    assert imported_rooms(module) == {"core.errors", "runs.audit", "apps.cli"}
+    module.write_text("from ..core import errors\nfrom .stages import x\ndef f():\n    import spectramind_nb.apps.cli\n")
+    assert imported_rooms(module) == {"core.errors", "runs.stages", "apps.cli"}
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_only_go_down(room):
     floor, number = FLOORS.index(room.split(".")[0]), ROOMS[room].stem
-    assert number[0] == str(floor), f"the first digit of {number} is not its floor"
+    assert number[0] == str(floor) and number[:3].isdecimal(), f"the first digit of {number} is not its floor"
     for other in imported_rooms(REPO / f"spectramind_nb/{room.replace('.', '/')}.py") - {room}:
         above = FLOORS.index(other.split(".")[0])
         assert (above, ROOMS[other].stem) < (floor, number), f"{room} imports {other}, which lies above it"
@@ -65,7 +65,7 @@ def test_a_store_is_addressed_by_the_code_of_the_module_that_fills_it():
 
 def test_dvc_watches_what_each_stage_runs():
     """Every module behind a stage of dvc.yaml is among what DVC watches for it, alone or with its folder; and nothing else is."""
-    entry = {"simulate": "physics.simulator", "calibrate": "observations.lightcurves", "fit": "physics.fitting",
+    entry = {"simulate": "simulation.dataset", "calibrate": "observations.lightcurves", "fit": "physics.fitting",
              "train": "runs.runtime", "predict": "runs.runtime"}
     stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
     assert set(stages) == set(entry)

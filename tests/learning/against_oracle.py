@@ -17,10 +17,10 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
 from spectramind_nb.learning.metrics import calibration
 from spectramind_nb.observations.challenge import wavelength_grid_um
-from spectramind_nb.physics.shortcut import open_data_set
-from spectramind_nb.physics.simulator import simulate
 from spectramind_nb.runs.runtime import bare_trainer, build
 from spectramind_nb.runs.stages import fill_split
+from spectramind_nb.simulation.dataset import simulate
+from spectramind_nb.simulation.light_curves import open_data_set
 
 SHIFTED = {  # simulator settings that training has not seen
     "transits cut by the window": {"timing": {"cut": 1.0}},

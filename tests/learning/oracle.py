@@ -11,8 +11,8 @@ from numpy.polynomial.chebyshev import chebval, chebvander
 from spectramind_nb.learning.metrics import ariel_score
 from spectramind_nb.observations.challenge import INSTRUMENTS, LABEL_COLUMNS, read_table
 from spectramind_nb.observations.lightcurves import load_light_curves
-from spectramind_nb.physics import shortcut, spectra, visits
-from spectramind_nb.physics.instrument import SECONDS, image_expansion, pointing
+from spectramind_nb.simulation import light_curves, planets, visits
+from spectramind_nb.simulation.instrument import SECONDS, image_expansion, pointing
 
 CHANNELS = {"FGS1": slice(0, 1), "AIRS-CH0": slice(1, 283)}
 
@@ -23,7 +23,7 @@ class Truth:
     def __init__(self, root: Path, split: str = "test"):
         self.root, self.split = Path(root), split
         self.recipe = json.loads((self.root / "simulation.json").read_text())["recipe"]
-        self.config = spectra.settings(self.recipe["settings"])
+        self.config = planets.settings(self.recipe["settings"])
         self.nuisances = json.loads((self.root / "truth" / "nuisances.json").read_text())
         self.table = read_table(self.root / "truth" / f"{split}.csv", LABEL_COLUMNS)[LABEL_COLUMNS].sort_index()
 
@@ -32,7 +32,7 @@ class Truth:
         return torch.tensor(self.table.to_numpy(np.float64))
 
     def light_curves(self, planet_id: int, visit: int):
-        folder = shortcut.VisitFiles(self.root / self.split / str(planet_id))
+        folder = light_curves.VisitFiles(self.root / self.split / str(planet_id))
         return load_light_curves(folder, f"light_curves_{visit}")
 
 
@@ -44,7 +44,7 @@ def oracle_fit(truth: Truth, planet_id: int, drift_known: bool) -> tuple[np.ndar
     """
     about = truth.nuisances[str(planet_id)]
     depth = truth.table.loc[planet_id].to_numpy(np.float64)
-    planet = spectra.Planet(planet_id, about["star"], depth, np.array(about["limb_darkening"]), about["brightness"], {})
+    planet = planets.Planet(planet_id, about["star"], depth, np.array(about["limb_darkening"]), about["brightness"], {})
     precision, pull = np.zeros((283, 283)), np.zeros(283)
     for number, visit in enumerate(about["visits"]):
         seen = truth.light_curves(planet_id, number)
@@ -65,17 +65,17 @@ def _instrument(truth, planet, circumstances, seen, name, drift_known):
     n, address = len(time_h), (truth.recipe["seed"], planet.planet_id, circumstances.visit)
 
     def light(depth):
-        changed = spectra.Planet(planet.planet_id, planet.star, depth, planet.limb_darkening, planet.brightness, {})
+        changed = planets.Planet(planet.planet_id, planet.star, depth, planet.limb_darkening, planet.brightness, {})
         return visits.expected_light(changed, circumstances, {name: time_h}, config)[name].reshape(n, -1)
 
     expected, step = light(planet.depth), 1e-4 * planet.depth[own].mean()
     by_depth = (light(planet.depth + step) - expected) / step
-    _, electrons = spectra.star_electrons(planet.star["Ts"], planet.brightness, config["star"])
+    _, electrons = planets.star_electrons(planet.star["Ts"], planet.brightness, config["star"])
     image = image_expansion(name, circumstances.centre_px, config["jitter"]["intra_pixel"], electrons)
     pairs_h = visits.pair_times_h(config["frames"]["full"][name], name)
     per_bin = round(config["light_curves"]["bin_s"][name] / 3600 / (pairs_h[1] - pairs_h[0]))
     shift = pointing(pairs_h, SECONDS[name][1], *address, name, config["jitter"])
-    jitter, _ = shortcut.jitter_in_flux(name, image, shift, np.arange(0, len(pairs_h), per_bin))
+    jitter, _ = light_curves.jitter_in_flux(name, image, shift, np.arange(0, len(pairs_h), per_bin))
     expected_with_jitter = expected * (1 + config["light_curves"]["jitter_left"][name] * jitter)
 
     in_time = chebvander(2 * time_h / visits.WINDOW_H - 1, config["drift"]["time_degree"])[:, 1:]
@@ -119,7 +119,7 @@ def oracle(truth: Truth, drift_known: bool = True, draws: int = 1000) -> tuple[t
         depth, covariance = oracle_fit(truth, planet_id, drift_known)
         level = np.average(depth[1:], weights=1 / np.diag(covariance)[1:])
         star, rng = truth.nuisances[str(planet_id)]["star"], np.random.default_rng(planet_id)
-        drawn = [spectra._draw_spectrum(rng, star, np.sqrt(level), truth.config["population"])[0] for _ in range(draws)]
+        drawn = [planets._draw_spectrum(rng, star, np.sqrt(level), truth.config["population"])[0] for _ in range(draws)]
         shapes = np.array(drawn) - np.mean(np.array(drawn)[:, 1:], axis=1, keepdims=True)
         mean, prior = level + shapes.mean(axis=0), np.cov(shapes.T) + 1e-4 + 1e-14 * np.eye(283)  # any level is as likely
         gain = np.linalg.solve(prior + covariance, prior).T

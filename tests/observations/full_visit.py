@@ -10,9 +10,9 @@ import pandas as pd
 
 from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations.detector import read_calibration
-from spectramind_nb.physics import simulator, visits
-from spectramind_nb.physics.instrument import Detector, draw_detector, with_errors
-from spectramind_nb.physics.spectra import draw_planet, settings
+from spectramind_nb.simulation import dataset, visits
+from spectramind_nb.simulation.instrument import Detector, draw_detector, with_errors
+from spectramind_nb.simulation.planets import draw_planet, settings
 
 PLANET = 342072318
 
@@ -51,8 +51,8 @@ def write_full_visit(
         files = with_errors(pixels, name, seed, PLANET, 0, config["calibration"]["errors"])
         read = pixels.read
         pixels = replace(pixels, read=1.5 + 0 * read) if noiseless else pixels
-        with mock.patch.object(simulator, "pixels_and_files", lambda *_, both=(pixels, files): both):
-            frames, products = simulator.visit_frames(planet, circumstances, name, n_frames[name], seed, config)
+        with mock.patch.object(dataset, "pixels_and_files", lambda *_, both=(pixels, files): both):
+            frames, products = dataset.visit_frames(planet, circumstances, name, n_frames[name], seed, config)
         folder = root / "train" / str(PLANET)
         ch.write_signal(folder / f"{name}_signal_0.parquet", frames.T, long=long)
         ch.write_calibration(folder / f"{name}_calibration_0", **{**products, "read": read})

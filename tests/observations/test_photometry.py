@@ -19,7 +19,7 @@ from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations import lightcurves as lc
 from spectramind_nb.observations.detector import calibrated_bins, read_calibration
 from spectramind_nb.observations.photometry import extract_airs
-from spectramind_nb.physics.instrument import SECONDS, pointing
+from spectramind_nb.simulation.instrument import SECONDS, pointing
 
 CONFIG = configuration.group("detector")
 PLAIN = configuration.group("detector", "plain")

@@ -8,18 +8,19 @@ import pytest
 
 from spectramind_nb.core import workforce
 from spectramind_nb.core.errors import SpectraMindError
-from spectramind_nb.physics import fitting, shortcut, simulator
+from spectramind_nb.physics import fitting
+from spectramind_nb.simulation import dataset, light_curves
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return simulator.simulate(tmp_path_factory.mktemp("set") / "one", 3, 1, seed=3, short=True, level="lightcurves", workers=1)
+    return dataset.simulate(tmp_path_factory.mktemp("set") / "one", 3, 1, seed=3, short=True, level="lightcurves", workers=1)
 
 
 def fits_in(root, cache, workers, executor="local"):
-    challenge = shortcut.open_data_set(root)
+    challenge = light_curves.open_data_set(root)
     detector = {**fitting.group("detector"), "executor": executor}
-    shortcut.adopt_light_curves(challenge, "train", detector, cache)
+    light_curves.adopt_light_curves(challenge, "train", detector, cache)
     return fitting.fit(challenge, "train", detector, store_root=cache, workers=workers)
 
 
@@ -34,7 +35,7 @@ def test_processes_and_one_after_another_give_the_same_bytes(root, tmp_path, mon
     for visit, fit in alone.items():
         assert fit.diagnostics == together[visit].diagnostics
         assert (fit.depth == together[visit].depth).all() and (fit.covariance == together[visit].covariance).all()
-    again = simulator.simulate(tmp_path / "two", 3, 1, seed=3, short=True, level="lightcurves", workers=2)
+    again = dataset.simulate(tmp_path / "two", 3, 1, seed=3, short=True, level="lightcurves", workers=2)
     assert len(started) == 2
     files = sorted(path.relative_to(root) for path in root.rglob("light_curves_*.npz"))
     assert len(files) >= 4 and all((root / name).read_bytes() == (again / name).read_bytes() for name in files)

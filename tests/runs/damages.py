@@ -458,7 +458,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("damages"))
     parser.add_argument("--job", action="store_true", help="the submission job instead of a training")
     options = parser.parse_args()
-    from spectramind_nb.physics.simulator import simulate
+    from spectramind_nb.simulation.dataset import simulate
 
     options.out.mkdir(parents=True, exist_ok=True)
     os.chdir(options.out)

@@ -10,9 +10,10 @@ import torch
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import Place
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, PreflightError
-from spectramind_nb.runs import audit, runtime
+from spectramind_nb.records import audit
+from spectramind_nb.records.journal import tensor_digests, weights_digest
+from spectramind_nb.runs import runtime
 from spectramind_nb.runs.guards import Wall
-from spectramind_nb.runs.journal import tensor_digests, weights_digest
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.runtime import Run, first_run, train
 

@@ -16,8 +16,8 @@ import torch
 from spectramind_nb.core import environment
 from spectramind_nb.core.environment import place
 from spectramind_nb.core.errors import InterruptedRun, PreflightError
+from spectramind_nb.records.audit import recorded
 from spectramind_nb.runs import devices, stages
-from spectramind_nb.runs.audit import recorded
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.runtime import Lines, train
 

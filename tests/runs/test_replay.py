@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, ReplayMismatch
-from spectramind_nb.runs import audit
+from spectramind_nb.records import audit
 from spectramind_nb.runs import replay as module
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.runtime import Run, predict, train

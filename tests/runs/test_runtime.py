@@ -15,9 +15,10 @@ from own_process import Forked, command
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, PreflightError
-from spectramind_nb.runs import audit, runtime, submission
+from spectramind_nb.records import audit
+from spectramind_nb.records.journal import step_losses
+from spectramind_nb.runs import runtime, submission
 from spectramind_nb.runs.guards import Wall
-from spectramind_nb.runs.journal import step_losses
 from spectramind_nb.runs.runtime import Run, evaluate, predict, train
 
 

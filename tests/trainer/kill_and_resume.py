@@ -20,7 +20,7 @@ import traceback
 from datetime import datetime
 from pathlib import Path
 
-from spectramind_nb.runs.journal import events, step_losses
+from spectramind_nb.records.journal import events, step_losses
 from spectramind_nb.runs.runtime import Run, train
 
 REPO = Path(__file__).resolve().parents[2]

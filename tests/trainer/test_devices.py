@@ -74,7 +74,7 @@ def test_p62_p63_without_a_gpu_the_sentence_says_how_to_simulate(profile, words)
 
 
 def test_p62_the_sentence_comes_before_torch_is_imported(repo, workspace):
-    code = ("import sys; from spectramind_nb.runs.audit import recorded; from spectramind_nb.runs.launch import asked\n"
+    code = ("import sys; from spectramind_nb.records.audit import recorded; from spectramind_nb.runs.launch import asked\n"
             "try:\n"
             "    with recorded('train'): asked(['trainer=multi_gpu', 'trainer.devices=4'])\n"
             "finally: print([name for name in ('torch', 'pytorch_lightning', 'pandas') if name in sys.modules])")

@@ -9,9 +9,9 @@ import torch
 from toys import Tiny, fit
 
 from spectramind_nb.core.errors import PreflightError, WallReached
+from spectramind_nb.records.journal import EventLog, events
 from spectramind_nb.runs.envelope import Checkpoints, check_storage, directory_bytes, envelope, guardrails, summarise
 from spectramind_nb.runs.guards import SafePoints, Signals, Wall
-from spectramind_nb.runs.journal import EventLog, events
 from spectramind_nb.runs.runtime import Run, train
 
 STATE = {"state_dict": {"w": torch.zeros(2000)}, "global_step": 1}

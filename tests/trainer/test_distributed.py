@@ -15,9 +15,10 @@ import torch
 from own_process import Forked, command
 
 from spectramind_nb.core.errors import NonFiniteError, SpectraMindError
-from spectramind_nb.runs import audit, devices, runtime
+from spectramind_nb.records import audit
+from spectramind_nb.records.journal import events, step_losses
+from spectramind_nb.runs import devices, runtime
 from spectramind_nb.runs.guards import Wall
-from spectramind_nb.runs.journal import events, step_losses
 from spectramind_nb.runs.runtime import Run, train
 
 TWO = ["trainer=multi_gpu", "trainer.accelerator=cpu", "trainer.devices=2"]

@@ -216,7 +216,7 @@ def test_p12_p19_p65_the_merged_configuration_is_captured(shell):
 
     from spectramind_nb.core.configuration import config_hash
     from spectramind_nb.core.storage import file_digest
-    from spectramind_nb.runs.audit import load
+    from spectramind_nb.records.audit import load
 
     succeeded(shell("spectramind train trainer=ci_fast trainer.limit_train_batches=1 run_id=kept", warm=True))
     record = load(next(path for path in shell("true").runs() if path.parent.name == "kept"))

@@ -15,8 +15,8 @@ from toys import N, Tiny, fit
 
 from spectramind_nb.core.errors import InterruptedRun, NonFiniteError, SchemaError, TerminatedRun
 from spectramind_nb.learning.models import PosteriorModel
+from spectramind_nb.records.journal import EventLog, MetricsFile, events, history, weights_digest
 from spectramind_nb.runs.guards import NumericsGuard, SafePoints, Signals, StepSeed, Wall
-from spectramind_nb.runs.journal import EventLog, MetricsFile, events, history, weights_digest
 from spectramind_nb.runs.runtime import Run, train
 
 

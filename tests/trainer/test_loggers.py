@@ -11,8 +11,8 @@ import pytorch_lightning.loggers
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import PreflightError
-from spectramind_nb.runs import journal
-from spectramind_nb.runs.journal import MetricsFile, loggers
+from spectramind_nb.records import journal
+from spectramind_nb.records.journal import MetricsFile, loggers
 from spectramind_nb.runs.runtime import train
 
 

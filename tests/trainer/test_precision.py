@@ -8,9 +8,9 @@ import torch
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import Place
+from spectramind_nb.records.journal import events, step_losses
 from spectramind_nb.runs import devices
 from spectramind_nb.runs.devices import Escalation, Gpu, Overflowing, effective_precision, settle, steadier_precision
-from spectramind_nb.runs.journal import events, step_losses
 from spectramind_nb.runs.runtime import train
 
 T4, A100 = Gpu("Tesla T4", (7, 5)), Gpu("A100", (8, 0))

@@ -1,0 +1,302 @@
+"""Every invocation is recorded, whatever ends it, and what was changed afterwards shows."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spectramind_nb.core.errors import ConfigError, PreflightError, TerminatedRun, WallReached
+from spectramind_nb.records import audit, provenance
+from spectramind_nb.records.ledger import append, chain_faults, entries, rebuild
+
+
+@pytest.fixture
+def places(workspace):
+    return {"logs": workspace / "logs", "debug_log": workspace / "v50_debug_log.md"}
+
+
+def invocation(places, name, error=None, overrides=(), **fields):
+    """A run with a directory of its own that ends as told."""
+    folder = places["logs"] / name
+    try:
+        with audit.recorded("train", overrides) as record:
+            attempt = audit.load(folder / "audit.json").get("attempt", 0) + 1
+            record.adopt(folder, **places, attempt=attempt, **fields)
+            (folder / "metrics.csv").write_text("step\n1\n")
+            if error is not None:
+                raise error
+    except BaseException as caught:
+        assert caught is error
+    return audit.load(folder / "audit.json")
+
+
+def told(places):
+    return [line["event"] for line in entries(places["logs"] / "audit.jsonl")]
+
+
+@pytest.mark.parametrize("error, outcome, code", [
+    (None, "finished", 0), (WallReached("x"), "wall", 75), (TerminatedRun("x"), "terminated", 143),
+    (KeyboardInterrupt(), "interrupted", 130), (ConfigError("x"), "failed", 2), (ValueError("x"), "failed", 1),
+    (SystemExit(3), "failed", 3), (SystemExit(0), "finished", 0),
+])
+def test_p3_whatever_ends_a_run_is_written_down(places, error, outcome, code):
+    record = invocation(places, "a", error)
+    assert (record["outcome"], record["exit_code"]) == (outcome, code) and record["finished"] >= record["started"]
+    assert told(places) == ["start", "run", "finish"] and audit.verify(**places) == []
+    assert f"train: {outcome} ({code})" in places["debug_log"].read_text()
+
+
+def test_p16_p44_the_record_holds_the_promised_fields(places):
+    record = invocation(places, "a", overrides=["trainer=ci_fast"])
+    promised = ("run_id attempt outcome exit_code argv overrides choices config_hash science_hash run_hash git code modules data weights "
+                "metrics wall environment dvc started finished parent files checkpoints").split()
+    assert set(promised) <= set(record)
+    assert set(record["git"]) == {"commit", "branch", "dirty"} and set(record["wall"]) == {"budget_s", "used_s"}
+    assert set(record["weights"]) >= {"initial", "final"} and set(record["data"]) == {"manifest_root", "files"}
+
+
+def test_p21_the_commit_is_git_s_own(repo):
+    if not (repo / ".git").exists():
+        pytest.skip("not a checkout")
+    head = subprocess.run(["git", "-C", repo, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    assert provenance.git_state()["commit"] == head
+
+
+def test_p21_a_changed_checkout_is_kept_as_a_patch(repo, tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    if subprocess.run(["git", "clone", "-q", repo, clone]).returncode:
+        pytest.skip("not a checkout")
+    monkeypatch.setattr(provenance, "_package", lambda: clone / "spectramind_nb")
+    assert provenance.git_state()["dirty"] is False and provenance.git_difference() == ""
+    errors, own = clone / "spectramind_nb/core/errors.py", clone / "configs/trainer/own.yaml"
+    changed = errors.read_text() + "\n# changed\n"
+    errors.write_text(changed)
+    own.write_text("doc: new\n")
+    patch = provenance.git_difference()
+    assert provenance.git_state()["dirty"] is True and "+# changed" in patch and "+doc: new" in patch
+    subprocess.run(["git", "-C", clone, "checkout", "-q", "."], check=True)
+    own.unlink()
+    subprocess.run(["git", "-C", clone, "apply"], input=patch, text=True, check=True)
+    assert errors.read_text() == changed and own.read_text() == "doc: new\n"
+
+
+def test_no_secret_is_recorded(places, monkeypatch):
+    monkeypatch.setenv("KAGGLE_USER_SECRETS_TOKEN", "hunter2")
+    monkeypatch.setenv("NCCL_AUTH_KEY", "hunter3")
+    monkeypatch.setattr("sys.argv", ["spectramind", "train", "logger.wandb_api_key=hunter4", "--password", "hunter4"])
+    error = ConfigError("there is no key 'token' in logger (override 'logger.token=hunter4')", "/home/hunter3/x")
+    invocation(places, "a", error, overrides=["logger.token=hunter4", "data.root=/home/hunter2"])
+    written = "".join(path.read_text() for path in Path(".").rglob("*") if path.is_file())
+    assert "hunter" not in written and "logger.wandb_api_key=***" in written and "logger.token=***" in written
+
+
+def _twenty(number):
+    with audit.recorded("train", run_id=f"r{number}"):
+        pass
+
+
+def test_p44_parallel_processes_leave_an_intact_chain(places):
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        pool.map(_twenty, range(20), chunksize=1)
+    lines = entries(places["logs"] / "audit.jsonl")
+    assert sorted(line["run_id"] for line in lines if line["event"] == "finish") == sorted(f"r{i}" for i in range(20))
+    assert [line["seq"] for line in lines] == list(range(1, 41)) and audit.verify(**places) == []
+    written = places["debug_log"].read_bytes()
+    assert rebuild(places["logs"] / "audit.jsonl", places["debug_log"]) == 20 and places["debug_log"].read_bytes() == written
+
+
+def changed(lines, kind):
+    if kind == "edited":
+        return [*lines[:1], lines[1].replace("train", "traim"), *lines[2:]]
+    if kind == "deleted":
+        return [*lines[:1], *lines[2:]]
+    if kind == "swapped":
+        return [lines[0], lines[2], lines[1], *lines[3:]]
+    return lines[:-1]  # truncated
+
+
+@pytest.mark.parametrize("with_log", [True, False])
+@pytest.mark.parametrize("kind", ["edited", "deleted", "swapped", "truncated"])
+def test_p44_a_tampered_ledger_shows(places, kind, with_log):
+    for name in "abc":
+        invocation(places, name)
+    ledger = places["logs"] / "audit.jsonl"
+    assert audit.verify(**places) == []
+    lines = ledger.read_text().splitlines()
+    ledger.write_text("\n".join(changed(lines, kind)) + "\n")
+    assert audit.verify(places["logs"], places["debug_log"] if with_log else None)
+
+
+def test_p44_a_tampered_record_file_or_log_shows(places):
+    invocation(places, "a")
+    for path, before, after, problem in [
+        ("logs/a/audit.json", '"finished"', '"perfect"', "the record a/audit.json was changed after it was closed"),
+        ("logs/a/audit.json", '"finished"', '"running"', "the record a/audit.json was changed after it was closed"),
+        ("logs/a/metrics.csv", "1", "2", "metrics.csv of a/audit.json was changed after the run"),
+        ("v50_debug_log.md", "attempt 1", "attempt 2", "v50_debug_log.md is not what the ledger tells"),
+    ]:
+        file = Path(path)
+        whole = file.read_text()
+        file.write_text(whole.replace(before, after, 1))
+        audit.settle(**places)  # as the next invocation does: it must not hide anything
+        found = audit.verify(**places)
+        assert len(found) == 1 and found[0].startswith(problem)
+        file.write_text(whole)
+    assert audit.verify(**places) == []
+
+
+def test_p50_every_attempt_of_a_run_keeps_its_record(places):
+    invocation(places, "a", WallReached("time is up"))
+    invocation(places, "a")
+    first, second = audit.load(Path("logs/a/audit.1.json")), audit.load(Path("logs/a/audit.json"))
+    assert (first["outcome"], second["outcome"], second["attempt"]) == ("wall", "finished", 2) and audit.verify(**places) == []
+    path = Path("logs/a/audit.1.json")
+    path.write_text(path.read_text().replace('"wall"', '"finished"', 1))
+    assert audit.verify(**places) == ["the record a/audit.json was changed after it was closed"]
+
+
+def test_p3_a_killed_run_is_named_by_the_next_invocation_and_a_living_one_is_not(places):
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        with audit.recorded("train") as record:
+            record.adopt(places["logs"] / "a", **places)
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    assert audit.settle(**places) == []
+    with pytest.raises(PreflightError, match="another process"), audit.held(Path("logs/a")):
+        pass
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert audit.settle(**places) == ["a"]
+    assert audit.load(Path("logs/a/audit.json"))["exit_code"] == 137 and audit.verify(**places) == []
+
+
+@pytest.mark.parametrize("moment", range(16))
+def test_p3_killed_at_any_step_of_writing_a_record_loses_nothing(places, moment, monkeypatch):
+    """Every write, rename and ledger line of a whole invocation is once the last thing that its process does."""
+    invocation(places, "a", WallReached("first attempt"))
+    child = os.fork()
+    if child == 0:
+        done = 0
+
+        def deadly(function):
+            def counted(*args, **kwargs):
+                nonlocal done
+                if done == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done += 1
+                return function(*args, **kwargs)
+            return counted
+
+        steps = (audit.Record, "_write"), (audit, "append"), (os, "replace"), (audit.shutil, "copyfile"), (audit.shutil, "rmtree")
+        for owner, name in steps:
+            setattr(owner, name, deadly(getattr(owner, name)))
+        invocation(places, "a")
+        os._exit(done)  # the number of steps there are
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        assert 12 <= os.WEXITSTATUS(status) <= moment, "there were no more steps to be killed at"
+    with audit.recorded("predict"):
+        pass
+    assert audit.verify(**places) == []
+    lines = entries(places["logs"] / "audit.jsonl")
+    started = {line["invocation"] for line in lines if line["event"] == "start"}
+    assert started <= {line["invocation"] for line in lines if line["event"] == "finish"}
+    assert audit.load(Path("logs/a/audit.json"))["attempt"] in (1, 2)
+
+
+def test_one_invocation_is_one_record(places):
+    with audit.recorded("replay") as outer, audit.recorded("train") as inner:
+        assert inner is outer
+    assert told(places) == ["start", "finish"]
+
+
+def test_a_process_that_another_one_leads_records_nothing(places, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("SPECTRAMIND_RUN_DIR", "x")
+    with audit.recorded("train") as record:
+        record.update(metrics={"a": 1.0})
+    assert not places["logs"].exists() and record.folder is None
+
+
+def test_a_run_elsewhere_is_recorded_elsewhere(places, tmp_path):
+    with audit.recorded("train", ["paths.root=there"]) as record:
+        record.adopt(tmp_path / "there/logs/a", tmp_path / "there/logs", tmp_path / "there/v50_debug_log.md")
+    assert not places["logs"].exists() and audit.verify(tmp_path / "there/logs", tmp_path / "there/v50_debug_log.md") == []
+
+
+def test_a_line_cut_short_by_a_crash_costs_that_line_only(places):
+    ledger = places["logs"] / "audit.jsonl"
+    append(ledger, {"event": "start"})
+    with ledger.open("a") as file:
+        file.write('{"event":"fin')
+    append(ledger, {"event": "start"})
+    assert len(entries(ledger)) == 2 and any("cannot be read" in problem for problem in chain_faults(ledger))
+
+
+def test_p57_lineage_goes_from_parents_to_children(places):
+    invocation(places, "first")
+    invocation(places, "other")
+    invocation(places, "branch", parent="first")
+    invocation(places, "twig", parent="branch")
+    with audit.recorded("predict", parent="branch", run_id="branch"):
+        pass
+    with pytest.raises(ConfigError), audit.recorded("replay", parent="first"):
+        raise ConfigError("x")
+    seen = [(depth, entry["command"], entry["run_id"]) for depth, entry in audit.lineage(places["logs"])]
+    below = [(0, "train", "first"), (1, "train", "branch"), (2, "train", "twig"), (2, "predict", "branch")]
+    below.append((1, "replay", None))
+    assert seen == [*below, (0, "train", "other")]
+
+
+def test_p45_one_flipped_byte_changes_the_manifest_and_names_the_file(workspace):
+    files = {name: Path(name) for name in ("a.bin", "b.bin")}
+    for path in files.values():
+        path.write_bytes(bytes(100))
+    before = provenance.manifest(files)
+    files["b.bin"].write_bytes(bytes(99) + b"\1")
+    after = provenance.manifest(files)
+    assert before["manifest_root"] != after["manifest_root"]
+    assert [name for name in files if before["files"][name] != after["files"][name]] == ["b.bin"]
+
+
+def test_rehashing_sees_what_time_stamps_hide(workspace, monkeypatch):
+    path = Path("a.bin")
+    path.write_bytes(bytes(100))
+    before = provenance.manifest({"a.bin": path})
+    monkeypatch.setattr(provenance, "file_digest", lambda path: before["files"]["a.bin"])  # a cache that was fooled
+    path.write_bytes(bytes(99) + b"\1")
+    assert provenance.manifest({"a.bin": path}) == before != provenance.manifest({"a.bin": path}, rehash=True)
+
+
+def test_a_metric_that_is_nan_is_null_in_the_record(places):
+    with audit.recorded("train") as record:
+        record.adopt(places["logs"] / "a", **places)
+        record.update(metrics={"val/score": float("nan"), "val/nll": 0.5})
+    assert json.loads(Path("logs/a/audit.json").read_text())["metrics"] == {"val/score": None, "val/nll": 0.5}
+
+
+def test_p3_p44_no_invocation_that_was_killed_is_missing(repo):
+    done = subprocess.run([sys.executable, repo / "tests/records/kill_and_audit.py", "4", "--seconds", "8"], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(repo)})
+    assert done.returncode == 0 and "verify: all intact" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_ledger_can_be_read_from_the_command_line(places, warm_spectramind):
+    invocation(places, "first")
+    invocation(places, "branch", parent="first")
+    listed = warm_spectramind("audit", "list", "--tree", cwd=places["logs"].parent).stdout.splitlines()
+    assert [line[21:].split()[2:] for line in listed] == [["train", "first"], ["train", "branch"]] and "  train" in listed[1]
+    written = places["debug_log"].read_bytes()
+    places["debug_log"].write_text("lost\n")
+    assert warm_spectramind("audit", "verify", cwd=places["logs"].parent).returncode == 1
+    assert "2 blocks" in warm_spectramind("audit", "rebuild", cwd=places["logs"].parent).stdout
+    assert places["debug_log"].read_bytes() == written and warm_spectramind("audit", "verify", cwd=places["logs"].parent).returncode == 0
