@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN_VARIANCE', 'STAR_COLUMNS', 'FIT_COLUMNS', 'FEATURES', 'LEAST_DEPTH', 'PlanetSet', 'has_fit', 'describe',
-           'fill_missing', 'split_planets', 'planet_set', 'planet_sets', 'PlanetOrder', 'PlanetDataset', 'whole',
-           'ResumableLoader', 'seen_by', 'VisitDataModule', 'loader_policy']
+           'fill_missing', 'contradictions', 'split_planets', 'planet_set', 'planet_sets', 'PlanetOrder',
+           'PlanetDataset', 'whole', 'ResumableLoader', 'seen_by', 'VisitDataModule', 'loader_policy']
 
 # %% ../../nbs/learning/410_datamodule.ipynb #imports
 import math
@@ -127,6 +127,31 @@ def _tensor(
     """float64 on the CPU."""
     return torch.as_tensor(values, dtype=torch.float64, device="cpu")
 
+# %% ../../nbs/learning/410_datamodule.ipynb #contradictions
+def contradictions(
+    fits: Mapping,  # Visit(planet_id, visit) -> VisitFit
+    labels: pd.DataFrame,  # wl_1..wl_283 indexed by planet_id
+) -> dict[int, str]:  # planet -> what is wrong
+    """Planets whose label is not the depth of their light curves: ten standard deviations and a fifth of it away, in every visit.
+
+    Raises SchemaError where this is so of more than half of at least four planets: then it is the table, and not a planet.
+    """
+    agree, depths = set(), {}
+    for fit in fits.values():
+        if not fit.plausible or (planet := int(fit.planet_id)) not in labels.index:
+            continue
+        said, seen = float(labels.loc[planet].iloc[1:].mean()), float(fit.depth[1:].mean())
+        error = float(fit.covariance[1:, 1:].mean()) ** 0.5
+        depths[planet] = f"its label says {1e6 * said:,.0f} ppm, its light curves {1e6 * seen:,.0f} +- {1e6 * error:,.0f} ppm"
+        if abs(seen - said) <= max(10 * error, 0.2 * said):
+            agree.add(planet)
+    found = {planet: text for planet, text in sorted(depths.items()) if planet not in agree}
+    if len(depths) >= 4 and len(found) > len(depths) / 2:
+        planet, text = next(iter(found.items()))
+        what = f"the labels of {len(found)} of {len(depths)} planets contradict their light curves; of planet {planet}, {text}"
+        raise SchemaError(what, "train.csv", "Give (Rp/Rs)^2 of the same planets")
+    return found
+
 # %% ../../nbs/learning/410_datamodule.ipynb #split-planets
 def split_planets(
     planets: Sequence[int],  # identifiers, in any order
@@ -221,11 +246,12 @@ def planet_sets(
     split_seed: int,
     curves: Mapping[str, Mapping[int, np.ndarray]] | None = None,  # split -> planet -> standard curves; planets may be missing
 ) -> tuple[PlanetSet, PlanetSet, PlanetSet | None]:  # training, validation, test (None if there are no test planets)
-    """The three sets of a run: all training planets that have a label, fitted or not, and all test planets.
+    """The three sets of a run: all training planets with a label that their light curves do not contradict, and all test planets.
 
     The same number may stand in both splits, for the same planet or for another one: each set sees its own split only.
     """
-    labelled = [planet for planet in challenge.planets("train") if planet in labels.index]
+    wrong = contradictions(fits["train"], labels)
+    labelled = [planet for planet in challenge.planets("train") if planet in labels.index and planet not in wrong]
     chosen, held = split_planets(labelled, validation_fraction, split_seed)
 
     def of(split: str, planets: list[int], labels: pd.DataFrame | None, training: PlanetSet | None) -> PlanetSet:

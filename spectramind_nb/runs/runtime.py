@@ -45,7 +45,7 @@ from spectramind_nb.core.errors import (
 from ..core.schema import duration_s, size_bytes
 from ..core.storage import file_digest
 from ..learning.curves import Bins
-from ..learning.datamodule import PlanetDataset, PlanetSet, VisitDataModule, planet_set, whole
+from ..learning.datamodule import PlanetDataset, PlanetSet, contradictions, VisitDataModule, planet_set, whole
 from ..learning.metrics import ariel_score
 from ..learning.planetmodel import PlanetModel
 from ..observations.challenge import Challenge, read_labels
@@ -746,6 +746,10 @@ class _Training:
             self.log("fit", split=split, visits=len(filled.done), failed=failed)
             for visit, reason in failed.items():
                 print(f"{split} planet {visit} is left out: {reason}", file=sys.stderr)
+        wrong = contradictions(self.fits["train"].done, challenge.labels())
+        for planet, reason in wrong.items():
+            print(f"left out of training: planet {planet}, {reason} (train.csv)", file=sys.stderr)
+        self.log("contradictions", left_out=wrong)
         found, known = data_manifest(challenge), self.record.fields
         if self.target.checkpoint is not None and known["data"]["manifest_root"] not in (None, found["manifest_root"]):
             raise PreflightError("the data changed since the run began", challenge.root, "Start again with --resume never")

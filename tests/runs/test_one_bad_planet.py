@@ -9,6 +9,7 @@ import pytest
 
 from spectramind_nb.core.errors import SchemaError
 from spectramind_nb.observations.challenge import open_challenge
+from spectramind_nb.records.journal import events
 from spectramind_nb.runs.runtime import evaluate, train
 from spectramind_nb.runs.stages import labelled_planets, naive_statistics
 from spectramind_nb.runs.submission import validate
@@ -178,3 +179,32 @@ def test_a_submission_is_scored_against_labels_that_can_be_believed(spoilt, whol
         evaluate(path, [f"data.root={root}", "data=ariel2025"])
     table[table["planet_id"] != planets[2]].to_csv(path, index=False)
     assert 0 <= evaluated(root, path) <= 1
+
+
+def test_labels_that_were_exchanged_cost_their_planets_only(spoilt, capsys):
+    """The tables are in order; only the light curves know that a label is another planet's."""
+    root, planets, write = spoilt
+
+    def exchange(table):
+        table = table.sort_values("wl_100")
+        table.iloc[[0, -1], 1:] = table.iloc[[-1, 0], 1:].to_numpy()
+        return table.sort_index()
+
+    depth = pd.read_csv(root / "train.csv").set_index("planet_id")["wl_100"]
+    exchanged = {int(depth.idxmin()), int(depth.idxmax())}
+    assert depth.max() > 1.5 * depth.min()
+    write(exchange)
+    run = train(overrides=[f"data.root={root}", *ONE], resume="never")
+    told = capsys.readouterr().err
+    assert all(f"left out of training: planet {planet}, its label says" in told for planet in exchanged)
+    assert run.record["planets"]["train"] + run.record["planets"]["val"] == len(planets) - len(exchanged)
+    noted = next(line for line in events(run.dir / "events.jsonl") if line["event"] == "contradictions")
+    assert set(noted["left_out"]) == {str(planet) for planet in exchanged}
+
+
+def test_labels_that_contradict_nearly_everything_are_no_labels(spoilt):
+    """Rp/Rs instead of its square, say: then it is the table."""
+    root, planets, write = spoilt
+    write(lambda table: table.assign(**{name: table[name].astype(float) ** 0.5 for name in table if name.startswith("wl_")}))
+    with pytest.raises(SchemaError, match=rf"the labels of {len(planets)} of {len(planets)} planets contradict their light curves"):
+        train(overrides=[f"data.root={root}", *ONE], resume="never")
