@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from spectramind_nb.apps import cli
-from spectramind_nb.apps.cli import app, sentence
+from spectramind_nb.apps.cli import app
+from spectramind_nb.apps.cli_base import sentence
 from spectramind_nb.core.errors import ConfigError, ReplayMismatch, WallReached
 from spectramind_nb.runs import submission
 

@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 from made_up_visit import write_made_up
 
-from spectramind_nb.apps.cli import fill_store
+from spectramind_nb.apps.cli_data import fill_store
 from spectramind_nb.core import configuration
 from spectramind_nb.core.errors import ConfigError, PreflightError
 from spectramind_nb.core.workforce import in_processes
