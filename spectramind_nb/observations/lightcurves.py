@@ -27,12 +27,56 @@ from ..core.workforce import in_processes, on_cluster
 from .challenge import INSTRUMENTS, Challenge, Visit, open_challenge
 from .photometry import excess_noise, extract_airs, extract_fgs1
 
+# %% ../../nbs/observations/120_lightcurves.ipynb #light-curve-maps
+def _draw(curves: "LightCurves") -> Any:
+    """What `LightCurves.plot` shows."""
+    import matplotlib.pyplot as plt
+
+    many = [name for name, flux in curves.flux.items() if flux.ndim == 2]
+    rows = 1 + 2 * len(many)
+    figure, axes = plt.subplots(rows, 1, figsize=(8, 2.7 * rows), sharex=True, layout="constrained", squeeze=False)
+    plt.close(figure)  # a notebook shows the returned figure, and only that
+    top, *others = axes[:, 0]
+    for k, instrument in enumerate(curves.channels):
+        top.plot(curves.time_h[instrument], curves.white(instrument) - 0.01 * k, ".", ms=2, label=instrument)
+    lower = ", each 0.01 below the one before" if len(curves.channels) > 1 else ""
+    top.set(ylabel="relative flux" + lower, title=f"planet {curves.planet_id}, visit {curves.visit}")
+    top.legend(loc="best", markerscale=4)
+    for instrument, middle, bottom in zip(many, others[::2], others[1::2]):
+        _draw_channels(curves, instrument, middle, bottom)
+    axes[-1, 0].set_xlabel("hours")
+    return figure
+
+
+def _draw_channels(curves: "LightCurves", instrument: str, middle: Any, bottom: Any) -> None:
+    """Two maps of one instrument: its channels over time, and what is left of them without what they have in common."""
+    # some fifty rows and a few minutes a tile: below that it is noise
+    flux, wavelength = curves.flux[instrument], curves.wavelengths_um[curves.channels[instrument]]
+    first = np.arange(0, flux.shape[1], -(-flux.shape[1] // 50))
+    sizes = np.diff(np.r_[first, flux.shape[1]])
+    flux, wavelength = np.add.reduceat(flux, first, axis=1), np.add.reduceat(wavelength, first) / sizes
+    time = curves.time_h[instrument]
+    step = -(-len(time) // 60)
+    tiles = len(time) // step * step
+    flux = flux[:tiles].reshape(-1, step, flux.shape[1]).mean(axis=1)
+    time = time[:tiles].reshape(-1, step).mean(axis=1)
+    relative = flux / np.nanmean(flux, axis=0)
+    rest = (relative / np.nanmean(relative, axis=1, keepdims=True) - 1) * 1e6
+    limit = 3 * np.nanmedian(np.abs(rest)) + 1e-9
+    options = {"shading": "nearest", "rasterized": True}
+    channels = middle.pcolormesh(time, wavelength, relative.T, cmap="viridis", **options)
+    left = bottom.pcolormesh(time, wavelength, rest.T, cmap="RdBu_r", vmin=-limit, vmax=limit, **options)
+    middle.set(ylabel="wavelength (µm)", title=f"channels of {instrument}")
+    bottom.set(ylabel="wavelength (µm)", title="channels without what they have in common")
+    middle.figure.colorbar(channels, ax=middle, label="relative flux")
+    middle.figure.colorbar(left, ax=bottom, label="ppm")
+
 # %% ../../nbs/observations/120_lightcurves.ipynb #lightcurves
 @dataclass(frozen=True)
 class LightCurves:
-    """Light curves of one visit, both instruments; AIRS channels in order of ascending wavelength."""
+    """Light curves of one visit, all instruments; channels in order of ascending wavelength."""
 
-    planet_id: int
+    planet_id: int | str
     visit: int
     split: str
     flux: dict[str, np.ndarray]  # "FGS1" (T,), "AIRS-CH0" (T, 282): electrons per CDS pair, mean over the bin
@@ -42,6 +86,15 @@ class LightCurves:
     diagnostics: dict[str, float]  # what the extraction met: bad pixels, jitter, noise relative to photons
     pointing: dict[str, np.ndarray] = field(default_factory=dict)  # (T, 5) means of y, x, y^2, x^2, yx, shifts in px, if measured
     full_wells: dict[str, list[list[int]]] = field(default_factory=dict)  # [row, column] of pixels left out as their wells were full
+    widths_um: np.ndarray | None = None  # (283,) of the bins, where they are known
+    zero_d: float = 0.0  # where time_h is 0, days on the clock of whoever observed, such as BJD
+
+    @property
+    def channels(self) -> dict[str, slice]:
+        """Of each instrument, which of the wavelengths are its own."""
+        counts = [1 if np.ndim(self.flux.get(name)) < 2 else self.flux[name].shape[1] for name in self.time_h]
+        first = np.cumsum([0, *counts[:-1]]).tolist()
+        return {name: slice(a, b) for name, a, b in zip(self.time_h, first, [*first[1:], None])}
 
     def white(self, instrument: str) -> np.ndarray:  # (T,) mean 1
         """The instrument's light over all its channels."""
@@ -50,36 +103,11 @@ class LightCurves:
         return total / total.mean()
 
     def plot(self) -> Any:  # matplotlib Figure
-        """White light of both instruments, every AIRS channel over time, and what is left of it without white light."""
-        import matplotlib.pyplot as plt
-
-        figure, (top, middle, bottom) = plt.subplots(3, 1, figsize=(8, 8), sharex=True, layout="constrained")
-        plt.close(figure)  # a notebook shows the returned figure, and only that
-        for k, instrument in enumerate(INSTRUMENTS):
-            top.plot(self.time_h[instrument], self.white(instrument) - 0.01 * k, ".", ms=2, label=instrument)
-        top.set(ylabel="relative flux (AIRS 0.01 lower)", title=f"planet {self.planet_id}, visit {self.visit}")
-        top.legend(loc="best", markerscale=4)
-        # six channels and a few minutes a tile: below that it is noise
-        time, flux = self.time_h["AIRS-CH0"], np.add.reduceat(self.flux["AIRS-CH0"], np.arange(0, 282, 6), axis=1)
-        step = -(-len(time) // 60)
-        tiles = len(time) // step * step
-        flux = flux[:tiles].reshape(-1, step, flux.shape[1]).mean(axis=1)
-        time = time[:tiles].reshape(-1, step).mean(axis=1)
-        wavelength = self.wavelengths_um[1:].reshape(-1, 6).mean(axis=1)
-        relative = flux / flux.mean(axis=0)
-        rest = (relative / relative.mean(axis=1, keepdims=True) - 1) * 1e6
-        limit = 3 * np.median(np.abs(rest)) + 1e-9
-        options = {"shading": "nearest", "rasterized": True}
-        channels = middle.pcolormesh(time, wavelength, relative.T, cmap="viridis", **options)
-        left = bottom.pcolormesh(time, wavelength, rest.T, cmap="RdBu_r", vmin=-limit, vmax=limit, **options)
-        middle.set(ylabel="wavelength (µm)", title="channels")
-        bottom.set(xlabel="hours", ylabel="wavelength (µm)", title="channels without what they have in common")
-        figure.colorbar(channels, ax=middle, label="relative flux")
-        figure.colorbar(left, ax=bottom, label="ppm")
-        return figure
+        """White light of all instruments, and of each with many channels these over time, and what they don't have in common."""
+        return _draw(self)
 
     def __repr__(self) -> str:
-        bins = ", ".join(f"{name} {len(self.time_h[name])} bins" for name in INSTRUMENTS)
+        bins = ", ".join(f"{name} {len(self.time_h[name])} bins" for name in self.channels)
         return f"LightCurves(planet {self.planet_id}, visit {self.visit}, {self.split}: {bins})"
 
     def _repr_html_(self) -> str:
@@ -87,7 +115,7 @@ class LightCurves:
             f"<tr><td>{name}</td><td>{len(self.time_h[name])}</td>"
             f"<td>{self.time_h[name][0]:.2f} to {self.time_h[name][-1]:.2f} h</td>"
             f"<td>{self.white_noise_ppm(name):.0f} ppm</td></tr>"
-            for name in INSTRUMENTS
+            for name in self.channels
         )
         head = "<tr><th>instrument</th><th>bins</th><th>time</th><th>white noise a bin</th></tr>"
         return f"<p>Planet {self.planet_id}, visit {self.visit} ({self.split})</p><table>{head}{rows}</table>"

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FEWEST_BINS', 'NUISANCES', 'chebyshev', 'Curves', 'normalise', 'Orbit', 'eccentric_orbits', 'orbit_prior',
            'separation_gradients', 'limb_darkening_prior', 'VisitModel', 'descend', 'find_transit', 'fit_white',
-           'refine_noise', 'slow_factor', 'common_noise', 'common_shapes', 'VisitFit', 'fit_visit', 'combine_visits',
-           'fit_store', 'FitTask', 'fit']
+           'refine_noise', 'slow_factor', 'common_noise', 'common_shapes', 'in_spectrum', 'VisitFit', 'fit_visit',
+           'combine_visits', 'fit_store', 'FitTask', 'fit']
 
 # %% ../../nbs/physics/210_fitting.ipynb #imports
 import contextlib
@@ -14,7 +14,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from ..core.environment import cpu_count, memory_gb, progress
 from ..core.errors import NonFiniteError, SchemaError, SpectraMindError
 from ..core.storage import Store, code_digest
 from ..core.workforce import on_cluster, side_by_side
-from ..observations.challenge import INSTRUMENTS, Challenge, Visit, refuse_unless_hours
+from ..observations.challenge import CHANNELS, Challenge, Visit, refuse_unless_hours
 from spectramind_nb.observations.lightcurves import (
     LightCurves,
     calibrate,
@@ -66,6 +66,7 @@ class Curves:
     sigma: torch.Tensor  # (C,) noise of a bin
     good: torch.Tensor  # (T, C) bool
     pointing: torch.Tensor  # (T, K) what the image's shifts may do to the flux, each of scatter 1; K may be 0
+    broad: bool = False  # one wide channel: there is nothing to vary along its wavelength
 
     def white(self) -> "Curves":
         "All channels averaged into one, weighted by their noise."
@@ -124,25 +125,25 @@ def _spikes(flux: torch.Tensor, threshold: float) -> torch.Tensor:
 def normalise(
     light_curves: LightCurves,
     spike_sigma: float = 8.0,  # a bin that differs from its neighbours' mean by more than this is not good
-) -> list[Curves]:  # FGS1, AIRS-CH0
-    """The light curves of both instruments relative to their medians, with everything broken marked.
+) -> list[Curves]:  # one an instrument
+    """The light curves of all instruments relative to their medians, with everything broken marked.
 
     Raises `SchemaError` when an array does not fit the others or the times are not those of a visit in hours,
     `NonFiniteError` when a time or wavelength is not finite or an instrument has next to no usable light.
     """
     wavelengths = np.asarray(light_curves.wavelengths_um, dtype=float)
     curves = []
-    for instrument, channels in zip(INSTRUMENTS, (slice(0, 1), slice(1, None))):
+    for instrument, channels in light_curves.channels.items():
         where = f"planet {light_curves.planet_id}, {instrument}"
         if any(instrument not in values for values in (light_curves.flux, light_curves.noise, light_curves.time_h)):
-            raise SchemaError(f"there are no light curves of {instrument}", where, "Both instruments are fitted together")
+            raise SchemaError(f"there are no light curves of {instrument}", where, "All instruments are fitted together")
         flux, noise, time_h = (torch.as_tensor(np.array(values[instrument], dtype=float))
                                for values in (light_curves.flux, light_curves.noise, light_curves.time_h))
         wavelength = torch.as_tensor(wavelengths[channels])
         shape = (len(time_h), len(wavelength))
         _refuse_other_times(time_h, where)
         if len(wavelength) == 0 or not (wavelength > 0).all() or not wavelength.isfinite().all():
-            raise SchemaError("each channel needs a positive wavelength", where, "Give wavelengths in um, FGS1 first")
+            raise SchemaError("each channel needs a positive wavelength", where, "Give wavelengths in um, in the order of the instruments")
         if flux.numel() != shape[0] * shape[1] or flux.shape != noise.shape:
             raise SchemaError(
                 f"the light curves have {tuple(flux.shape)} values for {shape[0]} times and {shape[1]} channels",
@@ -161,7 +162,7 @@ def normalise(
         # A channel without a single good value stays in, with a weight that is next to nothing.
         curves.append(Curves(instrument, time_h, _to_unit(time_h), wavelength, _to_unit(wavelength),
                              torch.where(good, flux, 1.0), torch.where(sigma.isfinite(), sigma, 1e3), good,
-                             _standardised(light_curves.pointing.get(instrument), len(time_h))))
+                             _standardised(light_curves.pointing.get(instrument), len(time_h)), len(wavelength) == 1))
     return curves
 
 # %% ../../nbs/physics/210_fitting.ipynb #orbit
@@ -256,7 +257,7 @@ class VisitModel:
 
     def __init__(
         self,
-        curves: list[Curves],  # FGS1, AIRS-CH0
+        curves: list[Curves],  # one an instrument
         orbit: Orbit,
         temperature_k: float,  # of the star; NaN = unknown
         config: Mapping,  # the fit's configuration
@@ -265,8 +266,7 @@ class VisitModel:
         drift, limb, pointing = config["drift"], config["limb_darkening"], config["pointing"]
         mean, width, self._shared, end = [orbit.mean], [orbit.width], [], 4
         for c in curves:
-            # FGS1 is one wide channel: there is nothing to vary along its wavelength.
-            colours = 1 if c.instrument == "FGS1" else drift["wavelength_degree"] + 1
+            colours = 1 if c.broad else drift["wavelength_degree"] + 1
             slopes = min(colours, 2)
             limb_width = torch.tensor([[limb[u]["width"], limb[u]["tilt"]][:slopes] for u in ("u1", "u2")])
             shifts = torch.full((c.pointing.shape[1], colours), pointing["amplitude"])
@@ -585,6 +585,47 @@ def common_shapes(
     shapes = chebyshev(curves.colour, min(degree, len(curves.colour) - 1)) / curves.sigma[:, None]
     return torch.linalg.qr(shapes)[0].T * curves.sigma
 
+# %% ../../nbs/physics/210_fitting.ipynb #in-spectrum
+def in_spectrum(
+    channels: list[int],  # how many each instrument has
+) -> torch.Tensor:  # (C,) bool
+    "Which channels belong to an instrument that resolves the spectrum; all, if none does."
+    resolved = torch.tensor([n > 1 for n in channels]).repeat_interleave(torch.tensor(channels))
+    return resolved if resolved.any() else ~resolved
+
+
+def _white(depth: torch.Tensor, covariance: torch.Tensor, channels: list[int]) -> dict[str, float]:
+    "Depth of the white light of the spectrum's channels, weighted by their inverse covariance, and its standard deviation."
+    part = in_spectrum(channels)
+    weight = torch.linalg.solve(covariance[part][:, part], torch.ones(int(part.sum()), dtype=torch.float64))
+    return {"white_depth": float(weight @ depth[part] / weight.sum()), "white_sigma": float(weight.sum() ** -0.5)}
+
+# %% ../../nbs/physics/210_fitting.ipynb #spectrum-figure
+def _spectrum_figure(fit: "VisitFit", wavelengths_um: np.ndarray | torch.Tensor | None) -> Any:
+    "What `VisitFit.plot` shows."
+    import matplotlib.pyplot as plt
+
+    x = torch.arange(len(fit.depth)) if wavelengths_um is None else torch.as_tensor(np.asarray(wavelengths_um))
+    fig, ax = plt.subplots(figsize=(7, 3), dpi=80, layout="constrained")
+    plt.close(fig)  # a notebook shows the returned figure, and only that
+    means, errors = [], []
+    for k, (name, part) in enumerate(zip(fit.channels, torch.arange(len(fit.depth)).split(list(fit.channels.values())))):
+        groups = part.split(16)
+        mean, error = (torch.stack([value(g) for g in groups]) for value in (
+            lambda g: fit.depth[g].mean(), lambda g: fit.covariance[g][:, g].mean() ** 0.5))
+        means, errors = [*means, *mean.tolist()], [*errors, *error.tolist()]
+        if len(part) == 1:
+            ax.axhline(1e6 * float(mean), ls="--", lw=1, color=f"C{k + 1}", label=name)
+            continue
+        ax.plot(x[part], 1e6 * fit.depth[part], ".", ms=2, color="0.7")
+        middle = torch.stack([x[g].double().mean() for g in groups])
+        ax.errorbar(middle, 1e6 * mean, 1e6 * error, fmt="o", ms=4, color=f"C{k + 1}", label=f"{name}, means of {len(groups[0])}")
+    spread = 6e6 * float(np.median(errors))
+    ax.set(xlabel="channel" if wavelengths_um is None else "wavelength (µm)", ylabel="transit depth (ppm)",
+           ylim=(1e6 * min(means) - spread, 1e6 * max(means) + spread))
+    ax.legend(fontsize=7)
+    return fig
+
 # %% ../../nbs/physics/210_fitting.ipynb #visitfit
 # ln speed, impact parameter squared, limb darkening of FGS1 and (in the middle, and how it changes to the ends) of AIRS
 NUISANCES = ("ln_speed", "impact2", "u1_FGS1", "u2_FGS1", "u1_AIRS", "u1_tilt_AIRS", "u2_AIRS", "u2_tilt_AIRS")
@@ -594,14 +635,17 @@ NUISANCES = ("ln_speed", "impact2", "u1_FGS1", "u2_FGS1", "u1_AIRS", "u1_tilt_AI
 class VisitFit:
     "Transit depths of a visit (or of several, combined) with their covariance."
 
-    planet_id: int
+    planet_id: int | str
     visit: int  # -1: several visits combined
-    depth: torch.Tensor  # (283,) (Rp/Rs)^2, FGS1 first, float64
+    depth: torch.Tensor  # (283,) (Rp/Rs)^2, instrument by instrument, FGS1 first, float64; of own light curves any number
     covariance: torch.Tensor  # (283, 283) of the depths, nuisances marginalised
     geometry: dict[str, float]  # the orbit as fitted
     diagnostics: dict[str, Any]  # how good the fit is; "remark", if there is one: what of the star's row is not believed
     nuisance: torch.Tensor  # (8,) star and orbit, see NUISANCES: distance from the prior's mean in its standard deviations
     nuisance_covariance: torch.Tensor  # (8, 291) with the depths, then among themselves
+    channels: dict[str, int] = field(default_factory=lambda: {"FGS1": 1, "AIRS-CH0": CHANNELS - 1})  # of each instrument
+    wavelengths_um: torch.Tensor | None = None  # (283,) of the depths
+    widths_um: torch.Tensor | None = None  # (283,) of the bins, where they are known
 
     @property
     def sigma(self) -> torch.Tensor:
@@ -635,26 +679,12 @@ class VisitFit:
                        for name, value in {**self.geometry, **self.diagnostics}.items())
         return f"<b>{self!r}</b><table>{rows}</table>"
 
-    def plot(self, wavelengths_um: np.ndarray | None = None):
-        "The spectrum: every channel, and means of neighbouring channels with their errors."
-        import matplotlib.pyplot as plt
-
-        channels, n = len(self.depth) - 1, min(16, len(self.depth) - 1)
-        x = torch.arange(1, channels + 1.0) if wavelengths_um is None else torch.as_tensor(np.asarray(wavelengths_um)[1:])
-        groups = torch.arange(channels).split(n)
-        middle = torch.stack([x[g].mean() for g in groups])
-        mean = torch.stack([self.depth[1:][g].mean() for g in groups])
-        error = torch.stack([self.covariance[1:, 1:][g][:, g].mean() ** 0.5 for g in groups])
-        fig, ax = plt.subplots(figsize=(7, 3), dpi=80, layout="constrained")
-        plt.close(fig)  # a notebook shows the returned figure, and only that
-        ax.plot(x, 1e6 * self.depth[1:], ".", ms=2, color="0.7", label="channels")
-        ax.errorbar(middle, 1e6 * mean, 1e6 * error, fmt="o", ms=4, label=f"means of {n}")
-        ax.axhline(1e6 * float(self.depth[0]), ls="--", lw=1, color="tab:red", label="FGS1")
-        spread = 6e6 * float(error.median())
-        ax.set(xlabel="channel" if wavelengths_um is None else "wavelength (µm)", ylabel="transit depth (ppm)",
-               ylim=(1e6 * float(mean.min()) - spread, 1e6 * float(mean.max()) + spread))
-        ax.legend(fontsize=7)
-        return fig
+    def plot(
+        self,
+        wavelengths_um: np.ndarray | None = None,  # (283,); None: its own
+    ) -> Any:  # matplotlib Figure
+        "The spectrum: every channel, means of neighbouring channels with their errors, and instruments of one channel as lines."
+        return _spectrum_figure(self, self.wavelengths_um if wavelengths_um is None else wavelengths_um)
 
 # %% ../../nbs/physics/210_fitting.ipynb #joint-covariance
 def _joint_covariance(
@@ -693,7 +723,8 @@ def _geometry(model: VisitModel, parameters: torch.Tensor) -> dict[str, float]:
     t0, offset, ln_speed, impact2 = (float(v) for v in parameters[:4])
     impact = max(0.0, impact2) ** 0.5
     a_rs, inclination = model.orbit.a_rs(ln_speed), model.orbit.inclination_deg(ln_speed, impact)
-    k = max(0.0, float(parameters[model.depths][1:].median())) ** 0.5
+    depth = parameters[model.depths][in_spectrum(model.channels)]
+    k = max(0.0, float(depth.median())) ** 0.5
     return {"mid_time_h": model.orbit.middle_h + t0, "offset_h": offset, "period_d": model.orbit.period_d, "a_rs": a_rs,
             "inclination_deg": inclination, "impact": impact,
             "duration_h": float(duration_h(model.orbit.period_d, a_rs, inclination, k))}
@@ -720,7 +751,7 @@ def fit_visit(
     star: Mapping[str, float] | None,  # row of the star table, of which sma, P, i, e and Ts count; NaN, missing or None = unknown
     config: Mapping | None = None,  # None: configs/fit/default.yaml
 ) -> VisitFit:
-    """Fit both instruments of a visit jointly: depths of all channels (283 of the challenge's) and their covariance.
+    """Fit all instruments of a visit jointly: depths of all channels (283 of the challenge's) and their covariance.
 
     What cannot be true of the star's row counts as unknown and is named in `diagnostics["remark"]`.
     Raises `SchemaError` when the light curves do not fit together or are not in hours, `NonFiniteError` when nothing can be fitted.
@@ -740,27 +771,29 @@ def fit_visit(
         raise NonFiniteError("the fit has no finite result", where, "Look at its light curves with .plot()")
     depth, covariance, at = parameters[model.depths], joint[:model.total, :model.total], model.nuisances
     geometry = _geometry(model, parameters)
-    weight = torch.linalg.solve(covariance[1:, 1:], torch.ones(len(covariance) - 1, dtype=torch.float64))
     half = geometry["duration_h"] / 2
     seen = min(end, geometry["mid_time_h"] + half) - max(start, geometry["mid_time_h"] - half)
     diagnostics: dict[str, Any] = {
-        "white_depth": float(weight @ depth[1:] / weight.sum()),
-        "white_sigma": float(weight.sum() ** -0.5),
+        **_white(depth, covariance, model.channels),
         "converged": float(converged),
         "coverage": max(0.0, seen / (2 * half)) if half else 0.0,
     }
     # Of a transit that fills the window nothing is left but the star's level: noise that looks like another one is no depth.
     not_found = diagnostics["white_depth"] < 5 * diagnostics["white_sigma"]
     diagnostics["lost"] = float(not_found and transit_hours(believed(star)[0])[1] > end - start)
-    for name, c, before, red, common in zip(("FGS1", "AIRS"), model.curves, curves, reds, commons):
+    for c, before, red, common in zip(model.curves, curves, reds, commons):
+        name = c.instrument.removesuffix("-CH0")
         diagnostics[f"chi2_{name}"] = float(((c.sigma / before.sigma) ** 2).median())
         diagnostics[f"red_{name}"] = red
         diagnostics[f"common_ppm_{name}"] = 1e6 * common**0.5
         diagnostics[f"dropped_{name}"] = float(1 - c.good.double().mean())
     if doubts:
         diagnostics["remark"] = f"not believed of its row in the star table: {'; '.join(doubts)}"
-    return VisitFit(int(light_curves.planet_id), int(light_curves.visit), depth, covariance, geometry, diagnostics,
-                    (parameters - model.mean)[at] / model.width[at], joint[model.total:])
+    wavelengths, widths = (None if v is None else torch.from_numpy(np.array(v, dtype=float))
+                           for v in (light_curves.wavelengths_um, light_curves.widths_um))
+    return VisitFit(light_curves.planet_id, light_curves.visit, depth, covariance, geometry, diagnostics,
+                    (parameters - model.mean)[at] / model.width[at], joint[model.total:],
+                    {c.instrument: n for c, n in zip(curves, model.channels)}, wavelengths, widths)
 
 # %% ../../nbs/physics/210_fitting.ipynb #combine-visits
 def combine_visits(
@@ -774,6 +807,8 @@ def combine_visits(
     if len(planets) != 1:
         what = f"visits of {len(planets)} planets cannot be combined"
         raise SchemaError(what, str(planets), "Pass the visits of one planet")
+    if any(f.channels != fits[0].channels for f in fits):
+        raise SchemaError("visits with other channels cannot be combined", f"planet {planets[0]}", "Bin their light curves alike")
     if len(fits) == 1:
         return fits[0]
     n = len(fits[0].depth)
@@ -788,12 +823,10 @@ def combine_visits(
     joint = (joint + joint.T) / 2
     depth, covariance = mean[:n], joint[:n, :n]
     best = min(fits, key=lambda f: f.diagnostics["white_sigma"])
-    weight = torch.linalg.solve(covariance[1:, 1:], torch.ones(len(depth) - 1, dtype=torch.float64))
     return replace(best, visit=-1, depth=depth, covariance=covariance, nuisance=mean[n:], nuisance_covariance=joint[n:], diagnostics={
         **best.diagnostics,
         "converged": min(f.diagnostics["converged"] for f in fits),
-        "white_depth": float(weight @ depth[1:] / weight.sum()),
-        "white_sigma": float(weight.sum() ** -0.5),
+        **_white(depth, covariance, list(best.channels.values())),
     })
 
 # %% ../../nbs/physics/210_fitting.ipynb #fit-store
@@ -809,7 +842,9 @@ def _save(store: Store, address: str, result: VisitFit) -> None:
     rows, columns = np.tril_indices(len(result.depth))
     arrays = {"depth": result.depth.numpy(), "covariance": result.covariance.numpy()[rows, columns],
               "nuisance": result.nuisance.numpy(), "nuisance_covariance": result.nuisance_covariance.numpy()}
-    meta = {name: getattr(result, name) for name in ("planet_id", "visit", "geometry", "diagnostics")}
+    if result.wavelengths_um is not None:
+        arrays["wavelengths_um"] = result.wavelengths_um.numpy()
+    meta = {name: getattr(result, name) for name in ("planet_id", "visit", "geometry", "diagnostics", "channels")}
     store.save(address, arrays, meta)
 
 
@@ -819,7 +854,8 @@ def _load(store: Store, address: str) -> VisitFit:
     rows, columns = np.tril_indices(n)
     covariance = np.empty((n, n))
     covariance[rows, columns] = covariance[columns, rows] = arrays["covariance"]
-    tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in ("depth", "nuisance", "nuisance_covariance")}
+    names = [name for name in ("depth", "nuisance", "nuisance_covariance", "wavelengths_um") if name in arrays]
+    tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in names}
     return VisitFit(covariance=torch.from_numpy(covariance), **tensors, **meta)
 
 # %% ../../nbs/physics/210_fitting.ipynb #fit-task

@@ -170,7 +170,7 @@ def test_what_plots_itself_leaves_no_figure_open(whole_run):
     times = {"FGS1": np.linspace(0, 7, 90), "AIRS-CH0": np.linspace(0, 7, 60)}
     x = np.linspace(0.7, 4, 283)
     curves = LightCurves(1, 0, "train", flux, {name: 0 * one + 1 for name, one in flux.items()}, times, x, {})
-    fitted = SimpleNamespace(depth=torch.full((283,), 0.01), covariance=1e-10 * torch.eye(283))
+    fitted = SimpleNamespace(depth=torch.full((283,), 0.01), covariance=1e-10 * torch.eye(283), channels={"FGS1": 1, "AIRS-CH0": 282})
     plt.close("all")
     figures = [curves.plot(), VisitFit.plot(fitted, x), whole_run.plot(), Spectrum(1, x, x, 0 * x + 0.1).plot()]
     assert plt.get_fignums() == []
