@@ -21,7 +21,7 @@ TIMES = {"budget": "30m", "reserve": "15s", "predict": "1m", "train": "3m"}
 CASES = {  # name -> profile, changes of the settings, words, what the reason says
     "nothing": ("ci_fast", {}, [], None),
     "wall": ("kaggle_safe", {"train": "10m"}, [], None),  # as long as its profile's reserve: adapted, no failure
-    "no time": ("ci_fast", {"train": "1s"}, [], ""),  # it hangs, or comes to its wall without a checkpoint
+    "no time": ("ci_fast", {"train": "1s"}, ["trainer.max_epochs=5000"], ""),  # it hangs, or comes to its wall without a checkpoint
     "GPU missing": ("ci_fast", {}, ["trainer.accelerator=gpu"], "GPU"),
     "profile refused": ("nope", {}, [], "no trainer profile"),
     "refused": ("ci_fast", {}, ["trainer.accelerator=auto"], "does not compute"),
