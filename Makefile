@@ -37,11 +37,11 @@ demo: $(VENV)/.installed  ## simulate planets, train on ci_fast through papermil
 
 check: $(VENV)/.installed  ## a change, in 90 seconds: lint, types, export in sync, changed notebooks, tests of at most a second
 	$(BIN)/python -m ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick -n auto --no-loadscope-reorder
 
 test: $(VENV)/.installed .venv-nbdev3/.installed .venv-dvc/.installed  ## everything: exported code in sync, notebooks, pytest, papermill (TESTS=tests/physics: a part)
 	$(BIN)/python -m ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --record-durations -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --record-durations -n auto --no-loadscope-reorder $(TESTS)
 
 promises: $(VENV)/.installed  ## the trainer layer: every promise with its tests and their result
 	$(BIN)/python tests/promises.py

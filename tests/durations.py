@@ -1,10 +1,11 @@
-"""A pytest plugin: how long tests take is written down, and decides what is quick and what has to begin first.
+"""A pytest plugin: how long tests take is written down, and decides what is quick, what has to begin first, and who does it.
 
 `--record-durations` (`make test`) writes durations.json: the tests and the fixtures that take more than a second, in seconds.
 `--quick` (`make check`) leaves out tests that are in it and those that need a dear fixture, and keeps what is marked `check`.
 """
 
 import json
+import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -14,12 +15,19 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("durations.json")
 DEAR_S = 15.0  # a fixture is shared by many tests: it may take longer than a test
+APART = "::test_notebook_runs["  # each in a process of its own: ten minutes that must not fall to one worker
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("durations")
     group.addoption("--quick", action="store_true", help="only tests that take at most a second, and those marked `check`")
     group.addoption("--record-durations", action="store_true", help=f"write {RECORD.name}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than cores: tests of walls, browsers and kernels wait more than they compute."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_configure(config):
@@ -41,16 +49,25 @@ class Durations:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
-        """A worker takes a whole file at a time: those that take long begin first, or one worker would be left alone with one of them."""
+        """Those that take long begin first, or one worker would be left alone with one of them."""
         if self.config.getoption("quick"):
             left_out = [item for item in items if not self.is_quick(item)]
             items[:] = [item for item in items if self.is_quick(item)]
             self.config.hook.pytest_deselected(items=left_out)
-        files: dict[str, float] = defaultdict(float)
+        shares: dict[str, float] = defaultdict(float)
         for kind in self.known.values():
             for name, seconds in kind.items():
-                files[file_of(name)] += seconds
-        items.sort(key=lambda item: -files[file_of(item.nodeid)])
+                shares[share_of(name)] += seconds
+        items.sort(key=lambda item: -shares[share_of(item.nodeid)])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config, log):
+        """A worker takes a whole file at a time, because its tests share fixtures, and of the notebooks one."""
+        from xdist.scheduler import LoadScopeScheduling
+
+        scheduling = LoadScopeScheduling(config, log)
+        scheduling._split_scope = share_of
+        return scheduling
 
     def note(self, kind: str, name: str, seconds: float) -> None:
         """What is done several times, as a fixture is, counts with the longest."""
@@ -101,3 +118,8 @@ def renewed(known: dict[str, int], taken: dict[str, float]) -> dict[str, int]:
 def file_of(name: str) -> str:
     """The part of a test's or fixture's name that is a path."""
     return name.split("::")[0]
+
+
+def share_of(name: str) -> str:
+    """What one worker does without a break."""
+    return name if APART in name else file_of(name)

@@ -106,7 +106,7 @@ def test_durations_choose_what_is_quick_and_what_begins_first(tmp_path):
         return re.findall(r"::(test_\w+)", done.stdout)
 
     assert len(pytest_says("--quick", "--collect-only", "-q")) == 5, "what was never measured is quick"
-    pytest_says("--record-durations", "-n", "2", "--dist", "loadfile")
+    pytest_says("--record-durations", "-n", "2")
     record = json.loads((tmp_path / "tests/durations.json").read_text())
     assert set(record["tests"]) == {"tests/test_b.py::test_always", "tests/test_b.py::test_slow"}
     assert record["fixtures"]["tests/test_b.py::dear"] >= 2
