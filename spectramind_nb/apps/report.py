@@ -30,8 +30,8 @@ from ..core.storage import atomic_path
 from ..learning.metrics import ariel_score, calibration
 from ..observations.challenge import Challenge, Visit, read_labels
 from ..observations.lightcurves import LightCurves, lightcurve_store, load_light_curves, remarks, visit_key
-from ..physics.fitting import VisitFit
 from ..physics.transit import light_curve
+from ..physics.visit_fit import VisitFit
 from ..records import audit
 from ..runs import submission
 from ..runs.learning_curve import FILE as LEARNING_CURVE

@@ -21,8 +21,10 @@ from ..core.storage import Store, code_digest, digest
 from ..observations.challenge import Challenge, Visit
 from ..observations.lightcurves import LightCurves, calibrate, lightcurve_store, load_light_curves
 from ..physics.catalogue import believed
-from ..physics.fitting import Curves, VisitFit, chebyshev, limb_darkening_prior, normalise
+from ..physics.curves import Curves, chebyshev, normalise
+from ..physics.limb_darkening import limb_darkening_prior
 from ..physics.transit import limb_darkening_shares, occultation_gradients, sky_separation
+from ..physics.visit_fit import VisitFit
 
 # %% ../../nbs/learning/402_curves.ipynb #bins
 PLANES = ("flux", "weight", "template")

@@ -23,7 +23,7 @@ from ..core.errors import DataMissingError, ConfigError, NonFiniteError, SchemaE
 from .curves import PLANES
 from .metrics import CHANNELS
 from ..physics.catalogue import believed
-from ..physics.fitting import NUISANCES, VisitFit, combine_visits
+from ..physics.visit_fit import NUISANCES, VisitFit, combine_visits
 
 # %% ../../nbs/learning/410_datamodule.ipynb #planetset
 UNKNOWN_VARIANCE = 1.0  # (Rp/Rs)^4, marks a planet without a fit
@@ -38,7 +38,7 @@ class PlanetSet:
     covariance: Tensor  # (N, 283, 283) float64
     features: Tensor  # (N, F) float64, see FEATURES
     target: Tensor | None = None  # (N, 283) float64, true (Rp/Rs)^2
-    nuisance: Tensor | None = None  # (N, 8) float64, star and orbit from the fit, see physics.fitting.NUISANCES
+    nuisance: Tensor | None = None  # (N, 8) float64, star and orbit from the fit, see physics.visit_fit.NUISANCES
     nuisance_covariance: Tensor | None = None  # (N, 8, 291) float64, with the depths, then among themselves
     curves: Tensor | None = None  # (N, 3, 1 + wavelength, time) float32, see learning.curves; for models that ask for them
 

@@ -20,7 +20,7 @@ from .metrics import CHANNELS
 from .nuisances import learn_prior, nuisance_facts, with_prior
 from .planetmodel import PlanetModel, without_covariances
 from .whitening import PPM, coefficient_covariance, condense, in_ppm, inner_products, update
-from ..physics.fitting import NUISANCES
+from ..physics.visit_fit import NUISANCES
 
 # %% ../../nbs/learning/420_models.ipynb #gauss-hermite
 GAUSSIAN_MEDIAN = 0.4549364231195724  # median of a squared standard normal

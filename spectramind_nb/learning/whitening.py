@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.errors import SchemaError
 from .metrics import CHANNELS
-from ..physics.fitting import NUISANCES
+from ..physics.visit_fit import NUISANCES
 
 # %% ../../nbs/learning/418_whitening.ipynb #whiten
 def whiten(

@@ -172,7 +172,7 @@ def limb_darkening_shares(
     whole = 1 - u1 / 3 - u2 / 6
     return (1 - u1 - u2) / whole, 2 / 3 * (u1 + 2 * u2) / whole, -u2 / 2 / whole
 
-
+# %% ../../nbs/physics/200_transit.ipynb #exposure-nodes
 def exposure_nodes(
     exposure_d: float,  # length of an exposure in days; 0 = instantaneous
 ) -> tuple[torch.Tensor, torch.Tensor]:  # times from its middle in days, weights that sum to 1
@@ -180,7 +180,7 @@ def exposure_nodes(
     x, w = np.polynomial.legendre.leggauss(5 if exposure_d else 1)
     return torch.from_numpy(exposure_d / 2 * x), torch.from_numpy(w / 2)
 
-
+# %% ../../nbs/physics/200_transit.ipynb #light-curve
 def light_curve(
     time_d,  # (..., T) times in days
     t0_d,  # mid-transit time in days; this and all that follow: scalar or shape (...)

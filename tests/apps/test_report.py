@@ -68,7 +68,7 @@ def test_spectra_are_the_rows_of_the_submission(whole_run):
 
 def test_what_users_hold_shows_itself(whole_run):
     from spectramind_nb.observations.lightcurves import LightCurves
-    from spectramind_nb.physics.fitting import VisitFit
+    from spectramind_nb.physics.visit_fit import VisitFit
 
     for kind in (Run, LightCurves, VisitFit, Spectrum):
         assert callable(kind._repr_html_) and callable(kind.plot)
@@ -164,7 +164,7 @@ def test_what_plots_itself_leaves_no_figure_open(whole_run):
     import torch
 
     from spectramind_nb.observations.lightcurves import LightCurves
-    from spectramind_nb.physics.fitting import VisitFit
+    from spectramind_nb.physics.visit_fit import VisitFit
 
     flux = {"FGS1": np.linspace(1, 1.1, 90), "AIRS-CH0": np.linspace(1, 1.1, 60 * 282).reshape(60, 282)}
     times = {"FGS1": np.linspace(0, 7, 90), "AIRS-CH0": np.linspace(0, 7, 60)}

@@ -24,7 +24,7 @@ from spectramind_nb.learning.datamodule import (
     planet_sets,
     split_planets,
 )
-from spectramind_nb.physics.fitting import VisitFit
+from spectramind_nb.physics.visit_fit import VisitFit
 
 CHANNELS = 283
 

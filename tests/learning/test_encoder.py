@@ -16,8 +16,9 @@ from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataMod
 from spectramind_nb.learning.encoder import EncoderModel, bridges, mirrored, negativity, roughness
 from spectramind_nb.learning.metrics import CHANNELS, ariel_score
 from spectramind_nb.observations.lightcurves import LightCurves
-from spectramind_nb.physics.fitting import VisitFit, limb_darkening_prior
+from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 from spectramind_nb.physics.transit import light_curve
+from spectramind_nb.physics.visit_fit import VisitFit
 from spectramind_nb.runs.guards import StepSeed
 from spectramind_nb.runs.runtime import numerics_guard
 

@@ -11,16 +11,10 @@ from synthetic_visits import observe
 from spectramind_nb.core.configuration import group
 from spectramind_nb.core.errors import PreflightError, SchemaError, SpectraMindError
 from spectramind_nb.observations.challenge import open_challenge
-from spectramind_nb.physics.fitting import (
-    combine_visits,
-    common_noise,
-    common_shapes,
-    fit,
-    fit_store,
-    fit_visit,
-    normalise,
-    slow_factor,
-)
+from spectramind_nb.physics.curves import normalise
+from spectramind_nb.physics.fitting import fit, fit_store, fit_visit
+from spectramind_nb.physics.noise import common_noise, common_shapes, slow_factor
+from spectramind_nb.physics.visit_fit import combine_visits
 
 
 @pytest.fixture(scope="module")
