@@ -15,10 +15,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from spectramind_nb.apps import jobs
-from spectramind_nb.apps import launchpad as room
-from spectramind_nb.apps.choice import Choice, changed_keys, composed, estimate, faults
-from spectramind_nb.apps.launchpad import Launchpad, State, launchpad, page_html
+from spectramind_nb.apps.choice import MENUS, Choice, changed_keys, composed, faults
+from spectramind_nb.apps.estimate import estimate
+from spectramind_nb.apps.launchpad import JobWatcher, launchpad
 from spectramind_nb.apps.notebooks import run_notebook
+from spectramind_nb.apps.page_actions import ACTIONS, reopen_run
+from spectramind_nb.apps.page_state import PageState, choose
+from spectramind_nb.apps.page_views import RUN_BUTTONS, page_html, preview_html
+from spectramind_nb.apps.past_runs import recent_runs
 from spectramind_nb.core.configuration import compose, groups, options, profiles
 from spectramind_nb.core.errors import ConfigError
 from spectramind_nb.runs.submission import validate
@@ -29,7 +33,7 @@ PATIENCE_S = 300
 def launched(profile="ci_fast", overrides=()):
     """A launchpad whose widgets are there."""
     pad = launchpad(profile, overrides)
-    pad.build()
+    assert pad.widgets.box is not None
     return pad
 
 
@@ -64,24 +68,24 @@ def test_words_of_a_command_line_become_a_choice_and_back():
 )
 def test_an_error_is_a_sentence_in_place(profile, text, line, words, better):
     pad = launched(profile, "")
-    pad.overrides.value = text
+    pad.widgets.overrides.value = text
     fault = pad.state.faults[0]
     assert fault.line == line and words in str(fault)
-    shown = pad.parts["check"].value
+    shown = pad.widgets.parts["check"].value
     assert words in re.sub("&#x27;", "'", shown) and ("line" not in shown or f"line {line}" in shown)
-    assert pad.train.disabled and "nothing to show" in pad.parts["preview"].value and "Traceback" not in shown
-    assert better is None or better == pad.better[0].description
+    assert pad.widgets.train.disabled and "nothing to show" in pad.widgets.parts["preview"].value and "Traceback" not in shown
+    assert better is None or better == pad.widgets.suggestions[0].description
 
 
 def test_a_suggestion_replaces_its_line_only():
     pad = launched("ci_fast", "")
-    pad.overrides.value = "seed=7\ntrainer.max_epoch=3\n# kept"
-    pad.better[0].click()
-    assert pad.overrides.value == "seed=7\ntrainer.max_epochs=3\n# kept" and not pad.state.faults and not pad.train.disabled
+    pad.widgets.overrides.value = "seed=7\ntrainer.max_epoch=3\n# kept"
+    pad.widgets.suggestions[0].click()
+    assert pad.widgets.overrides.value == "seed=7\ntrainer.max_epochs=3\n# kept" and not pad.state.faults and not pad.widgets.train.disabled
 
 
 def test_every_option_of_every_menu_composes_or_says_what_it_needs():
-    for menu, group in room.MENUS.items():
+    for menu, group in MENUS.items():
         for option in options(group):
             found = faults(Choice(**{menu: option}))
             assert found == [] or (option, found[0].line) == ("ddp", None), (option, found)
@@ -89,25 +93,25 @@ def test_every_option_of_every_menu_composes_or_says_what_it_needs():
 
 def test_only_what_differs_from_defaults_is_marked():
     assert changed_keys(composed([])) == {}
-    state = State()
-    state.choose(Choice(text="trainer.max_epochs=3"))
-    assert re.findall(r"<b>\s*(.*?)</b>", room.preview_html(state)) == ["max_epochs: 3"]
+    state = PageState()
+    choose(state, Choice(text="trainer.max_epochs=3"))
+    assert re.findall(r"<b>\s*(.*?)</b>", preview_html(state)) == ["max_epochs: 3"]
 
 
 def test_controls_follow_each_other():
     pad = launched("defaults")
-    assert list(pad.menus["profile"].options) == list(profiles()) and set(room.MENUS.values()) <= set(groups())
-    pad.menus["profile"].set_state({"index": list(profiles()).index("ci_fast")})  # as the browser does it
-    assert pad.state.choice.profile == "ci_fast" and "trainer=ci_fast" in pad.parts["command"].value
-    assert "Smoke run" in pad.parts["about"].value and "20m" in pad.parts["about"].value
-    pad.overrides.value = "# a remark\n\ntrainer.max_epochs=2\n"
-    assert pad.state.choice.words == ["trainer=ci_fast", "trainer.max_epochs=2"] and not pad.train.disabled
-    assert "2 epochs" in pad.parts["about"].value and "allowed" in pad.parts["estimate"].value
+    assert list(pad.widgets.menus["profile"].options) == list(profiles()) and set(MENUS.values()) <= set(groups())
+    pad.widgets.menus["profile"].set_state({"index": list(profiles()).index("ci_fast")})  # as the browser does it
+    assert pad.state.choice.profile == "ci_fast" and "trainer=ci_fast" in pad.widgets.parts["command"].value
+    assert "Smoke run" in pad.widgets.parts["about"].value and "20m" in pad.widgets.parts["about"].value
+    pad.widgets.overrides.value = "# a remark\n\ntrainer.max_epochs=2\n"
+    assert pad.state.choice.words == ["trainer=ci_fast", "trainer.max_epochs=2"] and not pad.widgets.train.disabled
+    assert "2 epochs" in pad.widgets.parts["about"].value and "allowed" in pad.widgets.parts["estimate"].value
 
 
 def test_what_comes_from_outside_is_escaped():
-    state = State(training=jobs.Task("running", "<img src=x>", jobs.Job(["train"], 1), lines=["1: 1/2, <script>"]))
-    state.choose(Choice("<b>", text="a=<script>"))
+    state = PageState(training=jobs.Task("running", "<img src=x>", jobs.Job(["train"], 1), lines=["1: 1/2, <script>"]))
+    choose(state, Choice("<b>", text="a=<script>"))
     assert "<script>" not in page_html(state) and "<img" not in page_html(state)
 
 
@@ -144,7 +148,7 @@ def fake(monkeypatch, workspace):
             return jobs.Job(list(words), process.pid, process, output)
 
         monkeypatch.setattr(jobs, "start", start)
-        monkeypatch.setattr(Launchpad, "INTERVAL_S", 0.02)
+        monkeypatch.setattr(JobWatcher, "INTERVAL_S", 0.02)
 
     return use
 
@@ -161,10 +165,10 @@ def fake(monkeypatch, workspace):
 def test_train_ends_in_a_state_that_says_what_happened(fake, source, phase, words):
     fake(source)
     pad = launched()
-    pad.train.click()
+    pad.widgets.train.click()
     state = pad.wait(PATIENCE_S)
-    assert state.training.phase == phase and words in state.training.message and words in pad.parts["status"].value
-    assert not pad.train.disabled and pad.stop.disabled
+    assert state.training.phase == phase and words in state.training.message and words in pad.widgets.parts["status"].value
+    assert not pad.widgets.train.disabled and pad.widgets.stop.disabled
 
 
 def test_stop_interrupts_the_job(fake):
@@ -172,15 +176,15 @@ def test_stop_interrupts_the_job(fake):
     fake("import signal, sys, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
          "try:\n print('training', flush=True)\n time.sleep(600)\nexcept KeyboardInterrupt:\n sys.exit(130)")
     pad = launched()
-    pad.train.click()
-    assert pad.train.disabled
+    pad.widgets.train.click()
+    assert pad.widgets.train.disabled
     until = time.monotonic() + PATIENCE_S
-    while "training" not in pad.parts["status"].value:
+    while "training" not in pad.widgets.parts["status"].value:
         assert time.monotonic() < until
         time.sleep(0.02)
     first = pad.state.training.job.pid
-    pad.train.click()  # a second click starts nothing
-    pad.stop.click()
+    pad.widgets.train.click()  # a second click starts nothing
+    pad.widgets.stop.click()
     state = pad.wait(PATIENCE_S)
     assert state.training.phase == "stopped" and state.training.job.pid == first and "not begun" in state.training.message
 
@@ -203,15 +207,15 @@ def test_a_job_that_cannot_start_is_said(monkeypatch, workspace):
 
     monkeypatch.setattr(jobs, "start", start)
     pad = launched()
-    pad.train.click()
-    assert pad.state.training.phase == "not started" and "no more processes" in pad.parts["status"].value
+    pad.widgets.train.click()
+    assert pad.state.training.phase == "not started" and "no more processes" in pad.widgets.parts["status"].value
 
 
 def test_buttons_without_a_run_are_off_and_say_why(workspace):
     pad = launched()
-    assert all(button.disabled for button in pad.buttons.values())
-    for action in (pad.state.predict, pad.state.submit, pad.state.report, pad.state.compare, pad.state.replay, pad.state.reopen):
-        action()
+    assert all(button.disabled for button in pad.widgets.buttons.values())
+    for name in RUN_BUTTONS:
+        ACTIONS[name](pad.state)
         assert pad.state.asked.phase == "not possible" and "press Train first" in pad.state.asked.message
 
 
@@ -259,60 +263,60 @@ def test_run_true_trains_here_and_renders_without_widgets(words, whole_run):
     overrides = [*words, "trainer.max_epochs=2", "run_id=unattended"]
     pad = launchpad("ci_fast", overrides, run=True)
     page = pad._repr_html_()
-    assert pad.run.outcome == "finished" and pad.box is None and f"{pad.run.metrics['val/score']:.4f}" in page
+    assert pad.run.outcome == "finished" and pad.page is None and f"{pad.run.metrics['val/score']:.4f}" in page
     assert "data:image/png" in page and "widget-view" not in page and "epoch 2 of 2" in page
     known = pad.state
-    known.choose(Choice.of(overrides))
+    choose(known, Choice.of(overrides))
     assert known.estimate.cache_bytes == 0  # the stores are full, and it is known from a run
 
 
 def test_stop_then_resume_then_hand_in_compare_and_reopen(words, whole_run, here):
     """The whole story of a run on the page, with the real command."""
     pad = launched("defaults", [*words, "trainer.max_epochs=400", "run_id=story"])
-    pad.train.click()
+    pad.widgets.train.click()
     wait_for(lambda: pad.state.progress is not None and pad.state.progress.epoch >= 1 or not pad.state.busy)
-    pad.stop.click()
+    pad.widgets.stop.click()
     state = pad.wait(PATIENCE_S)
     assert state.training.phase == "stopped" and "Resume continues it" in state.training.message, state.training
-    assert pad.train.description == "Resume" and state.continues.id == "story" == state.selected
+    assert pad.widgets.train.description == "Resume" and state.continues.id == "story" == state.selected
     reached = state.progress.epoch
-    pad.buttons["Submission"].click()  # valid at any time, and honest
-    shown = pad.parts["answer"].value
-    assert "training mean" in shown and "Predict makes one" in shown and "done" not in shown and not pad.buttons["Predict"].disabled
+    pad.widgets.buttons["Submission"].click()  # valid at any time, and honest
+    shown = pad.widgets.parts["answer"].value
+    assert "training mean" in shown and "Predict makes one" in shown and "done" not in shown and not pad.widgets.buttons["Predict"].disabled
 
-    pad.overrides.value = pad.overrides.value.replace("=400", "=401")
-    assert pad.train.description == "Train"  # another choice continues nothing
-    state.reopen()
-    pad.show()
-    assert "trainer.max_epochs=400" in pad.overrides.value and pad.train.description == "Resume"
+    pad.widgets.overrides.value = pad.widgets.overrides.value.replace("=400", "=401")
+    assert pad.widgets.train.description == "Train"  # another choice continues nothing
+    reopen_run(state)
+    pad.page.show()
+    assert "trainer.max_epochs=400" in pad.widgets.overrides.value and pad.widgets.train.description == "Resume"
 
     # a page in a kernel that is killed: the run goes on, and the next page finds it, follows it and stops it
-    source = ("import os, signal, sys\nfrom spectramind_nb.apps.launchpad import launchpad\npad = launchpad(overrides=sys.argv[1:])\n"
-              "pad.state.train()\nos.kill(os.getpid(), signal.SIGKILL)")
+    source = ("import os, signal, sys\nfrom spectramind_nb import launchpad\nfrom spectramind_nb.apps.page_actions import begin_training\n"
+              "begin_training(launchpad(overrides=sys.argv[1:]).state)\nos.kill(os.getpid(), signal.SIGKILL)")
     killed = subprocess.run([sys.executable, "-c", source, *state.choice.words], timeout=PATIENCE_S)
     assert killed.returncode == -signal.SIGKILL
-    wait_for(lambda: [run.outcome for run in jobs.recent(here / "logs") if run.id == "story"] == ["running"])
+    wait_for(lambda: [run.outcome for run in recent_runs(here / "logs") if run.id == "story"] == ["running"])
     late = launched("ci_fast")
-    late.picked.value = "story"
-    late.buttons["Reopen"].click()  # Reopen
+    late.widgets.picked.value = "story"
+    late.widgets.buttons["Reopen"].click()  # Reopen
     assert late.state.training.phase == "running" and "still going" in late.state.training.message
-    assert "max_epochs=400" in late.overrides.value
+    assert "max_epochs=400" in late.widgets.overrides.value
     wait_for(lambda: late.state.progress.epoch > reached or not late.state.busy)
     assert late.state.busy and late.state.progress.attempt == 2
-    late.stop.click()
+    late.widgets.stop.click()
     assert late.wait(PATIENCE_S).training.phase == "stopped" and "Resume continues it" in late.state.training.message
 
-    late.picked.value, late.against.value = "story", whole_run.id
-    late.buttons["Compare"].click()  # Compare
-    panel = late.parts["panel"].value
+    late.widgets.picked.value, late.widgets.against.value = "story", whole_run.id
+    late.widgets.buttons["Compare"].click()  # Compare
+    panel = late.widgets.parts["panel"].value
     assert "trainer.max_epochs" in panel and "400" in panel and "data:image/png" in panel
 
-    late.picked.value = whole_run.id
-    late.buttons["Submission"].click()  # Submission
+    late.widgets.picked.value = whole_run.id
+    late.widgets.buttons["Submission"].click()  # Submission
     assert late.state.asked.phase == "done" and "valid, 2 planets" in late.state.asked.message and "mean" not in late.state.asked.message
     assert (here / "submission.csv").read_bytes() == (whole_run.dir / "submission.csv").read_bytes()
     (here / "submission.csv").unlink()
-    late.buttons["Predict"].click()  # Predict
+    late.widgets.buttons["Predict"].click()  # Predict
     assert late.wait(PATIENCE_S).asked.phase == "done" and (here / "submission.csv").is_file()
 
 

@@ -8,8 +8,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from spectramind_nb.apps import jobs
-from spectramind_nb.apps.choice import Choice, composed, estimate, faults, steps_of, words_of
-from spectramind_nb.apps.launchpad import State, launchpad, progress_html
+from spectramind_nb.apps.choice import Choice, composed, faults, words_of
+from spectramind_nb.apps.comparison import compare_html
+from spectramind_nb.apps.estimate import estimate, steps_of
+from spectramind_nb.apps.launchpad import launchpad
+from spectramind_nb.apps.page_actions import begin_prediction, put_submission
+from spectramind_nb.apps.page_state import PageState, choose, look_around
+from spectramind_nb.apps.page_views import progress_html
+from spectramind_nb.apps.past_runs import output_path, recent_runs, run_timings
 from spectramind_nb.core.configuration import config_hash
 from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.runs import submission
@@ -46,69 +52,67 @@ def test_words_pasted_on_one_line_are_read_as_a_shell_reads_them(workspace):
     fault, = faults(Choice(text="seed=7 trainer.max_epoch=3"))
     assert (fault.line, fault.word) == (1, "trainer.max_epoch=3")
     pad = launchpad()
-    pad.build()
-    pad.overrides.value = "seed=7 trainer.max_epoch=3"
-    pad.better[0].click()
-    assert pad.overrides.value.splitlines() == ["seed=7", "trainer.max_epochs=3"] and not pad.state.faults
-    pad.overrides.value += "\nspectramind train trainer=ci_fast data=ariel2024 data.root=/x"
-    assert pad.overrides.value.splitlines()[2:] == ["data.root=/x"]
-    assert (pad.menus["profile"].value, pad.menus["data"].value) == ("ci_fast", "ariel2024")
+    pad.widgets.overrides.value = "seed=7 trainer.max_epoch=3"
+    pad.widgets.suggestions[0].click()
+    assert pad.widgets.overrides.value.splitlines() == ["seed=7", "trainer.max_epochs=3"] and not pad.state.faults
+    pad.widgets.overrides.value += "\nspectramind train trainer=ci_fast data=ariel2024 data.root=/x"
+    assert pad.widgets.overrides.value.splitlines()[2:] == ["data.root=/x"]
+    assert (pad.widgets.menus["profile"].value, pad.widgets.menus["data"].value) == ("ci_fast", "ariel2024")
 
 
 def test_an_interrupted_run_is_a_measure_too(past, workspace):
     words = ["trainer=defaults", "trainer.max_epochs=300"]
     config = composed(words)
     past("slow", words, steps=100)
-    measure, = jobs.timings(jobs.recent(workspace / "logs"))
+    measure, = run_timings(recent_runs(workspace / "logs"))
     assert (measure.steps, measure.training_s) == (100, 50.0)
     known = estimate(config, [measure])
     assert known.basis == "measured in run slow" and known.cache_bytes == 0
     assert known.seconds == pytest.approx(0.5 * steps_of(config, 48), abs=10)
     past("cut", words)  # it never came to a step
-    assert [timing.steps for timing in jobs.timings(jobs.recent(workspace / "logs"))].count(0) == 1
+    assert [timing.steps for timing in run_timings(recent_runs(workspace / "logs"))].count(0) == 1
 
 
 def test_buttons_that_cannot_work_say_why(past):
     past("bare", ["trainer=ci_fast"], outcome="finished")
     pad = launchpad()
-    pad.build()
-    why = pad.parts["answer"].value
+    why = pad.widgets.parts["answer"].value
     for name, words in (("Predict", "kept no checkpoint"), ("Compare", "no other run")):
-        assert pad.buttons[name].disabled and words in pad.buttons[name].tooltip and f"{name}: " in why and words in why
-    pad.state.predict()
+        assert pad.widgets.buttons[name].disabled and words in pad.widgets.buttons[name].tooltip and f"{name}: " in why and words in why
+    begin_prediction(pad.state)
     assert pad.state.asked.phase == "not possible" and "kept no checkpoint" in pad.state.asked.message
     past("half", ["trainer=defaults"], checkpoints=["best", "last"])
-    pad.state.look_around()
-    pad.picked.options = [(run.line, run.id) for run in pad.state.runs]
-    pad.picked.value = "half"
-    assert not pad.buttons["Predict"].disabled and "did not finish" in pad.buttons["Replay"].tooltip
+    look_around(pad.state)
+    pad.widgets.picked.options = [(run.line, run.id) for run in pad.state.runs]
+    pad.widgets.picked.value = "half"
+    assert not pad.widgets.buttons["Predict"].disabled and "did not finish" in pad.widgets.buttons["Replay"].tooltip
 
 
 def test_a_fallback_that_is_handed_in_is_not_called_done(past, workspace):
     past("half", ["trainer=defaults"], checkpoints=["best", "last"])
-    state = State()
-    state.choose(Choice())
-    state.look_around()
-    state.submit()
+    state = PageState()
+    choose(state, Choice())
+    look_around(state)
+    put_submission(state)
     assert state.asked.phase == "no prediction" and (workspace / "submission.csv").is_file()
     assert "training mean" in state.asked.message and "Predict makes one" in state.asked.message
 
 
 def test_a_run_without_metrics_is_named_beside_another(past):
-    same = jobs.compare_html(past("left", ["trainer=defaults"]), past("right", ["trainer=defaults"]))
+    same = compare_html(past("left", ["trainer=defaults"]), past("right", ["trainer=defaults"]))
     assert "left has no metrics" in same and "right has no metrics" in same and "<table" not in same
-    assert "other has no metrics" in jobs.compare_html(past("one", []), past("other", ["seed=7"]))
+    assert "other has no metrics" in compare_html(past("one", []), past("other", ["seed=7"]))
 
 
 def test_a_stage_that_counts_its_visits_moves_a_bar(workspace):
-    state = State(training=jobs.Task("running", "", jobs.Job(["train"], 1), ["note: x", "fitting train (2 done): 3/6, about 4 s left"]))
+    state = PageState(training=jobs.Task("running", "", jobs.Job(["train"], 1), ["note: x", "fitting train (2 done): 3/6, about 4 s left"]))
     assert "max='6' value='3'" in progress_html(state) and "fitting train (2 done): 3 of 6" in progress_html(state)
     state.training.lines.append("epoch 1/40: train/loss 0.5")
     assert "value='3'" not in progress_html(state)
 
 
 def test_the_same_run_is_not_started_twice(workspace, monkeypatch):
-    output = jobs.output_path(workspace / "logs", "f" * 64, None)
+    output = output_path(workspace / "logs", "f" * 64, None)
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda words, **more: popen(["sleep", "60"], **more))  # what runs does not matter here
     first = jobs.start(["train"], output)
@@ -134,13 +138,12 @@ def test_a_run_that_goes_on_elsewhere_is_shown_and_not_started_again(past):
         record = json.loads((folder / "audit.json").read_text())
         (folder / "audit.json").write_text(json.dumps({**record, "pid": holder.pid}))
         pad = launchpad("defaults", ["run_id=elsewhere"])
-        pad.build()
-        assert "elsewhere</b> is going on" in pad.parts["going"].value and pad.watch.layout.display == ""
-        pad.train.click()
-        assert pad.state.training.phase == "not started" and "elsewhere is the same run" in pad.parts["status"].value
-        pad.end.click()
+        assert "elsewhere</b> is going on" in pad.widgets.parts["going"].value and pad.widgets.watch.layout.display == ""
+        pad.widgets.train.click()
+        assert pad.state.training.phase == "not started" and "elsewhere is the same run" in pad.widgets.parts["status"].value
+        pad.widgets.end.click()
         assert holder.wait(PATIENCE_S) and pad.wait(PATIENCE_S).training.phase in ("stopped", "failed")
-        assert pad.watch.layout.display == "none"
+        assert pad.widgets.watch.layout.display == "none"
     finally:
         holder.kill()
         holder.wait(PATIENCE_S)

@@ -47,7 +47,7 @@ MUTANTS = (  # module, a line's part as it is, the same with a fault
     ("runs/guards", "self.last_s = min(max(1.0, wall.reserve_s / 10), 10.0)", "self.last_s = min(max(-1.0, -wall.reserve_s / 10), 10.0)"),
     ("records/ledger", "file.write(b\"\\n\" * broken + line", "file.write(line"),
     ("records/provenance", "b\"\\1\" + root(leaves[:half]) + root(leaves[half:])", "b\"\\1\" + root(leaves[:half]) + root(leaves[:half])"),
-    ("apps/choice", "if self.run_bytes > self.budget_bytes:", "if self.run_bytes < self.budget_bytes:"),
+    ("apps/estimate", "if self.run_bytes > self.budget_bytes:", "if self.run_bytes < self.budget_bytes:"),
     ("apps/jobs", "if record.get(\"exit_code\") is not None else 137", "if record.get(\"exit_code\") is not None else 0"),
     ("apps/report", "mid_d = (geometry[\"mid_time_h\"] + later * geometry[\"offset_h\"]) / 24",
      "mid_d = (geometry[\"mid_time_h\"] - later * geometry[\"offset_h\"]) / 24"),
