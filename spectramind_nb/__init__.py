@@ -8,6 +8,11 @@ __version__ = "0.1.0"
 _HOME = {
     "compose": "core.configuration",
     "open_challenge": "observations.challenge",
+    "LightCurves": "observations.lightcurves",
+    "light_curve": "physics.transit",
+    "star_row": "physics.star",
+    "fit_visit": "physics.fitting",
+    "combine_visits": "physics.fitting",
     "simulate": "simulation.dataset",
     "calibrate": "runs.stages",
     "fit": "runs.stages",

@@ -25,6 +25,7 @@ from spectramind_nb.core.errors import (
 from ..core.storage import Store, code_digest, file_digest, known_digest, reread_digests
 from ..core.workforce import in_processes, on_cluster
 from .challenge import INSTRUMENTS, Challenge, Visit, open_challenge
+from .readers import OwnLightCurves
 from .photometry import excess_noise, extract_airs, extract_fgs1
 
 # %% ../../nbs/observations/120_lightcurves.ipynb #light-curve-maps
@@ -73,7 +74,7 @@ def _draw_channels(curves: "LightCurves", instrument: str, middle: Any, bottom: 
 
 # %% ../../nbs/observations/120_lightcurves.ipynb #lightcurves
 @dataclass(frozen=True)
-class LightCurves:
+class LightCurves(OwnLightCurves):
     """Light curves of one visit, all instruments; channels in order of ascending wavelength."""
 
     planet_id: int | str

@@ -105,14 +105,14 @@ def _fit_channels(
 def fit_visit(
     light_curves: LightCurves,
     star: Mapping[str, float] | None,  # row of the star table, of which sma, P, i, e and Ts count; NaN, missing or None = unknown
-    config: Mapping | None = None,  # None: configs/fit/default.yaml
+    config: Mapping | None = None,  # None: configs/fit/default.yaml, of light curves from elsewhere configs/fit/own.yaml
 ) -> VisitFit:
     """Fit all instruments of a visit jointly: depths of all channels (283 of the challenge's) and their covariance.
 
     What cannot be true of the star's row counts as unknown and is named in `diagnostics["remark"]`.
     Raises `SchemaError` when the light curves do not fit together or are not in hours, `NonFiniteError` when nothing can be fitted.
     """
-    config = group("fit") if config is None else config
+    config = group("fit", "own" if light_curves.split == "own" else "default") if config is None else config
     curves = normalise(light_curves, config["robust"]["spike_sigma"])
     start, end = (float(c) for c in curves[0].time_h[[0, -1]])
     row, doubts = believed(star, end - start)

@@ -1,0 +1,93 @@
+"""Light curves of other people's instruments: batman transits with known depths, in the units and shapes that people have.
+
+As a script it draws many and prints the root mean square of errors in units of sigma: `python tests/travel/own_curves.py 200`.
+"""
+
+import math
+import sys
+
+import batman
+import numpy as np
+
+from spectramind_nb import LightCurves, fit_visit, star_row
+
+INSTRUMENTS = {  # shortest and longest wavelength (um), seconds between samples, noise of a channel of a tenth of the range at a sample
+    "photometer": (0.6, 0.6, 20, 400e-6),
+    "prism": (0.7, 5.2, 70, 350e-6),
+    "mid-infrared": (5.0, 12.0, 130, 700e-6),
+}
+
+
+def limb_darkening(wavelength_um):
+    """Of a Sun-like star, roughly, and of no form that the fit knows: it falls like a power of the wavelength."""
+    return 0.42 * (wavelength_um / 0.6) ** -0.75, 0.10 + 0.18 * (wavelength_um / 0.6) ** -0.4
+
+
+def draw(seed, channels, instruments=("prism",), depth=0.012):
+    """A planet seen by one to three instruments: arguments of `LightCurves.from_arrays`, of `star_row`, and the true depths."""
+    rng = np.random.default_rng(seed)
+    orbit = batman.TransitParams()
+    orbit.per, orbit.a, orbit.limb_dark, orbit.ecc, orbit.w = rng.uniform(2, 6), rng.uniform(8, 14), "quadratic", 0.0, 90.0
+    impact = rng.uniform(0, 0.7)
+    orbit.inc = math.degrees(math.acos(impact / orbit.a))
+    duration_d = orbit.per / math.pi * math.asin(math.sqrt(1.1**2 - impact**2) / orbit.a)
+    orbit.t0 = 2459500.0 + rng.uniform(0, 1)
+    start, end = orbit.t0 - rng.uniform(1.0, 1.6) * duration_d, orbit.t0 + rng.uniform(1.0, 1.6) * duration_d
+    waves = rng.normal(size=4) * 60e-6, rng.uniform(0, 6, size=4)
+    arrays, truth = {key: {} for key in ("time", "wavelength", "flux", "error")}, {}
+    for name in instruments:
+        low, high, step_s, noise = INSTRUMENTS[name]
+        count = 1 if low == high else channels
+        time = np.arange(start + rng.uniform(0, 0.02), end, step_s / 86400)
+        edges = np.linspace(low, high, count + 1)
+        wavelength = (edges[1:] + edges[:-1]) / 2
+        true = depth + sum(a * np.sin((k + 1) * wavelength + b) for k, (a, b) in enumerate(zip(*waves)))
+        model, curves = batman.TransitModel(orbit_of(orbit, 0.1), time), []
+        for one, p in zip(wavelength, true):
+            orbit.rp, orbit.u = math.sqrt(p), list(limb_darkening(one))
+            curves.append(model.light_curve(orbit))
+        curve = np.stack(curves, axis=1)
+        phase = np.linspace(-1, 1, len(time))
+        drift = 1e-3 * np.polynomial.polynomial.polyval(phase, rng.normal(size=4) * [0, 1, 0.7, 0.3])
+        slope = 1 + 0.3 * rng.normal() * (wavelength - wavelength.mean()) / max(high - low, 1)
+        sigma = noise * math.sqrt(max(count, 10) / 10) * rng.uniform(0.7, 1.5, size=count)  # unequal, and told
+        flux = curve * (1 + drift[:, None] * slope) + sigma * rng.normal(size=curve.shape)
+        level = rng.uniform(1e3, 1e5, size=count)
+        one = {"time": time, "wavelength": wavelength, "flux": flux * level, "error": sigma * level}
+        for key, values in one.items():
+            arrays[key][name] = values[..., 0] if count == 1 and key == "flux" else values
+        truth[name] = true
+    known = {"period": orbit.per, "a_rs": orbit.a * (1 + 0.03 * rng.normal()), "temperature": 5700,
+             "inclination": min(90.0, orbit.inc + 0.3 * rng.normal())}  # fmt: skip
+    return arrays, known, truth
+
+
+def orbit_of(orbit, rp):
+    """The orbit with a planet of some size, which batman wants from the beginning."""
+    orbit.rp, orbit.u = rp, [0.1, 0.1]
+    return orbit
+
+
+def errors(seed, channels, instruments):
+    """Depths minus truth in units of sigma, of all channels, and seconds that the fit took."""
+    import time
+
+    arrays, known, truth = draw(seed, channels, instruments)
+    curves = LightCurves.from_arrays(**arrays)
+    began = time.perf_counter()
+    fit = fit_visit(curves, star_row(**known))
+    seconds = time.perf_counter() - began
+    assert fit.diagnostics["converged"] and fit.plausible
+    true = np.concatenate([truth[name] for name in fit.channels])
+    return ((fit.depth.numpy() - true) / fit.sigma.numpy()), seconds
+
+
+if __name__ == "__main__":
+    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    for instruments in (("prism",), ("photometer", "prism"), ("prism", "photometer", "mid-infrared")):
+        for channels in (10, 50, 283, 1000):
+            found = [errors(seed, channels, instruments) for seed in range(max(4, draws * 10 // max(channels, 10)))]
+            z = np.concatenate([one for one, _ in found])
+            rms, seconds = np.sqrt(np.mean(z**2)), [s for _, s in found]
+            print(f"{len(found)} draws of {channels} channels, {' + '.join(instruments)}: rms z {rms:.3f}, worst {abs(z).max():.1f}, "
+                  f"{np.median(seconds):.2f} s a fit, at most {max(seconds):.2f} s", flush=True)  # fmt: skip

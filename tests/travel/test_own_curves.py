@@ -1,0 +1,128 @@
+"""Anyone's light curves: the same numbers whatever their order and units, honest errors, and a sentence where a unit is wrong."""
+
+import astropy.units as u
+import numpy as np
+import pytest
+import torch
+from astropy.time import Time
+from own_curves import draw, errors
+
+from spectramind_nb import LightCurves, combine_visits, fit_visit, light_curve, star_row
+from spectramind_nb.core.errors import NonFiniteError, SchemaError
+
+WHITE, ONE, TWO, THREE = ("photometer",), ("prism",), ("photometer", "prism"), ("prism", "photometer", "mid-infrared")
+
+
+@pytest.mark.parametrize("channels, instruments, draws", [(10, ONE, 40), (10, THREE, 8), (50, TWO, 8), (283, ONE, 3)])
+def test_errors_of_depths_are_as_large_as_their_sigmas(channels, instruments, draws):
+    """rms z of 200 draws and of 1,000 channels: `python tests/travel/own_curves.py 200`."""
+    z = np.concatenate([errors(seed, channels, instruments)[0] for seed in range(draws)])
+    assert 0.9 < np.sqrt(np.mean(z**2)) < 1.1 and abs(z).max() < 5
+
+
+def test_a_white_light_curve_alone_is_fitted():
+    z = np.concatenate([errors(seed, 1, WHITE)[0] for seed in range(12)])
+    assert 0.6 < np.sqrt(np.mean(z**2)) < 1.4
+
+
+@pytest.fixture(scope="module")
+def prism():
+    """Light curves of 12 channels: arguments of from_arrays, what is known of the star, and the fit."""
+    arrays, known, _ = draw(3, 12, ONE)
+    plain = {key: value["prism"] for key, value in arrays.items()}
+    return plain, known, fit_visit(LightCurves.from_arrays(**plain), star_row(**known))
+
+
+def refit(plain, known, **more):
+    return fit_visit(LightCurves.from_arrays(**{**plain, **more}), star_row(**known))
+
+
+def test_a_fit_says_what_it_is_of(prism):
+    plain, _, fit = prism
+    assert fit.channels == {"spectrograph": 12} and np.allclose(fit.wavelengths_um, plain["wavelength"]) and fit.widths_um is None
+    assert fit.planet_id == "own light curves" and "own light curves" in repr(fit)
+    figure = fit.plot()
+    assert figure.axes[0].get_xlabel() == "wavelength (µm)" and 0.7 < figure.axes[0].get_xlim()[1] < 6
+
+
+@pytest.mark.parametrize("unit", ["hours", "s", "quantity", "Time"])
+def test_the_unit_of_time_does_not_matter(prism, unit):
+    plain, known, fit = prism
+    since = plain["time"] - 2459500.0
+    time = {"hours": since * 24, "s": since * 86400, "quantity": since * u.day, "Time": Time(plain["time"], format="jd")}[unit]
+    again = refit(plain, known, time=time, time_unit=unit if unit in ("hours", "s") else "d")
+    assert torch.allclose(again.depth, fit.depth, rtol=0, atol=0.02 * float(fit.sigma.min()))
+
+
+def test_other_units_and_orders_give_the_same_depths(prism):
+    plain, known, fit = prism
+    turned = {"time": plain["time"][::-1], "wavelength": 1000 * plain["wavelength"][::-1] * u.nm,
+              "flux": plain["flux"][::-1, ::-1] * u.electron, "error": plain["error"][::-1] * u.electron}  # fmt: skip
+    known = {**known, "period": known["period"] * 24 * u.hour, "inclination": np.radians(known["inclination"]) * u.rad}
+    again = refit(turned, known, width=np.linspace(300, 400, 12) * u.nm)
+    assert torch.allclose(again.depth, fit.depth, rtol=1e-9) and torch.allclose(again.covariance, fit.covariance, rtol=1e-6)
+    assert torch.allclose(again.widths_um, torch.linspace(0.4, 0.3, 12).double())  # in the order of the sorted wavelengths
+
+
+def test_masked_samples_and_gaps_are_left_out(prism):
+    plain, known, fit = prism
+    mask = np.zeros(plain["flux"].shape, bool)
+    mask[20:35], mask[:, 4] = True, np.random.default_rng(0).random(len(mask)) < 0.2
+    spoilt = np.where(mask, 5 * plain["flux"], plain["flux"])
+    one, two = refit(plain, known, flux=spoilt, mask=mask), refit(plain, known, flux=np.ma.MaskedArray(spoilt, mask))
+    assert torch.equal(one.depth, two.depth)
+    assert ((one.depth - fit.depth).abs() < 2 * fit.sigma).all() and one.sigma[4] > fit.sigma[4]
+    kept = ~mask.any(axis=1) | (np.arange(len(mask)) > 34)
+    gap = refit({**plain, "time": plain["time"][kept], "flux": plain["flux"][kept]}, known)
+    assert ((gap.depth - fit.depth).abs() < 2 * fit.sigma).all()
+
+
+def test_channels_without_a_told_error_get_the_one_they_show(prism):
+    plain, known, fit = prism
+    curves = LightCurves.from_arrays(plain["time"], plain["wavelength"], plain["flux"])
+    assert np.allclose(np.median(curves.noise["spectrograph"], axis=0) / plain["error"], 1, atol=0.35)
+    assert torch.allclose(fit_visit(curves, star_row(**known)).sigma / fit.sigma, torch.ones(12).double(), atol=0.02)
+
+
+def test_two_transits_are_combined(prism):
+    plain, known, fit = prism
+    other = refit({**plain, "time": plain["time"] + known["period"]}, known, visit=1)
+    both = combine_visits([fit, other])
+    assert both.channels == fit.channels and (both.sigma < fit.sigma).all() and "all visits" in repr(both)
+    with pytest.raises(SchemaError, match="other channels"):
+        combine_visits([fit, refit({key: v if key == "time" else v[..., :5] for key, v in plain.items()}, known)])
+
+
+def test_the_curve_of_the_model_is_at_the_top(prism):
+    plain, known, _ = prism
+    flux = light_curve(plain["time"], plain["time"].mean(), known["period"], known["a_rs"], known["inclination"], 0.1, 0.2, 0.2)
+    assert 0.98 < float(flux.min()) < 0.992 and float(flux.max()) == 1.0
+
+
+WRONG = {
+    "milliseconds": ({"time": np.arange(500) * 5e4}, "run over", "time_unit"),
+    "a month": ({"time": np.linspace(0, 27, 500)}, "cut one transit out", "window"),
+    "unknown unit": ({"time_unit": "fortnight"}, "'fortnight' of the time", "known"),
+    "kilograms": ({"time": np.linspace(0, 0.3, 500) * u.kg}, "kg", "a time is needed"),
+    "nanometres": ({"wavelength": np.linspace(600, 5000, 6)}, "may be in nm", "wavelength_unit='nm'"),
+    "angstroms": ({"wavelength": np.linspace(6000, 50000, 6)}, "may be in AA", "wavelength_unit='AA'"),
+    "wavelength twice": ({"wavelength": [1.0, 1.0, 2, 3, 4, 5]}, "value twice", "dictionary"),
+    "turned round": ({"flux": np.ones((6, 500))}, "(6, 500)", "flux.T"),
+    "errors of another length": ({"error": np.ones(7)}, "(7,)", "(500, 6)"),
+    "a time twice": ({"time": np.r_[np.linspace(0, 0.3, 499), 0.3]}, "value twice", "repeated"),
+    "negative widths": ({"width": -0.1}, "above 0", "full widths"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_told_in_a_sentence(case):
+    given = {"time": np.linspace(0, 0.3, 500), "wavelength": np.linspace(1, 5, 6), "flux": np.ones((500, 6)), "error": 1e-3}
+    change, *words = WRONG[case]
+    with pytest.raises(SchemaError) as error:
+        LightCurves.from_arrays(**{**given, **change})
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value), error.value
+
+
+def test_times_that_are_not_finite_are_told():
+    with pytest.raises(NonFiniteError, match="1 values of the time of spectrograph are not finite"):
+        LightCurves.from_arrays(np.r_[np.nan, np.linspace(0, 0.3, 499)], 1.0, np.ones(500), 1e-3)
