@@ -6,7 +6,7 @@ export MPLBACKEND := agg
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test promises bench page notebooks readme outputs hooks clean
+.PHONY: help demo check test promises bench docs page notebooks readme outputs hooks clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,12 @@ $(VENV)/.installed: settings.ini setup.py constraints.txt
 	.venv-nbdev3/bin/python -m pip install -q --disable-pip-version-check 'nbdev>=3.3,<3.4'
 	@touch $@
 
+# Sphinx makes the book of pages that docs/build.py writes; it needs nothing of the library.
+.venv-docs/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt myst-nb furo sphinx-design sphinx-copybutton latex2mathml
+	@touch $@
+
 # DVC runs the pipeline of dvc.yaml in a test; its many requirements stay out of ours.
 .venv-dvc/.installed:
 	$(PYTHON) -m venv .venv-dvc
@@ -39,7 +45,7 @@ check: $(VENV)/.installed  ## a change, in 90 seconds: lint, types, export in sy
 	$(BIN)/python -m ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick -n auto --no-loadscope-reorder
 
-test: $(VENV)/.installed .venv-nbdev3/.installed .venv-dvc/.installed  ## everything: exported code in sync, notebooks, pytest, papermill (TESTS=tests/physics: a part)
+test: $(VENV)/.installed .venv-nbdev3/.installed .venv-dvc/.installed .venv-docs/.installed  ## everything: exported code in sync, notebooks, pytest, papermill (TESTS=tests/physics: a part)
 	$(BIN)/python -m ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --record-durations -n auto --no-loadscope-reorder $(TESTS)
 
@@ -49,12 +55,16 @@ promises: $(VENV)/.installed  ## the trainer layer: every promise with its tests
 bench: $(VENV)/.installed  ## speed, printed as ratios against a peer measured in the same run
 	$(BIN)/python tests/benchmarks/run.py
 
+docs: $(VENV)/.installed .venv-docs/.installed  ## the book: notebooks, reference, gallery, search, as pages in _docs/html
+	$(BIN)/python docs/build.py
+
 page:  ## the launchpad with Kaggle's notebook packages, in an environment of its own
 	PYTHON=$(PYTHON) tests/kaggle_page.sh
 
-notebooks: $(VENV)/.installed  ## export the library from the notebooks and clean them
+notebooks: $(VENV)/.installed  ## export the library from the notebooks, clean them, draw the house anew
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
+	$(BIN)/python docs/house.py --write
 
 readme: $(VENV)/.installed  ## README.md from nbs/index.ipynb
 	$(BIN)/python tests/readme.py --write
@@ -69,4 +79,4 @@ hooks: $(VENV)/.installed  ## git in this clone: notebooks are compared as code 
 	git config merge.nbdev-merge.driver '$(abspath $(BIN))/nbdev_merge %O %A %B %P'
 
 clean:  ## remove what was made here, the environment too
-	rm -rf $(VENV) .venv-nbdev3 .venv-dvc pipeline build dist *.egg-info demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-nbdev3 .venv-dvc .venv-docs _docs pipeline build dist *.egg-info demo .pytest_cache .ruff_cache .mypy_cache
