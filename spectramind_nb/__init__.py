@@ -12,7 +12,7 @@ _HOME = {
     "light_curve": "physics.transit",
     "star_row": "physics.star",
     "fit_visit": "physics.fitting",
-    "combine_visits": "physics.fitting",
+    "combine_visits": "physics.visit_fit",
     "simulate": "simulation.dataset",
     "calibrate": "runs.stages",
     "fit": "runs.stages",
