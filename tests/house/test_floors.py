@@ -99,6 +99,7 @@ def test_what_users_import_is_there():
 
     for name in ("train", "evaluate", "predict", "simulate", "calibrate", "fit", "score", "compose", "launchpad", "replay"):
         assert callable(getattr(spectramind_nb, name))
+    assert [name for name in spectramind_nb.__all__ if getattr(spectramind_nb, name, None) is None] == []
     with pytest.raises(AttributeError):
         spectramind_nb.nonsense
 
