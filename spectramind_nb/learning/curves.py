@@ -18,7 +18,8 @@ import torch
 from ..core.errors import SpectraMindError
 from ..core.environment import cpu_count, in_threads
 from ..core.storage import Store, code_digest, digest
-from ..observations.challenge import Challenge, Visit
+from ..observations.challenge import Challenge
+from ..observations.layout import Visit
 from ..observations.lightcurves import LightCurves, calibrate, lightcurve_store, load_light_curves
 from ..physics.catalogue import believed
 from ..physics.curves import Curves, chebyshev, normalise

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..core.errors import NonFiniteError, SchemaError
-from ..observations.challenge import refuse_unless_hours
+from ..observations.root_tables import refuse_unless_hours
 from ..observations.lightcurves import LightCurves
 
 # %% ../../nbs/physics/212_curves.ipynb #chebyshev

@@ -23,7 +23,8 @@ from ..core.environment import cpu_count, memory_gb, progress
 from ..core.errors import NonFiniteError, SpectraMindError
 from ..core.storage import Store, code_digest
 from ..core.workforce import on_cluster, side_by_side
-from ..observations.challenge import Challenge, Visit
+from ..observations.challenge import Challenge
+from ..observations.layout import Visit
 from spectramind_nb.observations.lightcurves import (
     LightCurves,
     calibrate,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..core.errors import SchemaError
-from ..observations.challenge import CHANNELS
+from ..observations.layout import CHANNELS
 
 # %% ../../nbs/physics/228_visit_fit.ipynb #in-spectrum
 def in_spectrum(

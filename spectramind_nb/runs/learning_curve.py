@@ -21,7 +21,7 @@ from ..core.storage import atomic_path
 from ..learning.datamodule import PlanetSet, VisitDataModule
 from ..learning.metrics import ariel_score, calibration
 from ..learning.planetmodel import raw_fit
-from ..observations.challenge import LABEL_COLUMNS, SIGMA_COLUMNS
+from ..observations.layout import LABEL_COLUMNS, SIGMA_COLUMNS
 from .guards import StepSeed
 from .runtime import Run, bare_trainer, build, predicted, revisited
 from .stages import data_module, fill_split, open_data, prepare_process, splits_of

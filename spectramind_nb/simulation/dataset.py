@@ -23,14 +23,9 @@ from ..core.environment import cpu_count, memory_gb, progress
 from ..core.errors import ConfigError, DamagedFileError
 from ..core.storage import atomic_path, code_digest, digest
 from ..core.workforce import side_by_side
-from spectramind_nb.observations.challenge import (
-    INSTRUMENTS,
-    LABEL_COLUMNS,
-    read_table,
-    write_calibration,
-    write_signal,
-    write_tables,
-)
+from ..core.tables import read_table
+from ..observations.layout import INSTRUMENTS, LABEL_COLUMNS
+from ..observations.writing import write_calibration, write_signal, write_tables
 from ..observations.lightcurves import save_light_curves
 from .instrument import SECONDS, calibration_digest, expose, pixels_and_files, pointing
 from .light_curves import VisitFiles, observed_light_curves

@@ -19,18 +19,17 @@ from numba import njit
 
 from ..core.errors import DataMissingError
 from ..core.storage import digest, file_digest
-from spectramind_nb.observations.challenge import (
+from ..observations.challenge import Challenge, open_challenge
+from spectramind_nb.observations.layout import (
     FRAME_SHAPE,
     INSTRUMENTS,
     LINEARITY_ORDERS,
     SCIENCE_COLUMNS,
     SPLITS,
-    Challenge,
     Visit,
     airs_wavelengths_um,
-    open_challenge,
-    read_plane,
 )
+from ..observations.signals import read_plane
 from .planets import stream
 
 # %% ../../nbs/simulation/320_instrument.ipynb #pixel-profile
@@ -257,7 +256,6 @@ def pixels_and_files(
         return pixels, with_errors(pixels, instrument, *address, knobs["errors"])
     files = real_detector(knobs["folder"], instrument, *address)
     return with_errors(files, instrument, *address, knobs["errors"]), files
-
 
 # %% ../../nbs/simulation/320_instrument.ipynb #ziggurat
 def _ziggurat() -> tuple[np.ndarray, np.ndarray]:

@@ -17,14 +17,8 @@ import numpy as np
 from ..core.environment import cpu_count, in_threads
 from ..core.errors import SpectraMindError
 from ..core.storage import Store
-from spectramind_nb.observations.challenge import (
-    INSTRUMENTS,
-    SCIENCE_COLUMNS,
-    Challenge,
-    Visit,
-    open_challenge,
-    wavelength_grid_um,
-)
+from ..observations.challenge import Challenge, open_challenge
+from ..observations.layout import INSTRUMENTS, SCIENCE_COLUMNS, Visit, wavelength_grid_um
 from spectramind_nb.observations.lightcurves import (
     LightCurves,
     lightcurve_store,

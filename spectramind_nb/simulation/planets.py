@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core.configuration import group
 from ..core.errors import ConfigError, did_you_mean
-from ..observations.challenge import SCIENCE_COLUMNS, airs_wavelengths_um, wavelength_grid_um
+from ..observations.layout import SCIENCE_COLUMNS, airs_wavelengths_um, wavelength_grid_um
 
 # %% ../../nbs/simulation/300_planets.ipynb #settings
 # Which settings make up the strength of an effect: 0 is off.

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..observations.challenge import CHANNELS, INSTRUMENTS, SCIENCE_COLUMNS, WINDOW_H, frame_times_h
-from ..observations.detector import mid_exposure_h
+from ..observations.layout import CHANNELS, INSTRUMENTS, SCIENCE_COLUMNS, WINDOW_H, frame_times_h
+from ..observations.layout import mid_exposure_h
 from .planets import Planet, star_electrons, stream
 from ..physics.transit import duration_h, light_curve, limb_darkening_shares, occultation, sky_separation
 

@@ -17,8 +17,10 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from spectramind_nb.core import configuration
-from spectramind_nb.observations.challenge import INSTRUMENTS, Challenge, open_challenge, write_signal
+from spectramind_nb.observations.challenge import Challenge, open_challenge
+from spectramind_nb.observations.layout import INSTRUMENTS
 from spectramind_nb.observations.lightcurves import calibrate, extract_visit, lightcurve_store, load_light_curves
+from spectramind_nb.observations.writing import write_signal
 
 REPO = Path(__file__).resolve().parents[2]
 SAMPLE = Path(os.environ.get("SPECTRAMIND_TEST_DATA", REPO.parent / "shared" / "data")) / "challenge_sample"

@@ -14,7 +14,8 @@ from full_visit import write_full_visit
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import pin_threads
 from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
-from spectramind_nb.observations.challenge import Visit, open_challenge
+from spectramind_nb.observations.challenge import open_challenge
+from spectramind_nb.observations.layout import Visit
 from spectramind_nb.observations.lightcurves import extract_visit, load_light_curves
 from spectramind_nb.physics.fitting import fit_visit
 from spectramind_nb.runs.runtime import bare_trainer, build, predicted

@@ -9,7 +9,9 @@ from spectramind_nb.core.environment import pin_threads
 
 def measure(short: bool, level: str, visits: int) -> dict[str, float]:
     """CPU seconds of one visit after a warm-up, of only writing and reading its frames (best of `visits`); MB on disk."""
-    from spectramind_nb.observations.challenge import INSTRUMENTS, read_signal, write_signal
+    from spectramind_nb.observations.layout import INSTRUMENTS
+    from spectramind_nb.observations.signals import read_signal
+    from spectramind_nb.observations.writing import write_signal
     from spectramind_nb.simulation.dataset import write_planet
     from spectramind_nb.simulation.planets import draw_planet, settings
 

@@ -16,7 +16,7 @@ from oracle import Truth, box_depths, oracle, pca_replacement, score_of, tuned
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
 from spectramind_nb.learning.metrics import calibration
-from spectramind_nb.observations.challenge import wavelength_grid_um
+from spectramind_nb.observations.layout import wavelength_grid_um
 from spectramind_nb.runs.runtime import bare_trainer, build
 from spectramind_nb.runs.stages import fill_split
 from spectramind_nb.simulation.dataset import simulate

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.polynomial.chebyshev import chebval, chebvander
 
+from spectramind_nb.core.tables import read_table
 from spectramind_nb.learning.metrics import ariel_score
-from spectramind_nb.observations.challenge import INSTRUMENTS, LABEL_COLUMNS, read_table
+from spectramind_nb.observations.layout import INSTRUMENTS, LABEL_COLUMNS
 from spectramind_nb.observations.lightcurves import load_light_curves
 from spectramind_nb.simulation import light_curves, planets, visits
 from spectramind_nb.simulation.instrument import SECONDS, image_expansion, pointing

@@ -9,6 +9,7 @@ from unittest import mock
 import pandas as pd
 
 from spectramind_nb.observations import challenge as ch
+from spectramind_nb.observations import layout, signals, writing
 from spectramind_nb.observations.detector import read_calibration
 from spectramind_nb.simulation import dataset, visits
 from spectramind_nb.simulation.instrument import Detector, draw_detector, with_errors
@@ -21,7 +22,7 @@ def real_pixels(sample_root: Path, instrument: str) -> Detector:
     """The pixels of the real sample's detector; a masked one keeps what its calibration says of it."""
     challenge = ch.open_challenge(sample_root)
     found = read_calibration(challenge, "train", challenge.planets()[0], 0, instrument)
-    dead = ch.read_plane(
+    dead = signals.read_plane(
         challenge.calibration_path("train", challenge.planets()[0], 0, instrument, "dead"), found.mask.shape
     )
     return Detector(found.dark, dead, found.flat, found.read, found.linear_corr)
@@ -31,7 +32,7 @@ def write_full_visit(
     root: Path,
     sample_root: Path | None,  # the real sample; None: pixels drawn by the simulator
     config: Mapping | None = None,  # what differs from configs/simulator/default.yaml
-    n_frames: Mapping[str, int] = ch.FULL_FRAMES,
+    n_frames: Mapping[str, int] = layout.FULL_FRAMES,
     seed: int = 0,
     long: bool = False,
     noiseless: bool = False,  # no photon noise, no cosmic rays, read noise of less than a count: what is left is bias
@@ -42,11 +43,11 @@ def write_full_visit(
     planet = draw_planet(seed, PLANET, config)
     circumstances = visits.draw_circumstances(seed, PLANET, 0, config)
     stars = pd.DataFrame([planet.star], index=pd.Index([PLANET], name="planet_id"))
-    stars = stars.reindex(columns=ch.STAR_COLUMNS).fillna(1.0)
-    labels = pd.DataFrame([planet.depth], index=stars.index, columns=ch.LABEL_COLUMNS)
-    ch.write_tables(root, {"train": stars}, labels, n_frames)
-    times = {name: visits.pair_times_h(n_frames[name], name) for name in ch.INSTRUMENTS}
-    for name in ch.INSTRUMENTS:
+    stars = stars.reindex(columns=layout.STAR_COLUMNS).fillna(1.0)
+    labels = pd.DataFrame([planet.depth], index=stars.index, columns=layout.LABEL_COLUMNS)
+    writing.write_tables(root, {"train": stars}, labels, n_frames)
+    times = {name: visits.pair_times_h(n_frames[name], name) for name in layout.INSTRUMENTS}
+    for name in layout.INSTRUMENTS:
         pixels = real_pixels(sample_root, name) if sample_root else draw_detector(name, seed, PLANET, 0, config["detector"])
         files = with_errors(pixels, name, seed, PLANET, 0, config["calibration"]["errors"])
         read = pixels.read
@@ -54,11 +55,11 @@ def write_full_visit(
         with mock.patch.object(dataset, "pixels_and_files", lambda *_, both=(pixels, files): both):
             frames, products = dataset.visit_frames(planet, circumstances, name, n_frames[name], seed, config)
         folder = root / "train" / str(PLANET)
-        ch.write_signal(folder / f"{name}_signal_0.parquet", frames.T, long=long)
-        ch.write_calibration(folder / f"{name}_calibration_0", **{**products, "read": read})
+        writing.write_signal(folder / f"{name}_signal_0.parquet", frames.T, long=long)
+        writing.write_calibration(folder / f"{name}_calibration_0", **{**products, "read": read})
     light = visits.expected_light(planet, circumstances, times, config)
     transit = {
         name: visits.relative_light(planet, name, circumstances.mid_time_h[name], times[name])
-        for name in ch.INSTRUMENTS
+        for name in layout.INSTRUMENTS
     }
     return SimpleNamespace(root=root, seed=seed, planet=planet, light=light, transit=transit, time_h=times, config=config)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from spectramind_nb.observations import challenge as ch
+from spectramind_nb.observations import layout, writing
 
 
 def write_made_up(
@@ -14,12 +14,12 @@ def write_made_up(
 ) -> SimpleNamespace:
     """Planet 7, visit 0: a star on both detectors, bad pixels, and everything the chain must undo."""
     rng, pairs = np.random.default_rng(seed), pairs or {"FGS1": 40, "AIRS-CH0": 30}
-    stars = pd.DataFrame(1.0, index=pd.Index([7], name="planet_id"), columns=ch.STAR_COLUMNS)
-    labels = pd.DataFrame(depth, index=stars.index, columns=ch.LABEL_COLUMNS)
-    ch.write_tables(root, {"train": stars}, labels, n_frames={name: 2 * n for name, n in pairs.items()})
+    stars = pd.DataFrame(1.0, index=pd.Index([7], name="planet_id"), columns=layout.STAR_COLUMNS)
+    labels = pd.DataFrame(depth, index=stars.index, columns=layout.LABEL_COLUMNS)
+    writing.write_tables(root, {"train": stars}, labels, n_frames={name: 2 * n for name, n in pairs.items()})
     truth = {}
-    for name in ch.INSTRUMENTS:
-        rows, columns = np.mgrid[: ch.FRAME_SHAPE[name][0], : ch.FRAME_SHAPE[name][1]]
+    for name in layout.INSTRUMENTS:
+        rows, columns = np.mgrid[: layout.FRAME_SHAPE[name][0], : layout.FRAME_SHAPE[name][1]]
         shape, n = rows.shape, pairs[name]
         if name == "FGS1":
             star = 2.7e5 / (4.5 * np.pi) * np.exp(-((rows - 15) ** 2 + (columns - 15.6) ** 2) / 4.5)
@@ -42,7 +42,7 @@ def write_made_up(
         electrons += rng.normal(0, 1, electrons.shape) * product.read
         product.raw = np.round((electrons + 1000) * 0.4369).clip(0, 65535).astype(np.uint16)
         folder = root / "train" / "7"
-        ch.write_calibration(
+        writing.write_calibration(
             folder / f"{name}_calibration_0",
             product.dark,
             product.dead,
@@ -50,7 +50,7 @@ def write_made_up(
             product.read,
             product.linear_corr,
         )
-        ch.write_signal(folder / f"{name}_signal_0.parquet", product.raw, long=long)
+        writing.write_signal(folder / f"{name}_signal_0.parquet", product.raw, long=long)
         truth[name] = product
     return SimpleNamespace(
         root=root, depth=depth, **{name.replace("-", "_"): value for name, value in truth.items()}, of=truth

@@ -12,6 +12,7 @@ from made_up_visit import as_2024
 
 from spectramind_nb.core.errors import DamagedFileError, DataMissingError, SchemaError
 from spectramind_nb.observations import challenge as ch
+from spectramind_nb.observations import layout, signals, writing
 
 
 def rewrite(path, change):
@@ -26,7 +27,7 @@ def test_what_we_write_has_the_form_of_the_real_files(sample_root, made_up_kept)
         assert list(ours) == list(theirs) and list(ours.dtypes) == list(theirs.dtypes), name
     ours, theirs = pq.read_schema(made_up_kept.root / "axis_info.parquet"), pq.read_schema(real["axis_info.parquet"])
     assert ours.names == theirs.names and ours.types == theirs.types
-    for name in ch.INSTRUMENTS:
+    for name in layout.INSTRUMENTS:
         for path in sample_root.glob(f"train/*/{name}_calibration_0/*.parquet"):
             ours = pq.ParquetFile(made_up_kept.root / "train/7" / path.parent.name / path.name)
             theirs = pq.ParquetFile(path)
@@ -37,10 +38,10 @@ def test_what_we_write_has_the_form_of_the_real_files(sample_root, made_up_kept)
 
 def test_grids_equal_the_real_ones(sample_root):
     axis = pd.read_parquet(sample_root / "axis_info.parquet")
-    assert np.abs(ch.airs_wavelengths_um() - axis["AIRS-CH0-axis2-um"].dropna()).max() < 1.5e-7
-    assert np.abs(ch.wavelength_grid_um() - ch.open_challenge(sample_root).wavelengths_um).max() < 1.5e-7
-    for name in ch.INSTRUMENTS:
-        assert np.abs(ch.frame_times_h(ch.FULL_FRAMES[name]) - axis[f"{name}-axis0-h"].dropna()).max() < 1e-12
+    assert np.abs(layout.airs_wavelengths_um() - axis["AIRS-CH0-axis2-um"].dropna()).max() < 1.5e-7
+    assert np.abs(layout.wavelength_grid_um() - ch.open_challenge(sample_root).wavelengths_um).max() < 1.5e-7
+    for name in layout.INSTRUMENTS:
+        assert np.abs(layout.frame_times_h(layout.FULL_FRAMES[name]) - axis[f"{name}-axis0-h"].dropna()).max() < 1e-12
 
 
 def test_real_sample_opens(sample_root):
@@ -49,7 +50,7 @@ def test_real_sample_opens(sample_root):
     planet = challenge.planets()[0]
     assert challenge.adc("AIRS-CH0", planet) == (0.4369, -1000.0)
     assert challenge.star("train", planet)["Rs"] > 0
-    frames = ch.read_signal(challenge.signal_path("train", planet, 0, "FGS1"), "FGS1")
+    frames = signals.read_signal(challenge.signal_path("train", planet, 0, "FGS1"), "FGS1")
     long = pd.read_parquet(challenge.signal_path("train", planet, 0, "FGS1")).to_numpy().reshape(50, 32, 32)
     assert np.array_equal(frames.numpy(), long)
 
@@ -57,29 +58,29 @@ def test_real_sample_opens(sample_root):
 @pytest.mark.parametrize("long", [False, True])
 def test_signal_round_trip_reads_only_what_is_needed(tmp_path, long):
     raw = np.random.default_rng(0).integers(0, 65535, (6, 32, 356), dtype=np.uint16)
-    ch.write_signal(tmp_path / "a.parquet", raw, long=long)
+    writing.write_signal(tmp_path / "a.parquet", raw, long=long)
     assert pl.read_parquet_schema(tmp_path / "a.parquet") == (
         {"0": pl.UInt16} if long else {f"column_{k}": pl.UInt16 for k in range(11392)}
     )
-    assert np.array_equal(ch.read_signal(tmp_path / "a.parquet", "AIRS-CH0").numpy(), raw)
+    assert np.array_equal(signals.read_signal(tmp_path / "a.parquet", "AIRS-CH0").numpy(), raw)
     use = np.zeros((32, 356), bool)
     use[3:5, 40:300] = True
-    part = ch.read_signal(tmp_path / "a.parquet", "AIRS-CH0", use)
+    part = signals.read_signal(tmp_path / "a.parquet", "AIRS-CH0", use)
     assert (long or len(part.counts) == use.sum()) and np.array_equal(part.numpy(), raw * use)
 
 
 def test_columns_in_another_order_are_the_same_pixels(tmp_path):
     raw = np.random.default_rng(0).integers(0, 65535, (4, 32, 32), dtype=np.uint16)
-    ch.write_signal(tmp_path / "a.parquet", raw)
+    writing.write_signal(tmp_path / "a.parquet", raw)
     rewrite(tmp_path / "a.parquet", lambda table: table.select(table.columns[::-1]))
-    assert np.array_equal(ch.read_signal(tmp_path / "a.parquet", "FGS1").numpy(), raw)
+    assert np.array_equal(signals.read_signal(tmp_path / "a.parquet", "FGS1").numpy(), raw)
 
 
 def test_several_row_groups_are_one_series(tmp_path):
     raw = np.random.default_rng(0).integers(0, 65535, (40, 32, 32), dtype=np.uint16)
-    ch.write_signal(tmp_path / "a.parquet", raw)
+    writing.write_signal(tmp_path / "a.parquet", raw)
     pl.read_parquet(tmp_path / "a.parquet").write_parquet(tmp_path / "b.parquet", row_group_size=7)
-    frames = ch.read_signal(tmp_path / "b.parquet", "FGS1")
+    frames = signals.read_signal(tmp_path / "b.parquet", "FGS1")
     assert np.array_equal(frames.numpy(), raw) and all(column.flags.c_contiguous for column in frames.counts)
 
 
@@ -102,7 +103,7 @@ def test_2024_layout(made_up):
     assert challenge.edition == "2024" and challenge.visits() == [(7, 0)]
     assert challenge.adc("FGS1", 7) == (0.4369, -1000.0)
     assert challenge.labels().shape == (1, 283)
-    assert challenge.stars().isna().all(axis=None) and list(challenge.stars()) == ch.STAR_COLUMNS
+    assert challenge.stars().isna().all(axis=None) and list(challenge.stars()) == layout.STAR_COLUMNS
     assert all(path.is_file() for path in challenge.inputs("train", 7).values())
     with pytest.raises(SchemaError, match="planet 8 has no row") as caught:
         challenge.adc("FGS1", 8)
@@ -123,7 +124,7 @@ def test_damaged_signals(made_up):
 
     def refused(kind, exit_code, *words):
         with pytest.raises(kind) as caught:
-            ch.read_signal(path, "FGS1")
+            signals.read_signal(path, "FGS1")
         assert caught.value.exit_code == exit_code
         for word in (path.name, *words):
             assert word in str(caught.value)
@@ -161,9 +162,9 @@ def test_damaged_calibration_products(made_up):
     path = made_up.root / "train/7/FGS1_calibration_0/dead.parquet"
     rewrite(path, lambda table: table.cast(pl.Int64))
     with pytest.raises(SchemaError, match="column_0 is Int64, not Boolean"):
-        ch.read_plane(path, (32, 32))
+        signals.read_plane(path, (32, 32))
     with pytest.raises(SchemaError, match="32 x 32 values, expected 32 x 356"):
-        ch.read_plane(path, (32, 356))
+        signals.read_plane(path, (32, 356))
 
 
 def test_damaged_tables(made_up):
@@ -210,7 +211,7 @@ def test_damaged_tables(made_up):
     with pytest.raises(SchemaError, match="column AIRS-CH0_adc_gain is missing"):
         challenge.adc("FGS1", 7)
     wavelengths = made_up.root / "wavelengths.csv"
-    pd.read_csv(wavelengths).iloc[:, ::-1].set_axis(ch.LABEL_COLUMNS, axis=1).to_csv(wavelengths, index=False)
+    pd.read_csv(wavelengths).iloc[:, ::-1].set_axis(layout.LABEL_COLUMNS, axis=1).to_csv(wavelengths, index=False)
     with pytest.raises(SchemaError, match="do not ascend"):
         challenge.wavelengths_um
     with pytest.raises(SchemaError, match="FGS1-axis0-h has 80 times, the signal 90 frames"):

@@ -11,7 +11,7 @@ from made_up_visit import as_2024, write_made_up
 
 from spectramind_nb.core.errors import NonFiniteError
 from spectramind_nb.observations import challenge as ch
-from spectramind_nb.observations import detector
+from spectramind_nb.observations import detector, kernels, layout, signals
 
 
 def numpy_chain(raw, product, integration_s):
@@ -59,7 +59,7 @@ def test_2024_layout_gives_the_same_frames(tmp_path):
 def test_binning_is_the_mean_of_pairs(per_bin):
     rng, pairs = np.random.default_rng(0), 1100  # more than a block of the kernel
     raw = rng.integers(0, 60000, (2 * pairs, 4), dtype=np.uint16)
-    frames = ch.Frames(list(np.ascontiguousarray(raw.T)), np.arange(4), 2 * pairs, (2, 2))
+    frames = signals.Frames(list(np.ascontiguousarray(raw.T)), np.arange(4), 2 * pairs, (2, 2))
     linear_corr = np.zeros((6, 2, 2))
     linear_corr[1] = 1
     mask = np.array([[False, True], [False, False]])
@@ -84,9 +84,9 @@ def test_result_does_not_depend_on_threads(made_up_kept):
 
 
 def test_one_compiled_signature(made_up_kept):
-    for instrument in ch.INSTRUMENTS:
+    for instrument in layout.INSTRUMENTS:
         detector.calibrate_frames(made_up_kept.root, 7, instrument=instrument)
-    assert len(detector._chain.signatures) == 1
+    assert len(kernels.calibrate_counts.signatures) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -138,7 +138,7 @@ def left_out(long, read=READ):
     calibration = detector.Calibration(
         0 * one, one, read * one, np.eye(6)[1][:, None, None] * one, one < 0, GAIN, OFFSET, (0.1, 0.2)
     )
-    frames = ch.Frames(list(series), np.arange(n), 2 * pairs, (1, n))
+    frames = signals.Frames(list(series), np.arange(n), 2 * pairs, (1, n))
     (values,) = detector.calibrated_sets(frames, calibration, [(np.arange(n), 1)], full=WITH_PLATEAU)
     assert np.array_equal(np.isnan(values[:, 0]), np.isnan(values).all(axis=1))
     return np.isnan(values[:, 0])
@@ -184,7 +184,7 @@ def test_full_share_decides_and_one_is_never():
     tops = np.zeros((1, 2, 5))
     series = np.column_stack([np.full(1000, 900), often]).astype(np.uint16).ravel()
     for k in range(2):
-        detector._note_top(series, 500 * k, 500 * (k + 1), 32768, GAIN, OFFSET, READ, tops[0, k])
+        kernels._note_top(series, 500 * k, 500 * (k + 1), 32768, GAIN, OFFSET, READ, tops[0, k])
     found = [detector.full_wells(tops, np.array([READ]), GAIN, share)[0] for share in (5e-4, 0.1, 0.9, 1.0)]
     assert found == [True, True, False, False]
     always = np.array([[[500.0, 1e5, 170.0, 490.0, 499.0]]])  # as quiet as read noise

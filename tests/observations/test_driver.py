@@ -25,6 +25,7 @@ from spectramind_nb.core.errors import ConfigError, PreflightError
 from spectramind_nb.core.workforce import in_processes
 from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations import lightcurves as lc
+from spectramind_nb.observations import writing
 
 CONFIG = {**configuration.group("detector"), "pool_from_gb": 0.0}
 KILLS = int(os.environ.get("SPECTRAMIND_KILLS", 2))
@@ -180,7 +181,7 @@ def damaged(tmp_path):
     shutil.copy(folder / "7" / fgs1, folder / "108" / airs)
     raw = made_up.of["AIRS-CH0"].raw.copy()
     raw[20:26] = 65535
-    ch.write_signal(folder / "111" / airs, raw)
+    writing.write_signal(folder / "111" / airs, raw)
     shutil.rmtree(folder / "112")
     (folder / "112").mkdir()
     rows = [stars.assign(planet_id=planet) for planet in range(101, 113) if planet != 110]

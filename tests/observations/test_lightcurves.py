@@ -10,6 +10,7 @@ from made_up_visit import as_2024, write_made_up
 from spectramind_nb.core import configuration
 from spectramind_nb.core.errors import DamagedFileError, DataMissingError, PreflightError, SchemaError, SpectraMindError
 from spectramind_nb.observations import challenge as ch
+from spectramind_nb.observations import layout, writing
 from spectramind_nb.observations import lightcurves as lc
 
 CONFIG = configuration.group("detector")
@@ -25,7 +26,7 @@ def same(a, b):
     return all(
         np.array_equal(getattr(a, what)[name], getattr(b, what)[name])
         for what in ("flux", "noise", "time_h")
-        for name in ch.INSTRUMENTS
+        for name in layout.INSTRUMENTS
     )
 
 
@@ -60,7 +61,7 @@ def test_bins_follow_the_cadence(made_up_kept):
 def test_noise_is_the_scatter(tmp_path):
     made_up = write_made_up(tmp_path, pairs={"FGS1": 600, "AIRS-CH0": 60}, depth=0.0)
     curves = lc.extract_visit(made_up.root, 7, config=CONFIG)
-    for name in ch.INSTRUMENTS:
+    for name in layout.INSTRUMENTS:
         flux = curves.flux[name] if curves.flux[name].ndim == 2 else curves.flux[name][:, None]
         noise = curves.noise[name].reshape(flux.shape)
         z = (flux - flux.mean(axis=0)) / noise
@@ -81,7 +82,7 @@ def test_jitter_is_taken_out(tmp_path):
     electrons = np.full((2 * pairs, 32, 32), 600.0)
     electrons[1::2] += rng.poisson(star)
     electrons += rng.normal(0, 14, electrons.shape)
-    ch.write_signal(tmp_path / "train/7/FGS1_signal_0.parquet", np.round((electrons + 1000) * 0.4369).astype(np.uint16))
+    writing.write_signal(tmp_path / "train/7/FGS1_signal_0.parquet", np.round((electrons + 1000) * 0.4369).astype(np.uint16))
     scatter = {}
     for name, config in (("default", CONFIG), ("plain", PLAIN)):
         scatter[name] = lc.extract_visit(tmp_path, 7, config=config).white("FGS1").std()
@@ -100,11 +101,11 @@ def test_a_dead_column_borrows_and_gets_no_weight(made_up):
     assert curves.diagnostics["AIRS-CH0/lost_channels"] == 1
 
 
-@pytest.mark.parametrize("instrument", ch.INSTRUMENTS)
+@pytest.mark.parametrize("instrument", layout.INSTRUMENTS)
 def test_no_star_is_said(made_up, instrument):
     path = made_up.root / f"train/7/{instrument}_signal_0.parquet"
-    raw = np.random.default_rng(0).normal(700, 6, (60, *ch.FRAME_SHAPE[instrument]))
-    ch.write_signal(path, raw.astype(np.uint16))
+    raw = np.random.default_rng(0).normal(700, 6, (60, *layout.FRAME_SHAPE[instrument]))
+    writing.write_signal(path, raw.astype(np.uint16))
     with pytest.raises(PreflightError, match="there is no (star|spectrum)") as caught:
         lc.extract_visit(made_up.root, 7, config=CONFIG)
     assert caught.value.exit_code == 3 and path.name in str(caught.value)
@@ -212,8 +213,8 @@ class TestStore:
         original = lc.extract_visit
         monkeypatch.setattr(lc, "extract_visit", lambda *a: 1 / 0 if a[1] == 8 else original(*a))
         results = self.fill(made_up.root, tmp_path / "store")
-        assert isinstance(results[ch.Visit(7)], str)
-        assert isinstance(results[ch.Visit(8)], SpectraMindError) and "ZeroDivisionError" in str(results[ch.Visit(8)])
+        assert isinstance(results[layout.Visit(7)], str)
+        assert isinstance(results[layout.Visit(8)], SpectraMindError) and "ZeroDivisionError" in str(results[layout.Visit(8)])
 
     def test_raises_when_nothing_is_usable(self, made_up, tmp_path):
         folder = made_up.root / "train"
@@ -239,7 +240,7 @@ def test_cosmic_rays_leave_no_trace(made_up, tmp_path):
     hits = [(11, 13, 100), (31, 17, 200), (45, 14, 300)]
     for frame, row, column in hits:
         raw[frame, row, column] += 2200  # 5000 electrons
-    ch.write_signal(made_up.root / "train/7/AIRS-CH0_signal_0.parquet", raw)
+    writing.write_signal(made_up.root / "train/7/AIRS-CH0_signal_0.parquet", raw)
     hit = {
         name: lc.extract_visit(made_up.root, 7, config=config)
         for name, config in (("default", CONFIG), ("plain", PLAIN))

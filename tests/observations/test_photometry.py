@@ -16,15 +16,16 @@ from numpy_recipe import plain_sum
 from spectramind_nb.core import configuration
 from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.observations import challenge as ch
+from spectramind_nb.observations import layout, signals, writing
 from spectramind_nb.observations import lightcurves as lc
+from spectramind_nb.observations.airs import extract_airs
 from spectramind_nb.observations.detector import calibrated_bins, read_calibration
-from spectramind_nb.observations.photometry import extract_airs
 from spectramind_nb.simulation.instrument import SECONDS, pointing
 
 CONFIG = configuration.group("detector")
 PLAIN = configuration.group("detector", "plain")
 FULL = bool(os.environ.get("SPECTRAMIND_FULL_SIZE"))
-N_FRAMES = ch.FULL_FRAMES if FULL else {"FGS1": 10_800, "AIRS-CH0": 1_500}
+N_FRAMES = layout.FULL_FRAMES if FULL else {"FGS1": 10_800, "AIRS-CH0": 1_500}
 BACKGROUND_S = {"FGS1": 0.1, "AIRS-CH0": 4.5}  # seconds during which a pair gathers light
 
 
@@ -62,19 +63,19 @@ def noise_limit(visit, quiet, instrument, bins):
     """Relative noise of white light that photons and read noise leave to an extraction that knows everything."""
     challenge = ch.open_challenge(quiet.root)
     calibration = read_calibration(challenge, "train", PLANET, 0, instrument)
-    signal = ch.open_signal(challenge.signal_path("train", PLANET, 0, instrument), instrument)
+    signal = signals.open_signal(challenge.signal_path("train", PLANET, 0, instrument), instrument)
     image = calibrated_bins(signal, calibration, per_bin=signal.n_frames // 2)[..., 0]
     sky = visit.config["background_e_s"][instrument] * BACKGROUND_S[instrument]
     star, variance = np.nan_to_num(image - sky), np.nan_to_num(image, nan=1.0) + 2 * calibration.read**2 + 1
     if instrument == "AIRS-CH0":
-        star, variance = star[:, ch.SCIENCE_COLUMNS], variance[:, ch.SCIENCE_COLUMNS]
+        star, variance = star[:, layout.SCIENCE_COLUMNS], variance[:, layout.SCIENCE_COLUMNS]
     information = np.where(star > 0, star**2 / variance, 0).sum(axis=0 if instrument == "AIRS-CH0" else None)
     flux = star.sum(axis=0) if instrument == "AIRS-CH0" else star.sum()
     one_pair = np.sqrt((flux**2 / information).sum()) / flux.sum()
     return one_pair / np.sqrt(len(visit.light[instrument]) / bins)
 
 
-@pytest.mark.parametrize("instrument", ch.INSTRUMENTS)
+@pytest.mark.parametrize("instrument", layout.INSTRUMENTS)
 def test_white_scatter_is_near_the_limit_and_below_plain(noisy, quiet, curves, instrument):
     found = {name: relative_residual(noisy, one, instrument).std() for name, one in curves.items()}
     limit = noise_limit(noisy, quiet, instrument, len(curves["default"].time_h[instrument]))
@@ -82,7 +83,7 @@ def test_white_scatter_is_near_the_limit_and_below_plain(noisy, quiet, curves, i
     assert found["default"] <= 1.10 * limit and found["default"] < found["plain"]
 
 
-@pytest.mark.parametrize("instrument", ch.INSTRUMENTS)
+@pytest.mark.parametrize("instrument", layout.INSTRUMENTS)
 def test_estimated_noise_is_the_scatter(noisy, curves, instrument):
     one = curves["default"]
     scatter = relative_residual(noisy, one, instrument).std() * 1e6
@@ -109,7 +110,7 @@ def depth_error_ppm(visit, curves, instrument):
     return -answer[0] * 1e6, error * 1e6
 
 
-@pytest.mark.parametrize("instrument", ch.INSTRUMENTS)
+@pytest.mark.parametrize("instrument", layout.INSTRUMENTS)
 def test_jitter_background_and_bad_pixels_do_not_bias_the_depth(quiet, instrument):
     found = {}
     for name, config in (("default", CONFIG), ("plain", PLAIN)):
@@ -188,25 +189,25 @@ def test_full_wells_do_not_bias_the_depth(sample_root, tmp_path):
 @pytest.fixture(scope="module")
 def whole(sample_root, tmp_path_factory):
     """A visit for the comparison with NumPy, which takes a minute and gigabytes for a full one."""
-    n_frames = ch.FULL_FRAMES if FULL else {"FGS1": 2_000, "AIRS-CH0": 120}
+    n_frames = layout.FULL_FRAMES if FULL else {"FGS1": 2_000, "AIRS-CH0": 120}
     return write_full_visit(tmp_path_factory.mktemp("whole") / "root", sample_root, None, n_frames, seed=1)
 
 
 def test_plain_equals_the_written_down_recipe(whole, tmp_path):
     wide = lc.extract_visit(whole.root, PLANET, config=PLAIN)
     shutil.copytree(whole.root, tmp_path / "long")
-    for name in ch.INSTRUMENTS:
+    for name in layout.INSTRUMENTS:
         path = tmp_path / f"long/train/{PLANET}/{name}_signal_0.parquet"
-        ch.write_signal(path, pl.read_parquet(path).to_numpy(), long=True)
+        writing.write_signal(path, pl.read_parquet(path).to_numpy(), long=True)
     long = lc.extract_visit(tmp_path / "long", PLANET, config=PLAIN)
-    for name in ch.INSTRUMENTS:
+    for name in layout.INSTRUMENTS:
         per_bin = round(len(whole.light[name]) / len(wide.time_h[name]))
         expected = plain_sum(whole.root, PLANET, name, wide.diagnostics, per_bin)
         for found in (wide, long):
             np.testing.assert_allclose(found.flux[name], expected, rtol=1e-12, atol=0)
 
     wide, long = (lc.extract_visit(root, PLANET, config=CONFIG) for root in (whole.root, tmp_path / "long"))
-    for name in ch.INSTRUMENTS:  # the layout changes no bit
+    for name in layout.INSTRUMENTS:  # the layout changes no bit
         assert np.array_equal(wide.flux[name], long.flux[name]) and np.array_equal(wide.noise[name], long.noise[name])
     assert wide.diagnostics == long.diagnostics
 
@@ -214,7 +215,7 @@ def test_plain_equals_the_written_down_recipe(whole, tmp_path):
 def test_plain_equals_the_written_down_recipe_on_real_frames(sample_root):
     planet = ch.open_challenge(sample_root).planets()[0]
     found = lc.extract_visit(sample_root, planet, config=PLAIN)
-    for name in ch.INSTRUMENTS:
+    for name in layout.INSTRUMENTS:
         per_bin = -(-25 // len(found.time_h[name]))
         expected = plain_sum(sample_root, planet, name, found.diagnostics, per_bin)
         np.testing.assert_allclose(found.flux[name], expected, rtol=1e-12, atol=0)
@@ -223,17 +224,17 @@ def test_plain_equals_the_written_down_recipe_on_real_frames(sample_root):
 def test_saturated_stretches_get_no_weight(made_up):
     """A fifth of a visit may be without light; more, and it is refused."""
     for share, usable in ((0.1, True), (0.5, False)):
-        for name in ch.INSTRUMENTS:
+        for name in layout.INSTRUMENTS:
             raw = made_up.of[name].raw.copy()
             first = len(raw) // 4 * 2
             raw[first : first + int(share * len(raw))] = 65535
-            ch.write_signal(made_up.root / f"train/7/{name}_signal_0.parquet", raw)
+            writing.write_signal(made_up.root / f"train/7/{name}_signal_0.parquet", raw)
         if not usable:
             with pytest.raises(PreflightError, match="of the time is without light; the detector may be saturated"):
                 lc.extract_visit(made_up.root, 7, config=CONFIG)
             continue
         curves = lc.extract_visit(made_up.root, 7, config=CONFIG)
-        for name in ch.INSTRUMENTS:
+        for name in layout.INSTRUMENTS:
             flux, noise = (v.reshape(len(v), -1).sum(axis=1) for v in (curves.flux[name], curves.noise[name]))
             dark = noise > 0.5 * flux
             assert dark.sum() == curves.diagnostics[f"{name}/bins_without_light"] == int(share * len(flux))

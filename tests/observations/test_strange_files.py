@@ -15,6 +15,7 @@ from made_up_visit import write_made_up
 from spectramind_nb.core import configuration
 from spectramind_nb.core.errors import DamagedFileError, DataMissingError, PreflightError, SchemaError
 from spectramind_nb.observations import challenge as ch
+from spectramind_nb.observations import layout, signals
 from spectramind_nb.observations import lightcurves as lc
 
 CONFIG = configuration.group("detector")
@@ -75,7 +76,7 @@ def test_wavelengths_in_other_units_are_named(made_up, factor):
 
 
 @pytest.mark.parametrize("lost", ["the end", "the beginning", "every second pair"])
-@pytest.mark.parametrize("instrument", ch.INSTRUMENTS)
+@pytest.mark.parametrize("instrument", layout.INSTRUMENTS)
 def test_half_the_frames_of_one_instrument_are_no_light_curve(made_up, instrument, lost):
     path = made_up.root / f"train/7/{instrument}_signal_0.parquet"
     table = pl.read_parquet(path)
@@ -89,7 +90,7 @@ def test_half_the_frames_of_one_instrument_are_no_light_curve(made_up, instrumen
 
 
 def test_a_visit_that_is_half_as_long_is_used_and_said(made_up):
-    for instrument in ch.INSTRUMENTS:
+    for instrument in layout.INSTRUMENTS:
         path = made_up.root / f"train/7/{instrument}_signal_0.parquet"
         table = pl.read_parquet(path)
         table.head(table.height // 4 * 2).write_parquet(path)
@@ -101,7 +102,7 @@ def test_an_empty_value_among_dead_pixels_is_named(made_up):
     path = made_up.root / "train/7/FGS1_calibration_0/dead.parquet"
     pl.read_parquet(path).with_columns(pl.when(pl.int_range(pl.len()) > 3).then("column_2").alias("column_2")).write_parquet(path)
     with pytest.raises(SchemaError, match="column column_2 has 4 empty values") as caught:
-        ch.read_plane(path, (32, 32))
+        signals.read_plane(path, (32, 32))
     assert path.name in str(caught.value)
 
 

@@ -388,7 +388,7 @@ class Trial:
 def score_of(path: Path, root: Path, ids: list[int]) -> float:
     """The official metric of some planets of a submission."""
     from spectramind_nb.learning.metrics import ariel_score
-    from spectramind_nb.observations.challenge import LABEL_COLUMNS, SIGMA_COLUMNS
+    from spectramind_nb.observations.layout import LABEL_COLUMNS, SIGMA_COLUMNS
 
     table, truth = (pd.read_csv(place).set_index("planet_id") for place in (path, root / "truth" / "test.csv"))
     labels = pd.read_csv(root / "train.csv")[LABEL_COLUMNS].to_numpy()

@@ -17,9 +17,9 @@ import pytest
 
 from spectramind_nb.core.configuration import compose, group
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, SchemaError
-from spectramind_nb.observations.challenge import write_tables
 from spectramind_nb.observations.detector import calibrate_frames
 from spectramind_nb.observations.lightcurves import extract_visit
+from spectramind_nb.observations.writing import write_tables
 from spectramind_nb.physics.transit import light_curve
 from spectramind_nb.simulation import dataset
 from spectramind_nb.simulation.dataset import simulate, visit_frames

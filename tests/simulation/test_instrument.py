@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from spectramind_nb.core.errors import DataMissingError
-from spectramind_nb.observations.challenge import open_challenge, read_plane
+from spectramind_nb.observations.challenge import open_challenge
+from spectramind_nb.observations.signals import read_plane
 from spectramind_nb.simulation import instrument as room
 from spectramind_nb.simulation.instrument import (
     PRODUCTS,
