@@ -1,5 +1,6 @@
 """Pages from notebooks and from Markdown of the repository: links that lead within the book, names that lead to the reference."""
 
+import ast
 import base64
 import configparser
 import re
@@ -81,12 +82,16 @@ def notebook_page(notebook: dict, folder: Path, linker: Linker, facts: str = "")
         if cell["cell_type"] == "markdown":
             cell = {**cell, "source": linker.page(source, folder)}
         else:
-            tags = ["hide-input"] if cell["id"] == "imports" else []
+            tags = ["hide-input"] if "export" in directives and _imports_only(source) else []
             cell = {**cell, "source": source, "metadata": {"tags": tags} if tags else {}}
         cells.append(cell)
     if facts:
         cells.insert(1, {"cell_type": "markdown", "id": "where-it-stands", "metadata": {}, "source": facts})
     return {**notebook, "cells": cells}
+
+
+def _imports_only(source: str) -> bool:
+    return all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(source).body)
 
 
 def facts(room: Room, house: list[Room], imports: dict[str, set[str]]) -> str:

@@ -1,24 +1,14 @@
 """Pages of reference from the exported modules: signatures, and tables of the docments (the comment beside each parameter)."""
 
 import ast
-import io
 import re
-import tokenize
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 from house import PACKAGE, REPO, Room
 
-
-class Row(NamedTuple):
-    """A parameter, a field, or with an empty name the result."""
-
-    name: str
-    kind: str  # its type
-    default: str
-    said: str  # its docment
+from spectramind_nb.core.docments import Docment, comments, fields, parameters
 
 
 @dataclass(frozen=True)
@@ -38,8 +28,7 @@ class Module:
     @cached_property
     def comments(self) -> dict[int, str]:
         """Line number -> what the comment on it says."""
-        tokens = tokenize.generate_tokens(io.StringIO(self.source).readline)
-        return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+        return comments(self.source)
 
     @cached_property
     def public(self) -> list[str]:
@@ -110,58 +99,41 @@ def first_line(node: ast.AST) -> str:
 
 
 def _function(module: Module, node: ast.FunctionDef, linked: Callable[[str], str], kind: str = "function") -> str:
-    arguments = node.args.posonlyargs + node.args.args
-    shown = ast.parse(f"def f({ast.unparse(node.args)}): pass").body[0].args
-    for argument in [*shown.posonlyargs, *shown.args, *shown.kwonlyargs, shown.vararg, shown.kwarg]:
-        if argument is not None:
-            argument.annotation = None  # the table says it
-    bound = kind != "function" and "staticmethod" not in map(ast.unparse, node.decorator_list) and bool(arguments)
+    words = [ast.unparse(one) for one in node.decorator_list]
+    bound = kind == "method" and "staticmethod" not in words
+    if any(word.endswith("property") for word in words):
+        kind, signature = "property", node.name
+    else:
+        signature = node.name + _signature(node, bound)
+    rows = parameters(node, module.comments)[bound:]
+    return _directive(kind, signature, [linked(plain(ast.get_docstring(node) or "")), _table(rows, linked)])
+
+
+def _signature(
+    node: ast.FunctionDef,
+    bound: bool,  # leave out the first one, `self` or `cls`
+) -> str:
+    """Names and defaults; types stand in the table."""
+    spec = ast.parse(f"def f({ast.unparse(node.args)}): pass").body[0].args
+    for one in [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg]:
+        if one is not None:
+            one.annotation = None
     if bound:
-        (shown.posonlyargs or shown.args).pop(0)
-    is_property = any(ast.unparse(one).endswith("property") for one in node.decorator_list)
-    signature = node.name if is_property else f"{node.name}({ast.unparse(shown)})"
-    rows = _parameters(module, node)[bound:]
-    given, said = ast.unparse(node.returns) if node.returns else "", module.comments.get(_end_of_signature(node), "")
-    if said or given not in ("", "None"):
-        rows.append(Row("", given, "", said))
-    body = [linked(plain(ast.get_docstring(node) or "")), _table(rows, linked)]
-    directive = "property" if is_property else kind
-    return _directive(directive, signature, body)
-
-
-def _parameters(module: Module, node: ast.FunctionDef) -> list[Row]:
-    """One row a parameter, in their order."""
-    spec, given = node.args, node.args.posonlyargs + node.args.args
-    defaults = dict(zip([one.arg for one in given][::-1], spec.defaults[::-1]))
-    defaults |= dict(zip([one.arg for one in spec.kwonlyargs], spec.kw_defaults))
-    named = [(one.arg, one) for one in given] + [(f"*{one.arg}", one) for one in [spec.vararg] if one]
-    named += [(one.arg, one) for one in spec.kwonlyargs] + [(f"**{one.arg}", one) for one in [spec.kwarg] if one]
-    lines = [(defaults.get(one.arg) or one).end_lineno for _, one in named]
-    rows = []
-    for (name, one), line, following in zip(named, lines, [*lines[1:], _end_of_signature(node)]):
-        kind, default = (ast.unparse(value) if value else "" for value in (one.annotation, defaults.get(one.arg)))
-        said = module.comments.get(line, "") if line != following else ""  # a comment belongs to what stands last on its line
-        rows.append(Row(name, kind, default, said))
-    return rows
-
-
-def _end_of_signature(node: ast.FunctionDef) -> int:
-    """The line of the colon: that of the result's type, or the one before the body."""
-    return node.returns.end_lineno if node.returns is not None else max(node.lineno, node.body[0].lineno - 1)
+        (spec.posonlyargs or spec.args).pop(0)
+    return f"({ast.unparse(spec)})"
 
 
 def _class(module: Module, node: ast.ClassDef, linked: Callable[[str], str]) -> str:
-    methods = [one for one in node.body if isinstance(one, ast.FunctionDef)]
-    fields = [Row(one.target.id, ast.unparse(one.annotation), ast.unparse(one.value) if one.value else "",
-                  module.comments.get(one.end_lineno, ""))
-              for one in node.body if isinstance(one, ast.AnnAssign) and not one.target.id.startswith("_")]
-    arguments = [row for one in methods if one.name == "__init__" for row in _parameters(module, one)[1:]]
-    given = arguments or (fields if _is_record(node) else [])
-    signature = f"{node.name}({', '.join(row.name + (f'={row.default}' if row.default else '') for row in given)})" if given else node.name
+    methods, rows = [one for one in node.body if isinstance(one, ast.FunctionDef)], fields(node, module.comments)
+    maker, signature = next((one for one in methods if one.name == "__init__"), None), node.name
+    if maker is not None:
+        signature += _signature(maker, True)
+    elif rows and _is_record(node):
+        signature += f"({', '.join(row.name + (f'={row.default}' if row.default else '') for row in rows)})"
     bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases)
-    members = [_function(module, one, linked, "method") for one in methods if not one.name.startswith("_") and ast.get_docstring(one)]
     about = [plain(ast.get_docstring(node) or ""), f"Is a {bases}." if bases else ""]
-    return _directive("class", signature, [*map(linked, about), _table(fields + arguments, linked), *members])
+    members = [_function(module, one, linked, "method") for one in methods if not one.name.startswith("_") and ast.get_docstring(one)]
+    return _directive("class", signature, [*map(linked, about), _table(rows, linked), *members])
 
 
 def _is_record(node: ast.ClassDef) -> bool:
@@ -182,7 +154,7 @@ def _directive(kind: str, signature: str, body: list[str]) -> str:
     return f"{fence}{{py:{kind}}} {signature}\n\n{text}\n{fence}"
 
 
-def _table(rows: list[Row], linked: Callable[[str], str]) -> str:
+def _table(rows: list[Docment], linked: Callable[[str], str]) -> str:
     """Parameters or fields, and at last the result, whose name is empty; defaults stand in the signature."""
     lines = ["| name | type | meaning |", "|---|---|---|"]
     for row in rows:

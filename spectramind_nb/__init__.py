@@ -26,6 +26,27 @@ _HOME = {
     "Spectrum": "apps.figures",
     "launchpad": "apps.launchpad",
 }
+_EXAMPLE = {  # shown by `train?` and `help(train)`, below what the arguments mean
+    "compose": 'config = compose("kaggle_safe", ["trainer.max_epochs=30"])',
+    "open_challenge": 'challenge = open_challenge("data")\nchallenge.planets("train")',
+    "LightCurves": 'curves = LightCurves.from_arrays(time, wavelength, flux, error)',
+    "light_curve": "flux = light_curve(time_d, 0.0, 3.5, 8.8, 87.0, 0.1, 0.3, 0.2)",
+    "fit_visit": 'fit = fit_visit(curves, star_row(period=3.5, a_rs=8.8, inclination=87.0))\nfit.depth, fit.sigma',
+    "star_row": 'star = star_row(period="84.6 h", a_rs=8.8, inclination=87.0)',
+    "combine_visits": "fit = combine_visits([fit_visit(curves, star) for curves in visits])",
+    "simulate": 'simulate("data", train=12, test=3, short=True)',
+    "calibrate": 'calibrate(data="ariel2025", overrides=["data.root=data"])',
+    "fit": 'fit(data="ariel2025", overrides=["data.root=data"])',
+    "train": 'run = train(trainer="ci_fast", overrides=["trainer.max_epochs=3"])\nrun.plot()',
+    "evaluate": 'evaluate("first")',
+    "predict": 'table = predict("first", split="test")',
+    "Run": 'run = Run.open("first")\nrun.metrics, run.spectra()',
+    "replay": 'replay("first")',
+    "score": 'score("submission.csv", "truth.csv")',
+    "report": 'report("first")',
+    "Spectrum": 'spectrum = train().spectra()[planet_id]\nspectrum.plot()',
+    "launchpad": "launchpad()",
+}
 __all__ = ["__version__", *_HOME]
 
 
@@ -36,7 +57,8 @@ def __getattr__(name: str):
 
     if _HOME[name].startswith("runs."):
         import_module("spectramind_nb.apps.report")  # gives Run, which lies below it, its report
-    return getattr(import_module(f"spectramind_nb.{_HOME[name]}"), name)
+    found = getattr(import_module(f"spectramind_nb.{_HOME[name]}"), name)
+    return import_module("spectramind_nb.core.docments").explained(found, _EXAMPLE.get(name, ""))
 
 
 def __dir__() -> list[str]:
