@@ -21,10 +21,10 @@ pytest_plugins = ["durations"]
 def pytest_runtest_setup():
     """A run in a worker of this suite, also one that a fixture of a module starts, counts its wall time from the test's start:
     the worker itself may be older than the run's budget."""
-    runtime = sys.modules.get("spectramind_nb.runs.runtime")
-    if runtime is not None:
+    execution = sys.modules.get("spectramind_nb.runs.execution")
+    if execution is not None:
         began = time.time()
-        runtime.process_start = lambda: began
+        execution.process_start = lambda: began
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +154,7 @@ def _kept() -> dict:
 @pytest.fixture
 def whole_run(words, _kept):
     """That run, never interrupted."""
-    from spectramind_nb.runs.runtime import train
+    from spectramind_nb.runs.training import train
 
     if "run" not in _kept:
         _kept["run"] = train(overrides=words, resume="never")

@@ -26,7 +26,7 @@ PROMISES = {
     "12": "config, overrides and choices lie in the run directory",
     "13": "train.yaml selects a profile",
     "14": "overrides at the top of the group; unknown keys are answered",
-    "15": "the runtime builds from the configuration only",
+    "15": "the Trainer is built from the configuration only",
     "16": "events, checkpoints, config hash and run hash",
     "17": "profiles hold orchestration only",
     "18": "other groups hold none",

@@ -39,7 +39,7 @@ def default_to_ledger(ctx: typer.Context):
 def show_audit(run: RunName):
     "The record of a run, as JSON."
     from spectramind_nb.apps.notebooks import json_text
-    from spectramind_nb.runs.runtime import Run
+    from spectramind_nb.runs.run import Run
 
     print(json_text(Run.open(run).record))
 
@@ -67,7 +67,7 @@ def drift_audit(
     "What differs between two runs, or a run and today: one line each, by configuration, code, data and environment."
     from spectramind_nb.runs.replay import identity_now
     from spectramind_nb.records.provenance import drift
-    from spectramind_nb.runs.runtime import Run
+    from spectramind_nb.runs.run import Run
 
     run = Run.open(left)
     rows = drift(run.record, identity_now(run, rehash) if right is None else Run.open(right).record)

@@ -31,7 +31,7 @@ def build_bundle(
 
     taken = None
     if run is not None:
-        from spectramind_nb.runs.runtime import Run
+        from spectramind_nb.runs.run import Run
 
         taken = Run.open(run).dir
     made = build_bundle(out, python.split(","), user, taken)

@@ -53,16 +53,16 @@ def train(
     with recorded("train", overrides or []) as record:
         if result is not None:
             check_writable(result, "file")
-        from spectramind_nb.runs.launch import asked
+        from spectramind_nb.runs.launch import requested_config
 
-        config = asked(overrides or [])  # refuses what is not there before anything heavy is imported
-        from spectramind_nb.runs import runtime
+        config = requested_config(overrides or [])  # refuses what is not there before anything heavy is imported
+        from spectramind_nb.runs.training import train_composed
 
-        runtime.train_composed(config, record, resume, fork)
+        train_composed(config, record, resume, fork)
     if record.folder is None:  # another process leads this run
         return
     from spectramind_nb.apps.notebooks import result_of, write_result
-    from spectramind_nb.runs.runtime import Run
+    from spectramind_nb.runs.run import Run
 
     run = Run(record.folder)
     if result is not None:
@@ -81,9 +81,9 @@ def predict(
     from spectramind_nb.records.audit import recorded
 
     with recorded("predict", overrides or []):
-        from spectramind_nb.runs import runtime, submission
+        from spectramind_nb.runs import run as runs, submission
 
-        runtime.predict(run, overrides=overrides or [], out=out)
+        runs.predict(run, overrides=overrides or [], out=out)
         print(submission.validate(out))
 
 # %% ../../nbs/apps/772_cli_runs.ipynb #evaluate
@@ -99,7 +99,7 @@ def evaluate(
 
     with recorded("evaluate", overrides or []), redirect_stdout(sys.stderr):  # stdout carries the JSON and nothing else
         from spectramind_nb.apps.notebooks import json_text
-        from spectramind_nb.runs import runtime
+        from spectramind_nb.runs import run as runs
 
         curve = {}
         if learning_curve is not None:
@@ -107,7 +107,7 @@ def evaluate(
 
             counts = [int(word) if word.strip().isdigit() else 0 for word in learning_curve.split(",")]
             curve["learning_curve"] = curve_of(run, counts, overrides or []).to_dict("records")
-        metrics = dict(runtime.evaluate(run, overrides=overrides or []))
+        metrics = dict(runs.evaluate(run, overrides=overrides or []))
     print(json_text(metrics | curve))
 
 # %% ../../nbs/apps/772_cli_runs.ipynb #report

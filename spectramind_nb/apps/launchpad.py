@@ -26,7 +26,7 @@ from ..core.configuration import options
 from ..core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spectramind_nb.runs.runtime import Run
+    from spectramind_nb.runs.run import Run
 
 # %% ../../nbs/apps/752_launchpad.ipynb #is-interactive
 def is_interactive() -> bool:
@@ -240,7 +240,7 @@ class Launchpad:
         "Train in this process and wait: what an unattended notebook does. Raises what training raises."
         if self.state.faults:
             raise ConfigError("; ".join(map(str, self.state.faults)))
-        from spectramind_nb.runs.runtime import train
+        from spectramind_nb.runs.training import train
 
         self.run = run = train(overrides=self.state.choice.words)
         look_around(self.state)

@@ -266,7 +266,7 @@ def json_text(
 
 
 def result_of(
-    run,  # a Run of runs.runtime
+    run,  # a Run of runs.run
 ) -> dict[str, object]:  # plain values
     "What other programs want to know of a run: id, folder, outcome, metrics."
     return {"id": run.id, "dir": str(run.dir), "outcome": run.outcome, "metrics": dict(run.metrics)}

@@ -36,8 +36,9 @@ from ..records import audit
 from ..runs import submission
 from ..runs.learning_curve import FILE as LEARNING_CURVE
 from ..records.journal import events
-from ..runs.runtime import RESUMABLE, Run, predict
-from ..runs.stages import Filled, fill_split, open_data, splits_of
+from ..runs.attempts import RESUMABLE
+from ..runs.run import Run, predict
+from ..runs.stages import StageResult, fill_split, open_data, splits_of
 
 # %% ../../nbs/apps/702_report.ipynb #score
 def score(
@@ -205,7 +206,7 @@ def examples(
 
 # %% ../../nbs/apps/702_report.ipynb #flags
 def flags(
-    filled: Filled,  # the fits of a split
+    filled: StageResult,  # the fits of a split
     unusual: Mapping[Visit, list[str]],  # what there is to say about their light curves
 ) -> dict[str, str]:  # visit -> what to know about it
     "Visits without a fit, fits that should not be trusted blindly, and what is unusual about their light curves."

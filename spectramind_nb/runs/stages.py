@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['prepare_process', 'fresh_torch', 'restored_process', 'check_disk', 'check_paths', 'data_root', 'open_data',
-           'splits_of', 'naive_statistics', 'labelled_planets', 'data_manifest', 'Filled', 'fill_split', 'fill_stores',
-           'calibrate', 'fit', 'bins_of', 'curves_of', 'data_module']
+           'splits_of', 'naive_statistics', 'labelled_planets', 'data_manifest', 'StageResult', 'fill_split',
+           'note_configuration', 'fill_stores', 'calibrate', 'fit', 'bins_of', 'curves_of', 'planets_to_predict',
+           'data_module']
 
 # %% ../../nbs/runs/622_stages.ipynb #imports
 import contextlib
@@ -13,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import hydra.utils
@@ -27,13 +29,13 @@ from ..core.errors import PreflightError, SchemaError
 from ..core.schema import size_bytes
 from ..core.storage import digest
 from ..learning.curves import Bins, standard_curves
-from ..learning.datamodule import VisitDataModule, planet_sets
+from ..learning.datamodule import PlanetSet, VisitDataModule, planet_set, planet_sets
 from ..observations import lightcurves
 from ..observations.challenge import Challenge, Visit
 from ..physics import fitting
 from ..simulation.light_curves import LightCurveChallenge, adopt_light_curves, open_data_set
 from ..simulation.dataset import simulate
-from ..records.audit import recorded
+from ..records.audit import Record, recorded
 from ..records.provenance import environment, float32_precision, manifest
 
 # %% ../../nbs/runs/622_stages.ipynb #prepare-process
@@ -193,7 +195,7 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 # %% ../../nbs/runs/622_stages.ipynb #filled
-class Filled(NamedTuple):
+class StageResult(NamedTuple):
     """What a stage did to one split."""
 
     split: str
@@ -206,7 +208,7 @@ def fill_split(
     challenge: Challenge,
     split: str,
     stage: str,  # "calibrate" or "fit"
-) -> Filled:
+) -> StageResult:
     """Run one stage on one split, as far as it is not in the store."""
     cache, workers = Path(config.paths.cache), config.data.workers
     unread = {}
@@ -218,22 +220,32 @@ def fill_split(
         outcome = fitting.fit(challenge, split, config.detector, config.fit, cache, workers=workers)
     outcome |= unread  # what is wrong with the file says more than what a stage makes of its absence
     done = {visit: result for visit, result in outcome.items() if not isinstance(result, Exception)}
-    return Filled(split, done, {visit: error for visit, error in outcome.items() if visit not in done})
+    return StageResult(split, done, {visit: error for visit, error in outcome.items() if visit not in done})
+
+
+def note_configuration(
+    record: Record,
+    config: DictConfig,  # the whole configuration of a run
+) -> None:
+    """What a command that trains nothing was asked to do, into its record."""
+    record.update(
+        config=OmegaConf.to_container(config), config_hash=config_hash(config), science_hash=science_hash(config),
+        choices=OmegaConf.to_container(config.launch.choices), environment=environment(),
+    )
 
 
 def fill_stores(
     stage: str,  # "calibrate" or "fit"
     overrides: str | Sequence[str] = (),  # Hydra overrides, e.g. "data.root=DIR"
     **groups: str,  # options of groups, e.g. data="ariel2025"
-) -> Iterator[Filled]:
+) -> Iterator[StageResult]:
     """Run one stage on every split of the data, recorded like a run."""
     words = override_words(overrides, **groups)
     with recorded(stage, words) as record, restored_process():
         config = compose(overrides=words)
         check_paths(config)
         prepare_process(config)
-        record.update(config=OmegaConf.to_container(config), config_hash=config_hash(config), science_hash=science_hash(config),
-                      choices=OmegaConf.to_container(config.launch.choices), environment=environment())
+        note_configuration(record, config)
         challenge = open_data(config)
         counts = {}
         for split in splits_of(challenge):
@@ -251,7 +263,7 @@ def fill_stores(
 def calibrate(
     overrides: Sequence[str] = (),  # Hydra overrides, e.g. "data.root=DIR"
     **groups: str,  # options of groups, e.g. data="ariel2025"
-) -> list[Filled]:
+) -> list[StageResult]:
     """Frames to light curves, into the store: resumable, parallel."""
     return list(fill_stores("calibrate", overrides, **groups))
 
@@ -259,7 +271,7 @@ def calibrate(
 def fit(
     overrides: Sequence[str] = (),  # Hydra overrides, e.g. "data.root=DIR"
     **groups: str,  # options of groups, e.g. data="ariel2025"
-) -> list[Filled]:
+) -> list[StageResult]:
     """Light curves to transit depths with covariances, into the store: resumable, parallel."""
     return list(fill_stores("fit", overrides, **groups))
 
@@ -276,7 +288,7 @@ def bins_of(
 def curves_of(
     config: DictConfig,  # the whole configuration of a run
     challenge: Challenge,
-    filled: Filled,  # the fits of a split
+    filled: StageResult,  # the fits of a split
 ) -> dict[int, np.ndarray] | None:
     """Standard curves of the planets of a split, if the model of the run wants them."""
     bins = bins_of(config.model)
@@ -286,10 +298,22 @@ def curves_of(
     return standard_curves(challenge, filled.split, filled.done, config.detector, plain, bins, cache, config.data.workers)
 
 
+def planets_to_predict(
+    config: DictConfig,  # the whole configuration of a run
+    challenge: Challenge,
+    filled: StageResult,  # the fits of a split
+    typical: torch.Tensor,  # (F,) features that the model knows as typical
+) -> PlanetSet:
+    """All planets of a split, those without a fit too; unknown features become what the model knows as typical."""
+    training: Any = SimpleNamespace(features=typical[None].cpu())
+    curves = curves_of(config, challenge, filled)
+    return planet_set(challenge.asked_for(filled.split), filled.done, challenge.stars(filled.split), None, training, curves)
+
+
 def data_module(
     config: DictConfig,  # the whole configuration of a run
     challenge: Challenge,
-    fits: Mapping[str, Filled],  # split -> its fits
+    fits: Mapping[str, StageResult],  # split -> its fits
 ) -> VisitDataModule:
     """Training, validation and test planets of a run."""
     known = {split: filled.done for split, filled in fits.items()}

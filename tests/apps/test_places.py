@@ -12,7 +12,7 @@ from spectramind_nb.apps import doctor
 from spectramind_nb.core.configuration import groups, options
 from spectramind_nb.core.environment import check_writable
 from spectramind_nb.core.errors import ConfigError, PreflightError, refused_by_system
-from spectramind_nb.runs import runtime, stages
+from spectramind_nb.runs import execution, run, stages
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def spoiled(workspace, monkeypatch):
     def began(*_, **__):
         raise AssertionError("the long work began")
 
-    for module in (stages, runtime):
+    for module in (stages, run, execution):
         monkeypatch.setattr(module, "open_data", began)
     return workspace
 
@@ -48,7 +48,7 @@ def test_a_place_of_the_wrong_kind_is_told_before_the_long_work(spoiled, words):
 @pytest.mark.parametrize("out", ["folder", "file/x.csv", "/proc/x.csv"])
 def test_predictions_have_a_place_before_they_are_made(spoiled, out):
     with pytest.raises(PreflightError):
-        runtime.predict("nothing", out=out)
+        run.predict("nothing", out=out)
     assert_one_sentence(invoke("notebook", "none.ipynb", "--out", out), 3)
 
 
@@ -100,7 +100,7 @@ def test_a_submission_alone_is_not_evaluated_on_planets_that_would_be_simulated_
     (spoiled / "submission.csv").write_text("planet_id\n")
     assert_one_sentence(invoke("evaluate", "submission.csv"), 2, "spectramind score submission.csv TRUTH.csv")
     with pytest.raises(ConfigError):
-        runtime.evaluate("submission.csv")
+        run.evaluate("submission.csv")
 
 
 def test_version_short_help_and_completion():

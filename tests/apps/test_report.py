@@ -11,7 +11,8 @@ import pytest
 from spectramind_nb.apps.figures import Spectrum, plot_branches, plot_learning, plot_planets, plot_residuals, plot_spectra, png_bytes
 from spectramind_nb.apps.report import answers, family, report, spectra
 from spectramind_nb.runs import submission
-from spectramind_nb.runs.runtime import Run, train
+from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.training import train
 
 HEADINGS = ["Score", "Spectra", "Light curve and fit", "Planet by planet", "Calibration", "Errors", "Learning", "Learning curve",
             "Ablations", "Metrics", "Envelope", "Record", "Configuration"]

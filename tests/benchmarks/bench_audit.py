@@ -35,18 +35,19 @@ def one_run() -> None:
     """In a process of its own: a whole run with everything that only the record needs under a clock."""
     spent, depth = [0.0], [0]
     from spectramind_nb.records import audit, journal
-    from spectramind_nb.runs import runtime
+    from spectramind_nb.runs import execution, session, training, training_loop
 
     for owner, names in (
         (audit.Record, ("update", "tell", "adopt", "finish")), (audit, ("settle", "_identify")),
-        (runtime, ("trace", "environment", "data_manifest", "run_hash", "weights_digest", "config_hash", "science_hash")),
+        (session, ("environment", "data_manifest", "run_hash", "weights_digest")), (training_loop, ("weights_digest",)),
+        (execution, ("trace", "config_hash", "science_hash")),
         (journal.Diary, ("on_train_start", "on_train_batch_end", "on_validation_end", "on_train_epoch_end")),
     ):
         for name in names:
             clocked(owner, name, spent, depth)
     from spectramind_nb.core.environment import process_start
 
-    runtime.train("ci_fast", resume="never")
+    training.train("ci_fast", resume="never")
     print(json.dumps([spent[0], time.time() - process_start()]))
 
 

@@ -13,12 +13,14 @@ from full_visit import write_full_visit
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import pin_threads
+from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.layout import Visit
 from spectramind_nb.observations.lightcurves import extract_visit, load_light_curves
 from spectramind_nb.physics.fitting import fit_visit
-from spectramind_nb.runs.runtime import bare_trainer, build, predicted
+from spectramind_nb.runs.run import predict_planets
+from spectramind_nb.runs.trainer import bare_trainer
 from spectramind_nb.simulation.dataset import simulate
 from spectramind_nb.simulation.light_curves import VisitFiles, open_data_set
 
@@ -65,7 +67,7 @@ def main() -> None:
         data = VisitDataModule(train, train[:2], None, config.data.batch_size, config.seed)
         preparing_s = cpu_s(lambda: model.prepare(train)) / len(ids)
         epoch_s = cpu_s(lambda: bare_trainer(brief.trainer).fit(model, datamodule=data)) / EPOCHS / len(ids)
-        predicting_s = cpu_s(lambda: predicted(model, train, config)) / len(ids)
+        predicting_s = cpu_s(lambda: predict_planets(model, train, config)) / len(ids)
     parts = {
         f"frames to light curves, {VISITS} visits x {calibrating_s:.2f} s on {CORES} cores": VISITS * calibrating_s / CORES,
         f"light curves to depths, {VISITS} visits x {fitting_s:.2f} s on {CORES} cores": VISITS * fitting_s / CORES,

@@ -16,10 +16,18 @@ import torch
 from omegaconf import OmegaConf
 
 from spectramind_nb.core.configuration import compose
+from spectramind_nb.core.environment import Place
+from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataModule
 from spectramind_nb.records import audit
-from spectramind_nb.runs import runtime
-from spectramind_nb.runs.guards import Signals, Wall, weights_digest
+from spectramind_nb.records.journal import weights_digest
+from spectramind_nb.runs.attempts import Attempt
+from spectramind_nb.runs.devices import resolve_devices
+from spectramind_nb.runs.guards import Signals, Wall
+from spectramind_nb.runs.session import Session
+from spectramind_nb.runs.stages import restored_process
+from spectramind_nb.runs.trainer import quiet_lightning
+from spectramind_nb.runs.training_loop import fit_model
 
 PLANETS, EPOCHS, REPEATS = 120, 6, 5
 
@@ -37,7 +45,7 @@ def planets(count: int, seed: int) -> PlanetSet:
 def fresh(config, train: PlanetSet, val: PlanetSet):
     """Model and data module as a run makes them."""
     torch.manual_seed(config.seed)
-    model = runtime.build(config.model, loss=runtime.build(config.loss))
+    model = build(config.model, loss=build(config.loss))
     model.prepare(train)
     loader = OmegaConf.to_container(config.trainer.loader)
     return model, VisitDataModule(train, val, None, config.data.batch_size, config.seed, loader)
@@ -72,15 +80,14 @@ def bare(config, train: PlanetSet, val: PlanetSet) -> tuple[float, str]:
 def guarded(config, train: PlanetSet, val: PlanetSet, folder: Path) -> tuple[float, str]:
     """The loop of a run: every guard, the diary, metrics, best and rolling checkpoints, wall and signals."""
     model, data = fresh(config, train, val)
-    target = runtime.Destination(folder)
     with audit.recorded("bench", logs=folder, debug_log=folder / "log.md") as record, Signals() as signals:
         silent = contextlib.redirect_stderr(io.StringIO())
-        with silent, runtime.quiet_lightning(), runtime.restored_process():
+        with silent, quiet_lightning(), restored_process():
             record.fields["weights"] = {}
-            training = runtime._Training(config, target, Wall(time.time(), 3600.0), signals, record, runtime.place())
-            training.devices = runtime.settle(config.trainer, training.here)
+            session = Session(config, Attempt(folder), Wall(time.time(), 3600.0), signals, record, Place())
+            session.devices = resolve_devices(config.trainer, session.here)
             began = time.process_time()
-            training.fit(model, data)
+            fit_model(session, model, data)
             taken = time.process_time() - began
     return taken, record.fields["weights"]["final"]
 

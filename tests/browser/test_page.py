@@ -186,7 +186,7 @@ CONTROLS = {
 @pytest.fixture(scope="module")
 def finished(short_root, stores, tmp_path_factory):
     """The folder of a finished run, to be copied beside a notebook."""
-    from spectramind_nb.runs.runtime import train
+    from spectramind_nb.runs.training import train
 
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:

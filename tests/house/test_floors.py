@@ -37,7 +37,7 @@ def test_every_floor_has_rooms_and_every_room_a_module():
 
 
 def test_imported_rooms_are_seen(tmp_path):
-    module = tmp_path / "runs/runtime.py"
+    module = tmp_path / "runs/training.py"
     module.parent.mkdir()
     module.write_text("from ..core import errors\nfrom .stages import x\ndef f():\n    import spectramind_nb.apps.cli\n")
     assert imported_rooms(module) == {"core.errors", "runs.stages", "apps.cli"}
@@ -66,7 +66,7 @@ def test_a_store_is_addressed_by_the_code_of_the_module_that_fills_it():
 def test_dvc_watches_what_each_stage_runs():
     """Every module behind a stage of dvc.yaml is among what DVC watches for it, alone or with its folder; and nothing else is."""
     entry = {"simulate": "simulation.dataset", "calibrate": "observations.lightcurves", "fit": "physics.fitting",
-             "train": "runs.runtime", "predict": "runs.runtime"}
+             "train": "runs.training", "predict": "runs.run"}
     stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
     assert set(stages) == set(entry)
     for stage, module in entry.items():

@@ -14,11 +14,12 @@ import torch
 from oracle import Truth, box_depths, oracle, pca_replacement, score_of, tuned
 
 from spectramind_nb.core.configuration import compose
+from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
 from spectramind_nb.learning.metrics import calibration
 from spectramind_nb.observations.layout import wavelength_grid_um
-from spectramind_nb.runs.runtime import bare_trainer, build
 from spectramind_nb.runs.stages import fill_split
+from spectramind_nb.runs.trainer import bare_trainer
 from spectramind_nb.simulation.dataset import simulate
 from spectramind_nb.simulation.light_curves import open_data_set
 

@@ -20,7 +20,7 @@ from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 from spectramind_nb.physics.transit import light_curve
 from spectramind_nb.physics.visit_fit import VisitFit
 from spectramind_nb.runs.guards import StepSeed
-from spectramind_nb.runs.runtime import numerics_guard
+from spectramind_nb.runs.trainer import numerics_guard
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BINS = Bins(time=20, wavelength=12)

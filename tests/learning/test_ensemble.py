@@ -9,13 +9,15 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, SchemaError
+from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataModule
 from spectramind_nb.learning.encoder import EncoderModel
 from spectramind_nb.learning.ensemble import Ensemble, mixture
 from spectramind_nb.learning.metrics import CHANNELS, WeightedGaussianNLL, ariel_score
 from spectramind_nb.learning.models import PosteriorModel, calibration_factors
-from spectramind_nb.runs.runtime import build, first_run, train
+from spectramind_nb.runs.pretraining import pretraining_config
 from spectramind_nb.runs.stages import bins_of
+from spectramind_nb.runs.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TINY = {"components": 2, "smooth": 4, "amplitude_nodes": 3, "unfamiliar": [60.0]}
@@ -210,7 +212,7 @@ def test_the_configuration_chooses_and_builds_members():
     assert all(member.loss.edition_name == "2024" for member in model.members)
     words = ["model=ensemble", "model@model.member=encoder", "pretrain=simulated", "pretrain.lr=0.001"]
     config = compose(overrides=[*words, "model.member.time_bins=32"])
-    assert bins_of(config.model).time == 32 and first_run(config).model.member.optimizer.lr == 0.001
+    assert bins_of(config.model).time == 32 and pretraining_config(config).model.member.optimizer.lr == 0.001
     with pytest.raises(ConfigError, match=r"Did you mean 'width'"):
         compose(overrides=[*words, "model.member.widht=8"])
 

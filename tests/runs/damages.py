@@ -442,7 +442,7 @@ def attempt(
 
 def trained(words: list[str]) -> Callable[[Path], Path]:
     """Train an epoch on a data set; the submission it leaves."""
-    from spectramind_nb.runs.runtime import train
+    from spectramind_nb.runs.training import train
 
     def run(root: Path) -> Path:
         return train(overrides=[f"data.root={root}", *words], resume="never").dir / "submission.csv"

@@ -7,8 +7,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from spectramind_nb.runs.runtime import train
 from spectramind_nb.runs.submission import validate
+from spectramind_nb.runs.training import train
 
 SHORT = ["trainer=ci_fast", "data.batch_size=2"]
 

@@ -18,10 +18,12 @@ import pytest
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, PreflightError, SpectraMindError
 from spectramind_nb.runs import job as job_module
-from spectramind_nb.runs import rungs, runtime
+from spectramind_nb.runs import rungs
 from spectramind_nb.runs.crew import Answer
 from spectramind_nb.runs.job import Outcome, job_settings, submit
+from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.submission import read, validate
+from spectramind_nb.runs.training import train
 
 TIMES = {"budget": "30m", "reserve": "15s", "predict": "1m", "train": "2m"}
 
@@ -76,7 +78,7 @@ def only_modest(words):
     """The first training fails, the second is one."""
     if "trainer=defaults" not in words:
         refuses(words)
-    runtime.train(None, [*words, "trainer.max_epochs=1"], "never")
+    train(None, [*words, "trainer.max_epochs=1"], "never")
 
 
 def rung_of(outcome):
@@ -210,19 +212,19 @@ def test_a_prediction_that_fails_on_the_gpu_is_made_on_the_processor(quick, whol
             raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
         return whole(self, words, *rest)
 
-    whole = runtime.Run.predict
-    monkeypatch.setattr(runtime.Run, "predict", predict)
+    whole = Run.predict
+    monkeypatch.setattr(Run, "predict", predict)
     outcome, asked = quick(trained=whole_run)
     assert rung_of(outcome) == "given" and not asked and not outcome.reasons and not str(outcome).startswith("NOT")
     assert "once more on the processor: RuntimeError: CUDA error" in capsys.readouterr().out
-    monkeypatch.setattr(runtime.Run, "predict", lambda *_: 1 / 0)
+    monkeypatch.setattr(Run, "predict", lambda *_: 1 / 0)
     outcome, _ = quick(trained=whole_run, place=outcome.path.parent / "never")
     assert rung_of(outcome) == "fits" and "ZeroDivisionError" in outcome.reasons["given"]
 
 
 def test_a_checkpoint_of_a_training_that_failed_late_is_used_and_the_failure_told(quick):
     def dies_late(words):
-        runtime.train(None, words, "never")
+        train(None, words, "never")
         raise SpectraMindError("spectramind train was ended by signal SIGKILL, often for lack of memory")
 
     outcome, asked = quick(dies_late)
@@ -236,7 +238,7 @@ def test_another_attempt_keeps_what_is_better_and_only_if_the_same_is_asked(quic
     again, asked = quick(refuses)  # a restart: nothing is trained again
     assert not asked and again.run == first.run and rung_of(again) == "modest" and again.path.read_bytes() == made
     assert again.reasons == first.reasons
-    monkeypatch.setattr(runtime.Run, "predict", lambda *_: 1 / 0)
+    monkeypatch.setattr(Run, "predict", lambda *_: 1 / 0)
     worse, _ = quick(refuses)
     assert rung_of(worse) == "modest" and worse.path.read_bytes() == made  # rows are replaced by better ones only
     other, asked = quick(refuses, ["seed=7"])

@@ -8,7 +8,7 @@ import pytest
 from spectramind_nb.apps.report import report
 from spectramind_nb.core.errors import ConfigError
 from spectramind_nb.runs.learning_curve import FILE, learning_curve
-from spectramind_nb.runs.runtime import train
+from spectramind_nb.runs.training import train
 
 
 @pytest.fixture

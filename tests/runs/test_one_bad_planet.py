@@ -10,9 +10,10 @@ import pytest
 from spectramind_nb.core.errors import SchemaError
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.records.journal import events
-from spectramind_nb.runs.runtime import evaluate, train
+from spectramind_nb.runs.run import evaluate
 from spectramind_nb.runs.stages import labelled_planets, naive_statistics
 from spectramind_nb.runs.submission import validate
+from spectramind_nb.runs.training import train
 
 ONE = ["trainer.max_epochs=1", "data.batch_size=2", "data.workers=1"]
 

@@ -7,15 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectramind_nb.core.configuration import compose
+from spectramind_nb.core.configuration import compose, config_hash
 from spectramind_nb.core.environment import Place
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, PreflightError
+from spectramind_nb.core.instantiate import build
 from spectramind_nb.records import audit
 from spectramind_nb.records.journal import tensor_digests, weights_digest
-from spectramind_nb.runs import runtime
-from spectramind_nb.runs.guards import Wall
+from spectramind_nb.runs import execution, training
+from spectramind_nb.runs.guards import Wall, Watchdog
+from spectramind_nb.runs.pretraining import pretraining_config
 from spectramind_nb.runs.replay import replay
-from spectramind_nb.runs.runtime import Run, first_run, train
+from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.session import load_pretrained
+from spectramind_nb.runs.training import train
 
 SMALL = ["model.width=16", "model.layers=1", "model.heads=2", "model.time_bins=20", "model.wavelength_bins=12"]
 BEGIN = ["experiment=pretrain_finetune", "pretrain.train=8", "pretrain.short=true", "pretrain.max_epochs=2"]
@@ -72,9 +76,9 @@ def test_it_predicts_and_evaluates_as_it_did(tuned, tmp_path):
 
 
 def test_other_settings_of_the_pre_training_are_another_pre_training(tuned, both):
-    other = first_run(compose(overrides=[*both, "pretrain.seed=8"]))
+    other = pretraining_config(compose(overrides=[*both, "pretrain.seed=8"]))
     assert other.data.simulate.seed == 8
-    assert runtime.config_hash(other) != Run.open(tuned.record["parent"]).record["config_hash"]
+    assert config_hash(other) != Run.open(tuned.record["parent"]).record["config_hash"]
 
 
 def test_the_run_is_repeated_exactly_from_the_same_weights(tuned):
@@ -87,8 +91,8 @@ def stopped_at(look: int, monkeypatch, overrides: list[str], resume: str) -> Run
     looks = itertools.count()
     wall = Wall(0.0, 1000.0, 1.0, clock=lambda: 0.0 if next(looks) < look else 1e6)
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, "_wall", lambda config: wall)
-        patch.setattr(runtime.Watchdog, "__enter__", lambda self: self)
+        patch.setattr(execution, "_run_wall", lambda config: wall)
+        patch.setattr(Watchdog, "__enter__", lambda self: self)
         stopped = train(overrides=overrides, resume=resume)
     assert (stopped.outcome, stopped.exit_code) == ("wall", 75)
     return stopped
@@ -122,15 +126,15 @@ def test_what_cannot_begin_with_a_pre_training_says_so(tuned, both, monkeypatch,
     with pytest.raises(ConfigError, match="pretrain=none"):
         train(overrides=both, fork=tuned)
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, "place", lambda: Place(0, 2, "torchrun", "m"))
+        patch.setattr(training, "place", lambda: Place(0, 2, "torchrun", "m"))
         with pytest.raises(PreflightError, match="trainer=multi_gpu"):
             train(overrides=both)
     with pytest.raises(ConfigError, match="set trainer.enable_checkpointing=true"):
         compose("ci_fast", overrides=["pretrain=simulated"])
     with pytest.raises(ConfigError, match="pretrain.train: must be at least 2, not 1"):
         compose(overrides=["pretrain=simulated", "pretrain.train=1"])
-    model = runtime.build(tuned.config.model)
+    model = build(tuned.config.model)
     with pytest.raises(DataMissingError, match="weights of the pre-training are gone"):
-        runtime.inherit(model, {"checkpoint": str(tmp_path / "none.ckpt"), "weights": ""})
+        load_pretrained(model, {"checkpoint": str(tmp_path / "none.ckpt"), "weights": ""})
     with pytest.raises(DamagedFileError, match="not those on record"):
-        runtime.inherit(model, {**tuned.record["pretrained"], "weights": "0"})
+        load_pretrained(model, {**tuned.record["pretrained"], "weights": "0"})

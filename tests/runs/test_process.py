@@ -19,7 +19,8 @@ from spectramind_nb.core.errors import InterruptedRun, PreflightError
 from spectramind_nb.records.audit import recorded
 from spectramind_nb.runs import devices, stages
 from spectramind_nb.runs.replay import replay
-from spectramind_nb.runs.runtime import Lines, train
+from spectramind_nb.runs.trainer import ProgressLines
+from spectramind_nb.runs.training import train
 
 BACKENDS = [backend for backend in (torch.backends, torch.backends.cuda.matmul) if hasattr(backend, "fp32_precision")]
 
@@ -164,12 +165,12 @@ def test_lightning_does_not_wait_for_what_srun_never_started(words, whole_run, m
 
 
 def test_a_stopped_run_says_what_its_validations_found(words, monkeypatch, capsys):
-    def stop(lines, trainer, module, done=Lines.on_validation_end):
+    def stop(lines, trainer, module, done=ProgressLines.on_validation_end):
         done(lines, trainer, module)
         if trainer.current_epoch == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Lines, "on_validation_end", stop)
+    monkeypatch.setattr(ProgressLines, "on_validation_end", stop)
     with pytest.raises(InterruptedRun) as caught:
         train(overrides=words, resume="never")
     said = capsys.readouterr().out

@@ -15,7 +15,8 @@ from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissin
 from spectramind_nb.records import audit
 from spectramind_nb.runs import replay as module
 from spectramind_nb.runs.replay import replay
-from spectramind_nb.runs.runtime import Run, predict, train
+from spectramind_nb.runs.run import Run, predict
+from spectramind_nb.runs.training import train
 
 
 @pytest.fixture

@@ -15,11 +15,15 @@ from own_process import Forked, command
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, PreflightError
+from spectramind_nb.core.instantiate import build
 from spectramind_nb.records import audit
 from spectramind_nb.records.journal import step_losses
-from spectramind_nb.runs import runtime, submission
-from spectramind_nb.runs.guards import Wall
-from spectramind_nb.runs.runtime import Run, evaluate, predict, train
+from spectramind_nb.runs import execution, submission
+from spectramind_nb.runs.attempts import readable_checkpoint
+from spectramind_nb.runs.guards import Wall, Watchdog
+from spectramind_nb.runs.run import Run, evaluate, predict
+from spectramind_nb.runs.trainer import trainer_arguments
+from spectramind_nb.runs.training import train
 
 
 def outcome_of(run):
@@ -74,8 +78,8 @@ def test_p24_p50_a_run_stopped_at_its_wall_goes_on_as_if_nothing_had_happened(wh
     looks = itertools.count()
     wall = Wall(0.0, 1000.0, 1.0, clock=lambda: 0.0 if next(looks) < look else 1e6)
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, "_wall", lambda config: wall)
-        patch.setattr(runtime.Watchdog, "__enter__", lambda self: self)
+        patch.setattr(execution, "_run_wall", lambda config: wall)
+        patch.setattr(Watchdog, "__enter__", lambda self: self)
         stopped = train(overrides=words, resume="never")
     assert (stopped.outcome, stopped.exit_code) == ("wall", 75)
     assert submission.validate(stopped.dir / "submission.csv").planets == 2
@@ -189,17 +193,17 @@ def test_p15_every_trainer_argument_comes_from_the_profile(here):
     import pytorch_lightning as pl
 
     ours = {"self", "logger", "callbacks", "default_root_dir", "plugins", "model_registry"}
-    arguments = runtime.trainer_arguments(compose().trainer)
+    arguments = trainer_arguments(compose().trainer)
     assert set(inspect.signature(pl.Trainer.__init__).parameters) - ours == set(arguments)
 
 
 @pytest.mark.parametrize("target", [
-    "os.system", "torch.os.system", "builtins.exec", "spectramind_nb.runs.runtime.train", "torch.load",
+    "os.system", "torch.os.system", "builtins.exec", "spectramind_nb.runs.training.train", "torch.load",
 ])
 def test_a_configuration_cannot_run_what_it_names(tmp_path, target):
     flag = tmp_path / "ran"
     with pytest.raises(ConfigError, match="may not be built"):
-        runtime.build({"_target_": target, "command": f"touch {flag}", "loss": {"_target_": "torch.nn.MSELoss"}})
+        build({"_target_": target, "command": f"touch {flag}", "loss": {"_target_": "torch.nn.MSELoss"}})
     assert not flag.exists()
 
 
@@ -215,7 +219,7 @@ def test_a_poisoned_checkpoint_is_refused_and_nothing_in_it_runs(whole_run, tmp_
     flag, checkpoint = tmp_path / "ran", whole_run.dir / "checkpoints" / "poisoned.ckpt"
     torch.save({"state_dict": {}, "loops": Payload(flag)}, checkpoint)
     try:
-        assert not runtime.readable_checkpoint(checkpoint)
+        assert not readable_checkpoint(checkpoint)
         with pytest.raises(DamagedFileError):
             predict(checkpoint)
         assert not flag.exists()

@@ -12,8 +12,8 @@ from spectramind_nb.core.configuration import compose, group
 from spectramind_nb.core.errors import ConfigError, DamagedFileError
 from spectramind_nb.observations.challenge import Challenge, open_challenge
 from spectramind_nb.observations.lightcurves import lightcurve_store, load_light_curves, visit_key
-from spectramind_nb.runs.runtime import train
 from spectramind_nb.runs.stages import data_manifest, fit, open_data
+from spectramind_nb.runs.training import train
 from spectramind_nb.simulation.dataset import simulate
 from spectramind_nb.simulation.light_curves import (
     LightCurveChallenge,

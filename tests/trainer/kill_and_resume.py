@@ -21,7 +21,8 @@ from datetime import datetime
 from pathlib import Path
 
 from spectramind_nb.records.journal import events, step_losses
-from spectramind_nb.runs.runtime import Run, train
+from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.training import train
 
 REPO = Path(__file__).resolve().parents[2]
 SMALL = ["data.batch_size=2", "data.workers=1", "trainer.max_epochs=16", "trainer.checkpoint.every=0.1s", "trainer.accelerator=cpu"]

@@ -14,9 +14,10 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import Place, place
 from spectramind_nb.core.errors import ConfigError, PreflightError
 from spectramind_nb.runs import devices, launch
-from spectramind_nb.runs.devices import Gpu, one_device, settle, synchronised_batchnorm
-from spectramind_nb.runs.launch import check_request, join_meeting, lead_meeting
-from spectramind_nb.runs.runtime import trainer_arguments
+from spectramind_nb.runs.devices import Gpu, one_device, resolve_devices, synchronised_batchnorm
+from spectramind_nb.runs.launch import check_request
+from spectramind_nb.runs.rendezvous import process_identity, rendezvous_follower, rendezvous_leader
+from spectramind_nb.runs.trainer import trainer_arguments
 
 T4, A100, H100 = Gpu("Tesla T4", (7, 5)), Gpu("A100", (8, 0)), Gpu("H100", (9, 0))
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -33,7 +34,7 @@ def trainer(profile, *overrides):
 
 def refused(profile, here, present, fault=works):
     with pytest.raises(PreflightError) as caught:
-        settle(profile, here, present, fault)
+        resolve_devices(profile, here, present, fault)
     assert caught.value.exit_code == 3
     return str(caught.value)
 
@@ -46,7 +47,7 @@ def refused(profile, here, present, fault=works):
     ([2], [A100] * 4, [2]),
 ])
 def test_p34_devices_are_counted(asked, present, used):
-    settled = settle(trainer("multi_gpu") | {"devices": asked}, Place(), present, works)
+    settled = resolve_devices(trainer("multi_gpu") | {"devices": asked}, Place(), present, works)
     assert (settled.devices, settled.world_size) == (used, len(used))
 
 
@@ -57,14 +58,14 @@ def test_p34_more_devices_than_there_are_is_refused_before_any_process_starts():
 
 
 def test_p34_one_visible_device_is_a_single_process_with_a_note():
-    settled = settle(trainer("multi_gpu"), Place(), [T4], works)
+    settled = resolve_devices(trainer("multi_gpu"), Place(), [T4], works)
     assert settled.world_size == 1 and settled.notes == ("one device is here, so the run is a single process",)
     assert trainer_arguments(compose("multi_gpu").trainer, settled)["strategy"] == "auto"
 
 
 def test_p23_idle_devices_are_mentioned():
-    assert settle(trainer("defaults"), Place(), [T4] * 3, works).notes == ("2 more GPUs are idle; trainer=multi_gpu uses all",)
-    assert settle(trainer("defaults"), Place(), [T4], works).notes == ()
+    assert resolve_devices(trainer("defaults"), Place(), [T4] * 3, works).notes == ("2 more GPUs are idle; trainer=multi_gpu uses all",)
+    assert resolve_devices(trainer("defaults"), Place(), [T4], works).notes == ()
 
 
 @pytest.mark.parametrize("profile, words", [("multi_gpu", ["devices=4"]), ("ddp", ["devices=8", "num_nodes=2"])])
@@ -100,7 +101,7 @@ def test_p62_hidden_gpus_do_not_count(monkeypatch, hidden):
 ])
 def test_p56_gpus_that_are_too_old_are_refused(profile, present, enough):
     if enough:
-        assert settle(trainer(profile), Place(), present, works).accelerator == "cuda"
+        assert resolve_devices(trainer(profile), Place(), present, works).accelerator == "cuda"
     else:
         assert "compute capability" in refused(trainer(profile), Place(), present)
 
@@ -120,7 +121,7 @@ def test_p56_a_real_gpu_computes():
     if not torch.cuda.is_available():
         pytest.skip("NOT TESTED ON A GPU: there is no CUDA device")
     assert devices.kernel_fault(0) is None and launch.visible_gpus() == torch.cuda.device_count() == len(devices.gpus())
-    settled = settle(trainer("multi_gpu"), Place())
+    settled = resolve_devices(trainer("multi_gpu"), Place())
     assert settled.native_bf16 == torch.cuda.is_bf16_supported(including_emulation=False)
 
 
@@ -143,7 +144,7 @@ def test_p39_several_machines_need_someone_to_start_them():
     profile = trainer("ddp", "accelerator=cpu", "devices=1", "num_nodes=2")
     message = refused(profile, Place(), [])
     assert "2 machines are asked for and this process was started alone" in message and "torchrun --nnodes=2" in message
-    assert settle(profile, Place(0, 2, "torchrun"), [], works).world_size == 2
+    assert resolve_devices(profile, Place(0, 2, "torchrun"), [], works).world_size == 2
 
 
 @pytest.mark.parametrize("here, starter", [(place(TORCHRUN), "torchrun"), (place(SLURM), "slurm")])
@@ -174,8 +175,8 @@ def meet(folders, facts, patience_s=10.0):
     def one(rank):
         here = Place(rank, 2, "torchrun", "x")
         try:
-            found[rank] = (lead_meeting(folders[0], here, facts[0], launch.Path("logs/run"), patience_s) if rank == 0
-                           else join_meeting(folders[1], here, facts[1], patience_s))
+            found[rank] = (rendezvous_leader(folders[0], here, facts[0], launch.Path("logs/run"), patience_s) if rank == 0
+                           else rendezvous_follower(folders[1], here, facts[1], patience_s))
         except PreflightError as error:
             found[rank] = error
 
@@ -200,23 +201,23 @@ def test_p43_processes_that_share_no_storage_are_told(tmp_path):
 def test_p43_what_an_earlier_start_left_means_nothing(tmp_path):
     meet([tmp_path, tmp_path], [{}, {}])
     with pytest.raises(PreflightError, match="did not come"):
-        lead_meeting(tmp_path, Place(0, 2, "torchrun"), {}, launch.Path("logs/run"), 0.3)
+        rendezvous_leader(tmp_path, Place(0, 2, "torchrun"), {}, launch.Path("logs/run"), 0.3)
     with pytest.raises(PreflightError, match="did not come"):
-        join_meeting(tmp_path, Place(1, 2, "torchrun"), {}, 0.3)
+        rendezvous_follower(tmp_path, Place(1, 2, "torchrun"), {}, 0.3)
     assert meet([tmp_path, tmp_path], [{}, {}])[1][0] == launch.Path("logs/run"), "and does not stand in the way"
 
 
 @pytest.mark.parametrize("name", ["configuration", "code", "torch", "gpus", "driver", "python"])
 def test_p42_machines_that_are_not_alike_are_refused(tmp_path, name):
-    ours = launch.facts(compose("ci_fast"))
+    ours = process_identity(compose("ci_fast"))
     theirs = ours | {name: "something else"}
     leading, following = meet([tmp_path, tmp_path], [ours, theirs])
     assert leading.exit_code == following.exit_code == 3
     assert f"process 1 has another {name} than process 0: something else" in str(leading) and leading.what == following.what
 
 
-def test_p42_equal_machines_have_equal_facts():
-    assert launch.facts(compose("ci_fast")) == launch.facts(compose("ci_fast")) != launch.facts(compose("defaults"))
+def test_p42_equal_machines_have_equal_identities():
+    assert process_identity(compose("ci_fast")) == process_identity(compose("ci_fast")) != process_identity(compose("defaults"))
 
 
 def test_p19_a_frozen_configuration_that_was_changed_is_refused(tmp_path):

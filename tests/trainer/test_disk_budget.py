@@ -11,8 +11,9 @@ from toys import Tiny, fit
 from spectramind_nb.core.errors import PreflightError, WallReached
 from spectramind_nb.records.journal import EventLog, events
 from spectramind_nb.runs.envelope import Checkpoints, check_storage, directory_bytes, envelope, guardrails, summarise
-from spectramind_nb.runs.guards import SafePoints, Signals, Wall
-from spectramind_nb.runs.runtime import Run, train
+from spectramind_nb.runs.guards import SafePoints, Signals, Wall, Watchdog
+from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.training import train
 
 STATE = {"state_dict": {"w": torch.zeros(2000)}, "global_step": 1}
 
@@ -190,11 +191,11 @@ def test_p33_a_failed_stage_is_a_failed_case_and_later_ones_are_skipped(tmp_path
 
 
 def test_p33_p24_a_run_without_checkpoints_that_reaches_its_wall_says_so_to_the_gate(words, monkeypatch):
-    from spectramind_nb.runs import runtime
+    from spectramind_nb.runs import execution
 
     wall = Wall(0.0, 100.0, 10.0, clock=lambda: 95.0)
-    monkeypatch.setattr(runtime, "_wall", lambda config: wall)
-    monkeypatch.setattr(runtime.Watchdog, "__enter__", lambda self: self)
+    monkeypatch.setattr(execution, "_run_wall", lambda config: wall)
+    monkeypatch.setattr(Watchdog, "__enter__", lambda self: self)
     run = train("ci_fast", [*words[:-1], "run_id=late"])
     assert run.exit_code == WallReached.exit_code
     assert ElementTree.parse(run.dir / "junit.xml").getroot().get("failures") == "1"

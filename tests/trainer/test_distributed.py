@@ -17,9 +17,11 @@ from own_process import Forked, command
 from spectramind_nb.core.errors import NonFiniteError, SpectraMindError
 from spectramind_nb.records import audit
 from spectramind_nb.records.journal import events, step_losses
-from spectramind_nb.runs import devices, runtime
-from spectramind_nb.runs.guards import Wall
-from spectramind_nb.runs.runtime import Run, train
+from spectramind_nb.runs import devices, execution
+from spectramind_nb.runs.guards import Wall, Watchdog
+from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.trainer import trainer_arguments
+from spectramind_nb.runs.training import train
 
 TWO = ["trainer=multi_gpu", "trainer.accelerator=cpu", "trainer.devices=2"]
 
@@ -77,7 +79,7 @@ def test_p19_the_others_go_by_the_configuration_that_was_frozen(pair):
 
 
 def test_p35_the_strategy_is_built_from_the_profile(pair):
-    arguments = runtime.trainer_arguments(pair.config.trainer, devices.Devices("cpu", 2, 1, "32-true"))
+    arguments = trainer_arguments(pair.config.trainer, devices.Devices("cpu", 2, 1, "32-true"))
     strategy = arguments["strategy"]
     assert type(strategy).__name__ == "DDPStrategy" and strategy._timeout.total_seconds() == 1800
     assert strategy._ddp_kwargs == {"find_unused_parameters": False, "static_graph": False}
@@ -101,8 +103,8 @@ def test_p24_p37_p50_all_processes_leave_at_the_wall_together_and_resume_exactly
     looks, walled = itertools.count(), [*two, "trainer.wall.budget=9h"]
     wall = Wall(0.0, 1000.0, 1.0, clock=lambda: 0.0 if next(looks) < look else 1e6)
     with monkeypatch.context() as patch:  # in the first process only: its decision must reach the other
-        patch.setattr(runtime, "_wall", lambda config: wall)
-        patch.setattr(runtime.Watchdog, "__enter__", lambda self: self)
+        patch.setattr(execution, "_run_wall", lambda config: wall)
+        patch.setattr(Watchdog, "__enter__", lambda self: self)
         stopped = train(overrides=walled, resume="never")
     assert (stopped.outcome, stopped.exit_code) == ("wall", 75) and not list(stopped.dir.glob("rank-*"))
     resumed = train(overrides=walled)
@@ -145,11 +147,11 @@ def test_p37_weights_that_drift_apart_end_the_run(two, monkeypatch, tmp_path):
 
 def test_p37_a_process_that_waits_in_vain_closes_its_record(tmp_path):
     """A complaint that comes while the first process hangs in a collective operation."""
-    from spectramind_nb.runs.launch import complaining, listening
+    from spectramind_nb.runs.followers import leave_failure_note, watch_followers
 
     told = []
-    with listening(tmp_path, told.append, patience_s=0.2):
-        with complaining(tmp_path, 3):
+    with watch_followers(tmp_path, told.append, patience_s=0.2):
+        with leave_failure_note(tmp_path, 3):
             raise NonFiniteError("the loss is nan", "training epoch 2, batch 7")
         deadline = time.time() + 10
         while not told and time.time() < deadline:

@@ -17,7 +17,8 @@ from spectramind_nb.core.errors import InterruptedRun, NonFiniteError, SchemaErr
 from spectramind_nb.learning.models import PosteriorModel
 from spectramind_nb.records.journal import EventLog, MetricsFile, events, history, weights_digest
 from spectramind_nb.runs.guards import NumericsGuard, SafePoints, Signals, StepSeed, Wall
-from spectramind_nb.runs.runtime import Run, train
+from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.training import train
 
 
 def guard(**switches):

@@ -13,7 +13,7 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.records import journal
 from spectramind_nb.records.journal import MetricsFile, loggers
-from spectramind_nb.runs.runtime import train
+from spectramind_nb.runs.training import train
 
 
 class Recorder(MetricsFile):
@@ -50,7 +50,7 @@ def test_p31_csv_always_and_tensorboard_where_it_is_installed(tmp_path, monkeypa
 @pytest.mark.parametrize("package", ["tensorboard", "wandb", "mlflow"])
 def test_p52_a_tracker_that_is_not_installed_ends_the_run_before_the_data(words, monkeypatch, package):
     monkeypatch.setattr(journal, "installed", lambda package: False)
-    monkeypatch.setattr("spectramind_nb.runs.runtime.open_data", None)
+    monkeypatch.setattr("spectramind_nb.runs.execution.open_data", None)
     with pytest.raises(PreflightError, match=f"{package} is not installed .*pip install {package}") as caught:
         train(overrides=[*words, f"logger={package}"])
     assert caught.value.exit_code == 3
@@ -71,7 +71,7 @@ def test_p52_p53_trackers_are_off_and_stay_on_this_disk_without_a_network(tmp_pa
 
 
 def test_p52_nothing_of_a_tracker_is_imported_at_start():
-    code = ("import json, sys, spectramind_nb.runs.runtime; "
+    code = ("import json, sys, spectramind_nb.runs.training; "
             "print(json.dumps([name for name in ('wandb', 'mlflow', 'tensorboard', 'tensorboardX') if name in sys.modules]))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

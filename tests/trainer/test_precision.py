@@ -10,8 +10,15 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import Place
 from spectramind_nb.records.journal import events, step_losses
 from spectramind_nb.runs import devices
-from spectramind_nb.runs.devices import Escalation, Gpu, Overflowing, effective_precision, settle, steadier_precision
-from spectramind_nb.runs.runtime import train
+from spectramind_nb.runs.devices import (
+    Gpu,
+    HalfPrecisionOverflow,
+    OverflowMonitor,
+    effective_precision,
+    resolve_devices,
+    steadier_precision,
+)
+from spectramind_nb.runs.training import train
 
 T4, A100 = Gpu("Tesla T4", (7, 5)), Gpu("A100", (8, 0))
 
@@ -28,16 +35,16 @@ def test_p47_p25_precision_that_is_really_used(asked, accelerator, native, effec
 def test_p47_emulated_bfloat16_does_not_count():
     """A T4 says that it supports bfloat16, and emulates it; one such GPU among others decides for all."""
     profile = {**compose("multi_gpu").trainer}
-    assert settle(profile, Place(), [A100, A100], lambda index: None).precision == "bf16-mixed"
-    assert settle(profile, Place(), [A100, T4], lambda index: None).precision == "16-mixed"
-    forced = settle(profile | {"precision": "bf16-mixed"}, Place(), [T4], lambda index: None)
+    assert resolve_devices(profile, Place(), [A100, A100], lambda index: None).precision == "bf16-mixed"
+    assert resolve_devices(profile, Place(), [A100, T4], lambda index: None).precision == "16-mixed"
+    forced = resolve_devices(profile | {"precision": "bf16-mixed"}, Place(), [T4], lambda index: None)
     assert any("emulates it slowly" in note for note in forced.notes)
 
 
 def test_p25_what_a_processor_makes_of_fp16_is_what_lightning_makes_of_it():
     from pytorch_lightning import Trainer
 
-    settled = settle({**compose("kaggle_safe").trainer}, Place(), [])
+    settled = resolve_devices({**compose("kaggle_safe").trainer}, Place(), [])
     assert settled.precision == Trainer(precision="16-mixed", accelerator="cpu", logger=False, enable_checkpointing=False).precision
     assert settled.notes == ("precision 16-mixed is bf16-mixed on a processor",)
 
@@ -74,13 +81,13 @@ def played(overflows, after):
         precision_plugin=SimpleNamespace(scaler=scaler), fit_loop=loop, strategy=Strategy(), global_step=0, current_epoch=0,
         save_checkpoint=saved.append,
     )
-    escalation = Escalation(after, "state.ckpt", lambda event, **fields: told.append(fields))
+    escalation = OverflowMonitor(after, "state.ckpt", lambda event, **fields: told.append(fields))
     for step, overflowed in enumerate(overflows):
         escalation.on_train_batch_start(trainer, None, None, step)
         scaler.scale *= 0.5 if overflowed else 1.0
         try:
             escalation.on_train_batch_end(trainer, None, None, None, step)
-        except Overflowing as error:
+        except HalfPrecisionOverflow as error:
             assert saved == ["state.ckpt"] and error.checkpoint == "state.ckpt" and error.exit_code == 11
             return step, told
         assert not saved
@@ -98,7 +105,7 @@ def test_p47_only_steps_that_overflow_in_a_row_end_fp16(overflows, after, ended)
 
 
 def test_p47_a_real_scaler_halves_its_scale_when_a_step_overflows():
-    """What `Escalation` reads, from PyTorch's own scaler."""
+    """What `OverflowMonitor` reads, from PyTorch's own scaler."""
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer, scaler = torch.optim.SGD([weight], lr=0.1), torch.amp.GradScaler("cpu", init_scale=8.0)
     scales = []
@@ -118,16 +125,16 @@ def test_p47_where_fp16_escalates_to():
 @pytest.fixture
 def overflowing(monkeypatch):
     """From its third step on, every step of a 16-bit run seems to overflow; the processor itself has no scaler."""
-    from spectramind_nb.runs import runtime
+    from spectramind_nb.runs import session
 
     scales = itertools.chain([2.0**16] * 3, (2.0**-k for k in itertools.count()))
     monkeypatch.setattr(devices, "_scale", lambda trainer: next(scales))
-    honest = runtime.settle
+    honest = resolve_devices
 
     def as_on_a_gpu(profile, here, *rest):
         return devices.replace(honest(profile, here, *rest), precision="16-mixed")
 
-    monkeypatch.setattr(runtime, "settle", as_on_a_gpu)
+    monkeypatch.setattr(session, "resolve_devices", as_on_a_gpu)
 
 
 WORDS = ["trainer.precision=16-mixed", "trainer.escalate_after=2"]
@@ -150,16 +157,16 @@ def test_p47_p66_a_run_that_overflows_goes_on_in_a_steadier_precision(whole_run,
 
 def test_p47_a_resumed_run_does_not_try_the_old_precision_again(words, overflowing, monkeypatch):
     from spectramind_nb.core.errors import TerminatedRun
-    from spectramind_nb.runs import runtime
+    from spectramind_nb.runs import execution
 
-    honest = runtime.Escalation.__init__
+    honest = OverflowMonitor.__init__
     words = [*words, *WORDS, "trainer.checkpoint.every=0s"]
     with monkeypatch.context() as patch:
-        patch.setattr(runtime._Training, "predict", lambda self, *rest: (_ for _ in ()).throw(TerminatedRun("SIGTERM received")))
+        patch.setattr(execution, "write_predictions", lambda *rest: (_ for _ in ()).throw(TerminatedRun("SIGTERM received")))
         with pytest.raises(TerminatedRun):
             train(overrides=words, resume="never")
     made = []
-    monkeypatch.setattr(runtime.Escalation, "__init__", lambda self, *rest: (made.append(1), honest(self, *rest))[1])
+    monkeypatch.setattr(OverflowMonitor, "__init__", lambda self, *rest: (made.append(1), honest(self, *rest))[1])
     resumed = train(overrides=words)
     assert (resumed.record["attempt"], resumed.outcome, resumed.record["precision"]) == (2, "finished", "32-true")
     assert not made, "nothing to escalate from"

@@ -16,7 +16,11 @@ from spectramind_nb.core.configuration import compose, config_dir, differences, 
 from spectramind_nb.core.errors import ConfigError, DataMissingError, SchemaError
 from spectramind_nb.core.profiles import check, find, new, origin
 from spectramind_nb.core.schema import TrainerConfig, duration_s, size_bytes
-from spectramind_nb.runs import runtime, submission
+from spectramind_nb.runs import submission
+from spectramind_nb.runs.execution import _profile_notes
+from spectramind_nb.runs.run import Run, evaluate
+from spectramind_nb.runs.trainer import OptimizerFromConfig, trainer_arguments
+from spectramind_nb.runs.training import train
 
 PROMISED = {"defaults", "kaggle_safe", "ci_fast", "multi_gpu", "ddp", "h100", "a100", "ablation", "eval_only", "t4x2",
             "ddp_notebook"}
@@ -63,10 +67,10 @@ def test_profiles_build_what_lightning_accepts():
     import pytorch_lightning as pl
 
     for name in PROMISED:
-        arguments = runtime.trainer_arguments(of(name))
+        arguments = trainer_arguments(of(name))
         assert arguments["strategy"] in ("auto",) or isinstance(arguments["strategy"], pl.strategies.DDPStrategy), name
     for name in ("defaults", "ci_fast", "ablation", "eval_only"):
-        pl.Trainer(**runtime.trainer_arguments(of(name, "trainer.accelerator=cpu")), logger=False)
+        pl.Trainer(**trainer_arguments(of(name, "trainer.accelerator=cpu")), logger=False)
 
 
 # -- one by one ----------------------------------------------------------------------------------------------------
@@ -105,7 +109,7 @@ def test_p8_p34_p35_p36_multi_gpu_takes_every_gpu():
     assert node.devices == "auto" and node.accelerator == "gpu" and node.precision == "auto"
     assert node.strategy._target_ == DDP and node.strategy.find_unused_parameters is False
     assert of("multi_gpu", "trainer.devices=4").devices == 4
-    strategy = runtime.trainer_arguments(node)["strategy"]
+    strategy = trainer_arguments(node)["strategy"]
     assert strategy._timeout.total_seconds() == 1800
 
 
@@ -151,7 +155,7 @@ def ablation_words(short_root):
 def trunk(ablation_words, here, _kept):
     """A run of the ablation profile, with a snapshot of each validation."""
     if "trunk" not in _kept:
-        _kept["trunk"] = runtime.train("ablation", ablation_words, resume="never")
+        _kept["trunk"] = train("ablation", ablation_words, resume="never")
     return _kept["trunk"]
 
 
@@ -166,7 +170,7 @@ def test_p57_a_snapshot_of_every_validation(trunk):
 
 
 def test_p57_a_branch_without_changes_ends_where_its_trunk_ended(trunk, ablation_words):
-    branch = runtime.train("ablation", ablation_words, fork=snapshots(trunk)[0])
+    branch = train("ablation", ablation_words, fork=snapshots(trunk)[0])
     assert branch.id != trunk.id and branch.record["parent"] == trunk.id
     assert branch.record["snapshot"] == snapshots(trunk)[0].name
     assert branch.record["weights"]["final"] == trunk.record["weights"]["final"]
@@ -174,41 +178,43 @@ def test_p57_a_branch_without_changes_ends_where_its_trunk_ended(trunk, ablation
 
 def test_p57_a_branch_follows_its_own_overrides(trunk, ablation_words, monkeypatch):
     rates = []
-    step = runtime.Branched.on_train_start
+    step = OptimizerFromConfig.on_train_start
 
     def noted(self, trainer, pl_module):
         rates.append(trainer.optimizers[0].param_groups[0]["lr"])  # as restored from the snapshot
         step(self, trainer, pl_module)
         rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    monkeypatch.setattr(runtime.Branched, "on_train_start", noted)
-    branch = runtime.train("ablation", [*ablation_words, "model.optimizer.lr=0.002"], fork=snapshots(trunk)[0])
+    monkeypatch.setattr(OptimizerFromConfig, "on_train_start", noted)
+    branch = train("ablation", [*ablation_words, "model.optimizer.lr=0.002"], fork=snapshots(trunk)[0])
     assert rates == [0.003, 0.002]
     assert branch.record["weights"]["final"] != trunk.record["weights"]["final"]
-    assert runtime.Run.open(trunk.id).record["outcome"] == "finished", "the trunk is as it was"
+    assert Run.open(trunk.id).record["outcome"] == "finished", "the trunk is as it was"
 
 
 def test_p57_a_branch_that_would_train_nothing_is_refused(trunk, ablation_words):
     with pytest.raises(ConfigError, match="Set trainer.max_epochs above 4"):
-        runtime.train("ablation", ablation_words, fork=trunk)
-    longer = runtime.train("ablation", [*ablation_words, "trainer.max_epochs=5"], fork=trunk.id)
+        train("ablation", ablation_words, fork=trunk)
+    longer = train("ablation", [*ablation_words, "trainer.max_epochs=5"], fork=trunk.id)
     assert longer.record["parent"] == trunk.id and longer.history["epoch"].max() == 4
 
 
 def test_p57_branching_off_nothing_is_a_sentence(here, whole_run):
     with pytest.raises(DataMissingError, match="there is no run 'no-such-run'"):
-        runtime.train("ablation", fork="no-such-run")
+        train("ablation", fork="no-such-run")
     hollow = here / "elsewhere"
     hollow.mkdir()
     (hollow / "audit.json").write_text("{}")
     with pytest.raises(DataMissingError, match="kept no checkpoint"):
-        runtime.train("ablation", fork=hollow)
+        train("ablation", fork=hollow)
 
 
 def test_p58_a_checkpoint_is_scored_without_training(whole_run, here, monkeypatch):
-    monkeypatch.setattr(runtime.pl.Trainer, "fit", lambda *_, **__: pytest.fail("eval_only trained"))
+    import pytorch_lightning as pl
+
+    monkeypatch.setattr(pl.Trainer, "fit", lambda *_, **__: pytest.fail("eval_only trained"))
     before = {path: path.stat().st_mtime_ns for path in whole_run.dir.rglob("*")}
-    found = runtime.evaluate(whole_run.dir / "checkpoints" / "best.ckpt", ["trainer=eval_only"])
+    found = evaluate(whole_run.dir / "checkpoints" / "best.ckpt", ["trainer=eval_only"])
     assert found == pytest.approx({name: whole_run.metrics[name] for name in found})
     assert {path: path.stat().st_mtime_ns for path in whole_run.dir.rglob("*")} == before
     records = sorted((here / "logs" / "invocations").glob("*-evaluate-*/audit.json"))
@@ -223,10 +229,10 @@ def test_p58_a_submission_is_scored_with_labels_alone(whole_run, short_root, her
         table[list(columns)].to_numpy() for columns in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS)))
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "train.csv").write_bytes((short_root / "train.csv").read_bytes())
-    found = runtime.evaluate(made, ["trainer=eval_only", f"data.root={tmp_path / 'labels'}"])
+    found = evaluate(made, ["trainer=eval_only", f"data.root={tmp_path / 'labels'}"])
     assert found["val/score"] == pytest.approx(score(made, short_root / "train.csv")["score"], abs=1e-12)
     with pytest.raises(SchemaError, match="has no label"):
-        runtime.evaluate(whole_run.dir / "submission.csv", ["trainer=eval_only", f"data.root={tmp_path / 'labels'}"])
+        evaluate(whole_run.dir / "submission.csv", ["trainer=eval_only", f"data.root={tmp_path / 'labels'}"])
 
 
 # -- profiles of one's own -----------------------------------------------------------------------------------------
@@ -316,19 +322,19 @@ def test_p4_an_edited_profile_is_told_and_recorded(monkeypatch, tmp_path, capsys
     assert released == {"name": "ci_fast", "sha256": hashlib.sha256(shipped).hexdigest(), "state": "released"}
     installed(monkeypatch, tmp_path, shipped + b"# edited\n")
     assert origin(compose("ci_fast"))["state"] == "modified"
-    assert runtime._profile_notes({"name": "ci_fast", "state": "modified", "unlocked": []}) == [
+    assert _profile_notes({"name": "ci_fast", "state": "modified", "unlocked": []}) == [
         "the installed profile ci_fast is not as it was released"]
 
 
 def test_p4_p28_the_record_says_which_profile_and_which_locks(words, here, capsys):
-    run = runtime.train("ci_fast", [*words[:3], "trainer.wall.budget=30m", "trainer.unlock=true"], resume="never")
+    run = train("ci_fast", [*words[:3], "trainer.wall.budget=30m", "trainer.unlock=true"], resume="never")
     profile = run.record["profile"]
     assert profile["name"] == "ci_fast" and len(profile["sha256"]) == 64 and profile["unlocked"] == ["wall.budget"]
     assert "the locks of ci_fast are open for trainer.wall.budget" in capsys.readouterr().err
 
 
 def test_p38_the_record_says_how_many_planets_make_one_step(words, here):
-    run = runtime.train("ci_fast", [*words[:3], "trainer.accumulate_grad_batches=3"], resume="never")
+    run = train("ci_fast", [*words[:3], "trainer.accumulate_grad_batches=3"], resume="never")
     assert run.record["effective_batch_size"] == 2 * 3
 
 

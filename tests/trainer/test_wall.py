@@ -14,7 +14,8 @@ from toys import Tiny, fit
 from spectramind_nb.core.errors import ConfigError, WallReached
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.guards import SafePoints, Signals, Wall, Watchdog, wall_anchor
-from spectramind_nb.runs.runtime import Run, train
+from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.training import train
 
 
 class Clock:
@@ -145,7 +146,7 @@ def test_p24_a_budget_used_up_before_the_run_is_said_and_leaves_the_process_aliv
 CHILD = """
 import sys, time
 from spectramind_nb.learning.models import PosteriorModel as Model
-from spectramind_nb.runs.runtime import train
+from spectramind_nb.runs.training import train
 honest = getattr(Model, {method!r})
 def slow(self, batch, batch_idx):
     time.sleep({seconds} if self.global_step >= {step} else 0)

@@ -3,8 +3,8 @@
 FAULTY_VISITS is JSON: {"seconds": {"full": 6, "plain": 2}, "crash": [planet, ..], "hang": [planet, ..]}; without it nothing changes.
 A crash and a hang happen to the full photometry of a planet's first visit, "always" in both: {"crash": [..], "always": [..]}.
 
-FAULTY_TRAINING is a word, see TRAININGS: what happens to a process that is about to train; with a `+` behind it to each of them,
-else only to the first of a submission job, the one as asked.
+FAULTY_TRAINING is a word, `refused` or one of TRAININGS: what happens to a process that is about to train; with a `+` behind it to
+each of them, else only to the first of a submission job, the one as asked.
 """
 
 import importlib.abc
@@ -37,14 +37,14 @@ def harm_visits(module):
     module.extract_visit = harmed(module.extract_visit, json.loads(os.environ["FAULTY_VISITS"]))
 
 
-def out_of_memory(self, model, *_):
+def out_of_memory(session, model, *_):
     """As PyTorch says it, by really asking for too much."""
     import torch
 
     torch.empty(10**15, device=model.device)
 
 
-def not_a_number(self, model, *_):
+def not_a_number(session, model, *_):
     """From the first step on."""
     step = model.training_step
 
@@ -54,7 +54,7 @@ def not_a_number(self, model, *_):
     model.training_step = training_step
 
 
-def full_disk(self, *_):
+def full_disk(*_):
     """Nothing more can be written to any file."""
     import resource
 
@@ -68,29 +68,35 @@ TRAININGS = {
 }
 
 
+def trains_as_asked():
+    """Is this the process that a fault is meant for?"""
+    return os.environ["FAULTY_TRAINING"].endswith("+") or any("-job-asked-" in given for given in sys.argv)
+
+
 def harm_training(module):
-    """Trainings fail; "refused": by a GPU that is seen and does not compute."""
-    word = os.environ["FAULTY_TRAINING"]
-    if not word.endswith("+") and not any("-job-asked-" in given for given in sys.argv):
-        return
-    fault = word.removesuffix("+")
-    if fault == "refused":
-        settle, gpu = module.settle, sys.modules["spectramind_nb.runs.devices"].Gpu("Tesla P100-PCIE-16GB", (6, 0))
+    """Trainings fail."""
+    if trains_as_asked():
+        begin, fault = module._fit, TRAININGS[os.environ["FAULTY_TRAINING"].removesuffix("+")]
+
+        def fit(*arguments):
+            fault(*arguments)
+            return begin(*arguments)
+
+        module._fit = fit
+
+
+def refuse_training(module):
+    """A GPU is seen and does not compute."""
+    if trains_as_asked():
+        resolve, gpu = module.resolve_devices, module.Gpu("Tesla P100-PCIE-16GB", (6, 0))
         seen = [] if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else [gpu]
         error = "CUDA error: no kernel image is available for execution on the device"
-        module.settle = lambda profile, here: settle(profile, here, seen, lambda index: error)
-        return
-    begin = module._Training._fit
-
-    def fit(self, *arguments):
-        TRAININGS[fault](self, *arguments)
-        return begin(self, *arguments)
-
-    module._Training._fit = fit
+        module.resolve_devices = lambda profile, here: resolve(profile, here, seen, lambda index: error)
 
 
 HARMED = {"FAULTY_VISITS": ("spectramind_nb.observations.lightcurves", harm_visits),
-          "FAULTY_TRAINING": ("spectramind_nb.runs.runtime", harm_training)}
+          "FAULTY_TRAINING": ("spectramind_nb.runs.devices", refuse_training) if os.environ.get("FAULTY_TRAINING", "").startswith("refused")
+          else ("spectramind_nb.runs.training_loop", harm_training)}
 
 
 class Finder(importlib.abc.MetaPathFinder):
