@@ -15,8 +15,14 @@ from spectramind_nb.core.environment import Place, place
 from spectramind_nb.core.errors import ConfigError, PreflightError
 from spectramind_nb.runs import devices, launch
 from spectramind_nb.runs.devices import Gpu, one_device, resolve_devices, synchronised_batchnorm
-from spectramind_nb.runs.launch import check_request
-from spectramind_nb.runs.rendezvous import process_identity, rendezvous_follower, rendezvous_leader
+from spectramind_nb.runs.launch import check_request, write_shared
+from spectramind_nb.runs.rendezvous import (
+    announce_stores,
+    process_identity,
+    rendezvous_follower,
+    rendezvous_leader,
+    wait_for_stores,
+)
 from spectramind_nb.runs.trainer import trainer_arguments
 
 T4, A100, H100 = Gpu("Tesla T4", (7, 5)), Gpu("A100", (8, 0)), Gpu("H100", (9, 0))
@@ -75,9 +81,9 @@ def test_p62_p63_without_a_gpu_the_sentence_says_how_to_simulate(profile, words)
 
 
 def test_p62_the_sentence_comes_before_torch_is_imported(repo, workspace):
-    code = ("import sys; from spectramind_nb.records.audit import recorded; from spectramind_nb.runs.launch import asked\n"
+    code = ("import sys; from spectramind_nb.records.audit import recorded; from spectramind_nb.runs.launch import requested_config\n"
             "try:\n"
-            "    with recorded('train'): asked(['trainer=multi_gpu', 'trainer.devices=4'])\n"
+            "    with recorded('train'): requested_config(['trainer=multi_gpu', 'trainer.devices=4'])\n"
             "finally: print([name for name in ('torch', 'pytorch_lightning', 'pandas') if name in sys.modules])")
     environment = {**os.environ, "PYTHONPATH": str(repo), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -231,15 +237,15 @@ def test_p19_a_frozen_configuration_that_was_changed_is_refused(tmp_path):
 
 
 def test_stores_are_waited_for_as_long_as_the_leading_process_lives(tmp_path):
-    launch._put(tmp_path / "leader.json", {"word": "w"})
+    write_shared(tmp_path / "leader.json", {"word": "w"})
     (tmp_path / "run").mkdir()
-    waiting = threading.Thread(target=launch.wait_for_stores, args=(tmp_path, "w", tmp_path / "run"))
+    waiting = threading.Thread(target=wait_for_stores, args=(tmp_path, "w", tmp_path / "run"))
     waiting.start()
     time.sleep(0.3)
     assert waiting.is_alive()
-    launch.announce_stores(tmp_path)
+    announce_stores(tmp_path)
     waiting.join(2)
     assert not waiting.is_alive()
     (tmp_path / "run" / "audit.json").write_text('{"outcome": "failed"}')
     with pytest.raises(PreflightError, match="ended before its stores were full"):
-        launch.wait_for_stores(tmp_path, "another", tmp_path / "run")
+        wait_for_stores(tmp_path, "another", tmp_path / "run")
