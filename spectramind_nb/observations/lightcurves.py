@@ -33,6 +33,11 @@ from .readers import OwnLightCurves
 from .series import excess_noise
 
 # %% ../../nbs/observations/130_lightcurves.ipynb #light-curve-maps
+def _whole(flux: np.ndarray) -> np.ndarray:
+    """The same with each channel's median where a sample is masked, so that white light does not jump there."""
+    return flux if np.isfinite(flux).all() else np.where(np.isfinite(flux), flux, np.nanmedian(flux, axis=0))
+
+
 def _draw(curves: "LightCurves") -> Any:
     """What `LightCurves.plot` shows."""
     import matplotlib.pyplot as plt
@@ -103,7 +108,7 @@ class LightCurves(OwnLightCurves):
 
     def white(self, instrument: str) -> np.ndarray:  # (T,) mean 1
         """The instrument's light over all its channels."""
-        flux = self.flux[instrument]
+        flux = _whole(self.flux[instrument])
         total = flux if flux.ndim == 1 else flux.sum(axis=1)
         return total / total.mean()
 
@@ -127,7 +132,7 @@ class LightCurves(OwnLightCurves):
 
     def white_noise_ppm(self, instrument: str) -> float:
         """Standard deviation of a bin of the white light, parts per million, as its own second differences show it."""
-        flux, noise = self.flux[instrument], self.noise[instrument]
+        flux, noise = _whole(self.flux[instrument]), self.noise[instrument]
         if flux.ndim == 2:
             flux, noise = flux.sum(axis=1), np.sqrt((noise**2).sum(axis=1))
         return float(np.median(noise) * excess_noise(flux[None], noise[None])[0] / flux.mean() * 1e6)

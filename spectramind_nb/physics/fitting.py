@@ -128,6 +128,8 @@ def fit_visit(
         raise NonFiniteError("the fit has no finite result", where, "Look at its light curves with .plot()")
     depth, covariance, at = parameters[model.depths], joint[:model.total, :model.total], model.nuisances
     geometry = _geometry(model, parameters)
+    if light_curves.zero_d:
+        geometry["mid_time_d"] = light_curves.zero_d + geometry["mid_time_h"] / 24  # on the clock of whoever observed
     half = geometry["duration_h"] / 2
     seen = min(end, geometry["mid_time_h"] + half) - max(start, geometry["mid_time_h"] - half)
     diagnostics: dict[str, Any] = {

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..core.errors import SchemaError
+from ..observations.exchange import ExportableSpectrum
 from ..observations.layout import CHANNELS
 
 # %% ../../nbs/physics/228_visit_fit.ipynb #in-spectrum
@@ -63,7 +64,7 @@ NUISANCES = ("ln_speed", "impact2", "u1_FGS1", "u2_FGS1", "u1_AIRS", "u1_tilt_AI
 
 
 @dataclass(frozen=True)
-class VisitFit:
+class VisitFit(ExportableSpectrum):
     "Transit depths of a visit (or of several, combined) with their covariance."
 
     planet_id: int | str
@@ -77,6 +78,11 @@ class VisitFit:
     channels: dict[str, int] = field(default_factory=lambda: {"FGS1": 1, "AIRS-CH0": CHANNELS - 1})  # of each instrument
     wavelengths_um: torch.Tensor | None = None  # (283,) of the depths
     widths_um: torch.Tensor | None = None  # (283,) of the bins, where they are known
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        "The orbit as fitted, and how good the fit is."
+        return {"visit": self.visit, **self.geometry, **self.diagnostics}
 
     @property
     def sigma(self) -> torch.Tensor:

@@ -1,0 +1,125 @@
+"""Spectra leave with everything a retrieval needs: numbers, order, widths and covariance come back as they were."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from astropy.table import QTable
+from own_curves import draw
+
+from spectramind_nb import LightCurves, fit_visit, star_row
+from spectramind_nb.core.errors import ConfigError, PreflightError, SchemaError
+from spectramind_nb.observations.exchange import FORMATS, export_spectra, record_of
+
+MICRON = "um"
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Two instruments, the photometer's wavelength within the spectrograph's, the longest window first."""
+    arrays, known, _ = draw(5, 8, ("photometer", "prism"))
+    arrays["wavelength"]["photometer"] = np.array([1.9])
+    arrays["width"] = {"photometer": 0.4, "prism": None}
+    return fit_visit(LightCurves.from_arrays(**arrays, name="WASP-39 b"), star_row(**known))
+
+
+def test_the_record_is_the_fit_in_the_order_of_wavelengths(fitted):
+    record = record_of(fitted)
+    order = np.argsort(fitted.wavelengths_um.numpy())
+    assert (np.diff(record.wavelength_um) > 0).all() and record.instrument.count("photometer") == 1
+    assert np.array_equal(record.depth, fitted.depth.numpy()[order]) and np.array_equal(record.sigma, fitted.sigma.numpy()[order])
+    assert np.array_equal(record.covariance, fitted.covariance.numpy()[np.ix_(order, order)])
+    photometer = record.instrument.index("photometer")
+    assert 0 < photometer < 8 and record.width_um[photometer] == 0.4 and np.allclose(np.delete(record.width_um, photometer), 4.5 / 8)
+    assert record.provenance["mid_time_d"] > 2459499 and record.provenance["program"].startswith("spectramind_nb 0.")
+
+
+@pytest.mark.parametrize("ending", [".ecsv", ".fits"])
+def test_astropy_reads_the_table(fitted, tmp_path, ending):
+    record = record_of(fitted)
+    fitted.to_table(tmp_path / f"made{ending}")
+    table = QTable.read(tmp_path / f"made{ending}")
+    assert table["wavelength"].unit == table["bandwidth"].unit == MICRON
+    for name, values in {"wavelength": record.wavelength_um, "bandwidth": record.width_um}.items():
+        assert np.array_equal(table[name].value, values)
+    for name, values in {"transit_depth": record.depth, "transit_depth_error": record.sigma, "covariance": record.covariance}.items():
+        assert np.array_equal(np.array(table[name]), values)
+    assert table["instrument"].tolist() == record.instrument
+    meta = {key.lower(): value for key, value in table.meta.items()}
+    assert meta["planet"] == "WASP-39 b" and json.loads(meta["provenance"])["period_d"] == fitted.geometry["period_d"]
+
+
+def test_petitradtrans_finds_its_columns(fitted, tmp_path):
+    record = record_of(fitted)
+    fitted.to_petitradtrans(tmp_path / "made.fits")
+    data = fits.getdata(tmp_path / "made.fits", "SPECTRUM")  # petitRADTRANS reads the file with these lines
+    assert np.array_equal(data.field("WAVELENGTH"), record.wavelength_um) and np.array_equal(data.field("FLUX"), record.depth)
+    assert np.array_equal(data.field("COVARIANCE"), record.covariance) and np.array_equal(data.field("ERROR"), record.sigma)
+    assert "drop the correlations" in str(fits.getheader(tmp_path / "made.fits", "SPECTRUM")["COMMENT"])
+
+
+def test_taurex_gets_four_columns_and_is_told_what_it_lacks(fitted, tmp_path):
+    array = fitted.to_taurex(tmp_path / "made.dat")
+    record = record_of(fitted)
+    assert np.array_equal(np.loadtxt(tmp_path / "made.dat"), array) and array.shape == (9, 4)
+    assert np.array_equal(array.T, [record.wavelength_um, record.depth, record.sigma, record.width_um])
+    assert "knows no covariance" in (tmp_path / "made.dat").read_text()
+
+
+def test_a_photometer_of_unknown_band_is_told_where_widths_are_needed(fitted):
+    unknown = SimpleNamespace(**{**vars(fitted), "widths_um": None, "sigma": fitted.sigma, "provenance": {}})
+    with pytest.raises(SchemaError, match="bandwidth of photometer is not known"):
+        record_of(unknown).known_widths()
+    assert np.isnan(record_of(unknown).width_um).sum() == 1
+
+
+def test_numpy_and_csv_hold_the_same(fitted, tmp_path):
+    fitted.to_npz(tmp_path / "made.npz")
+    with np.load(tmp_path / "made.npz") as held:
+        assert np.array_equal(held["covariance"], record_of(fitted).covariance) and str(held["planet"]) == "WASP-39 b"
+    rows = fitted.to_csv().splitlines()
+    assert len(rows) == 10 and np.allclose([float(row.split(",")[3]) for row in rows[1:]], record_of(fitted).depth, rtol=1e-8)
+
+
+def test_a_format_that_there_is_not_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'taurex'"):
+        export_spectra({}, "taurx", tmp_path)
+    assert all(re.fullmatch(r"\.\w+", ending) for _, ending in FORMATS.values())
+
+
+def test_a_missing_package_is_told(fitted, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(PreflightError, match="pip install xarray h5netcdf"):
+        fitted.to_xarray()
+
+
+def test_the_command_writes_spectrum_and_pictures(tmp_path):
+    arrays, known, truth = draw(5, 6)
+    plain = {key: value["prism"] for key, value in arrays.items()}
+    np.savez(tmp_path / "made.npz", **{**plain, "wavelength": 1000 * plain["wavelength"]})
+    star = f"period={known['period'] * 24} h,a_rs={known['a_rs']},inclination={known['inclination']},temperature=5700"
+    command = [sys.executable, "-m", "spectramind_nb", "fit-lightcurves", "made.npz"]
+    words = ["--star", star, "--wavelength-unit", "nm", "--name", "mine", "--format", "npz", "--format", "taurex"]
+    ran = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert {path.name for path in (tmp_path / "spectrum").iterdir()} == {"spectrum.npz", "spectrum.dat", "spectrum.png", "light_curves.png"}
+    with np.load(tmp_path / "spectrum/spectrum.npz") as held:
+        z = (held["depth"] - truth["prism"]) / held["sigma"]
+        assert abs(z).max() < 4 and np.allclose(held["wavelength_um"], plain["wavelength"]) and str(held["planet"]) == "mine"
+    failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode == 10 and "may be in nm" in failed.stderr and Path(tmp_path / "logs/audit.jsonl").is_file()
+
+
+def test_covariances_need_not_be_known():
+    one = SimpleNamespace(planet_id=7, channels={"FGS1": 1, "AIRS-CH0": 2}, wavelengths_um=np.array([0.7, 2.0, 3.0]), widths_um=None,
+                          depth=torch.tensor([0.01, 0.02, 0.03]), sigma=np.full(3, 1e-4), covariance=None, provenance={})  # fmt: skip
+    assert record_of(one).width_um.tolist() == [0.2, 1, 1]
+    write = FORMATS["petitradtrans"][0]
+    assert np.allclose(write(record_of(one))["SPECTRUM"].data.field("COVARIANCE"), 1e-8 * np.eye(3))
