@@ -18,7 +18,9 @@ from pathlib import Path
 
 from chapters import PAGES, Linker, facts, notebook_page, page_of, pictures
 from house import REPO, Room, doors, draw, rooms
-from reference import Module, chapter, first_line, page, plain, top_level_names
+from reference import Module, chapter, first_line, page, plain
+
+from spectramind_nb import _EXAMPLE, _HOME
 
 sys.path.insert(0, str(REPO / "tests"))
 HERE, OUT = REPO / "docs", REPO / "_docs"
@@ -60,8 +62,8 @@ class Book:
         shutil.rmtree(folder, ignore_errors=True)
         self.folder, self.house, self.notebooks, self.whole = folder, house, notebooks, whole
         self.floors = list(dict.fromkeys(room.floor for room in house))
-        self.modules = [Module(room) for room in house]
-        self.linker = Linker(self.modules, top_level_names())
+        self.modules = [Module(room, {name: _EXAMPLE[name] for name, home in _HOME.items() if home == room.name}) for room in house]
+        self.linker = Linker(self.modules, _HOME)
         self.rooms = {room.notebook: room for room in house}
 
     def write(self, name: str, text: str) -> None:
@@ -78,7 +80,7 @@ class Book:
             if path.parent == HERE and (unknown := re.findall(r"`\w+\(\)`(?!`)", text)) and self.whole:
                 sys.exit(f"docs/{path.name} names {', '.join(unknown)}, which no module has")
             self.write(page_of(path), text.replace("CHAPTERS", "\n".join(f"chapters/{floor}/index" for floor in self.floors)))
-        self.write("house.svg", draw(self.house, link="chapters/{room.floor}/{room.notebook.stem}.html"))
+        self.write("house.svg", draw(self.house, lambda room: f"{chapter(room)}.html"))
 
     def chapters(self) -> None:
         """Notebooks, and a page for each floor that lists its rooms."""
@@ -93,10 +95,9 @@ class Book:
             lines = [f"* {{doc}}`{room.title} </{chapter(room)}>`: {self.linker.names(room.promise)}" for room in here]
             number = here[0].notebook.name[0]
             self.listing(f"chapters/{floor}", f"{number} {floor}", lines, [chapter(room) for room in here])
-        tutorials = [path for path in self.notebooks if path.parent.name == "tutorials"]
-        titles = ["".join(self.notebooks[path]["cells"][0]["source"]).split("\n")[0].removeprefix("# ") for path in tutorials]
-        names = [page_of(path).removesuffix(".ipynb") for path in tutorials]
-        lines = [f"* {{doc}}`{title} </{name}>`" for title, name in zip(titles, names)]
+        told = [path for path in self.notebooks if path.parent.name == "tutorials"]
+        names = [page_of(path).removesuffix(".ipynb") for path in told]
+        lines = [f"* {{doc}}`{Room(path).title} </{name}>`: {self.linker.names(Room(path).promise)}" for path, name in zip(told, names)]
         self.listing("chapters/tutorials", "Tutorials", lines, names)
 
     def listing(self, folder: str, title: str, lines: list[str], names: list[str]) -> None:
@@ -110,8 +111,10 @@ class Book:
             self.write(f"reference/{module.room.name}.md", page(module, self.linker.names))
         by_name = {module.room.name: module for module in self.modules}
         top = ["| name | what it is |", "|---|---|"]
-        for name, home in top_level_names().items():
+        for name, home in _HOME.items():
             if home in by_name:
+                if name not in by_name[home].definitions:
+                    sys.exit(f"spectramind_nb/__init__.py says that {name} is in {home}, which only imports it")
                 said = self.linker.names(plain(first_line(by_name[home].definitions[name]))).replace("|", "\\|")
                 top.append(f"| {{py:obj}}`{name} <{by_name[home].path}.{name}>` | {said} |")
         lists = []

@@ -7,6 +7,7 @@ import ast
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -23,7 +24,7 @@ STYLE = ("text{font:13px ui-sans-serif,system-ui,sans-serif;fill:#1b2733}.name{f
 
 @dataclass(frozen=True)
 class Room:
-    """A notebook and the module that is exported from it."""
+    """A notebook and, if it is one of the library's, the module that is exported from it."""
 
     notebook: Path
 
@@ -85,7 +86,7 @@ def doors(
 
 def draw(
     house: list[Room],
-    link: str | None = None,  # form of a room's address; with it each room is a link that says what it imports
+    link: Callable[[Room], str] | None = None,  # a room's address; with it each room is a link that says what it imports
 ) -> str:
     """An SVG: a band a floor, the ground at the bottom; a box a room; on the right a dot for each floor that something here imports."""
     imports, floors = doors(house), list(dict.fromkeys(room.floor for room in house))
@@ -102,7 +103,7 @@ def draw(
                 x, y = MARGIN + FLOOR_NAME, y + ROOM_HEIGHT + GAP
             box = (f'<rect x="{x}" y="{y}" width="{width}" height="{ROOM_HEIGHT}" rx="4"/>'
                    f'<text x="{x + width / 2:g}" y="{y + 18}">{label}</text>')
-            boxes.append(_link(room, box, link, imports[room.name]) if link else f'<g class="room">{box}</g>')
+            boxes.append(_link(room, box, link(room), imports[room.name]) if link else f'<g class="room">{box}</g>')
             x += width + GAP
         y += ROOM_HEIGHT + GAP
         middle = (top + y) / 2
@@ -118,10 +119,10 @@ def draw(
                       f'<rect class="ground" width="{WIDTH}" height="{y}" rx="8"/>', head, *columns, *shapes, "</svg>"]) + "\n"
 
 
-def _link(room: Room, box: str, link: str, below: set[str]) -> str:
+def _link(room: Room, box: str, address: str, below: set[str]) -> str:
     names = " ".join(sorted(below))
     title = f"<title>{escape(room.promise)} Imports: {names or 'nothing'}.</title>"
-    return f'<a href="{link.format(room=room)}"><g class="room" data-room="{room.name}" data-imports="{names}">{title}{box}</g></a>'
+    return f'<a href="{address}"><g class="room" data-room="{room.name}" data-imports="{names}">{title}{box}</g></a>'
 
 
 if __name__ == "__main__":

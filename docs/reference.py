@@ -2,8 +2,8 @@
 
 import ast
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from house import PACKAGE, REPO, Room
@@ -16,6 +16,7 @@ class Module:
     """An exported module, read and not imported."""
 
     room: Room
+    examples: Mapping[str, str] = field(default_factory=dict)  # public name -> lines to type
 
     @cached_property
     def source(self) -> str:
@@ -66,14 +67,6 @@ def _names(node: ast.AST) -> list[str]:
     return [name for part in node.elts for name in _names(part)] if isinstance(node, (ast.Tuple, ast.List)) else []
 
 
-def top_level_names() -> dict[str, str]:
-    """What `from spectramind_nb import` gives: name -> the module below the package that it comes from."""
-    for node in ast.parse((REPO / PACKAGE / "__init__.py").read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOME":
-            return ast.literal_eval(node.value)
-    raise LookupError("spectramind_nb/__init__.py has no _HOME, from which the page of the names at the top is made")
-
-
 def page(module: Module, linked: Callable[[str], str]) -> str:
     """Markdown of one module; `linked` makes links of the names in a text."""
     parts = [f"# {module.room.name}", f"```{{py:module}} {module.path}\n```", linked(plain(ast.get_docstring(module.tree) or "")),
@@ -106,7 +99,12 @@ def _function(module: Module, node: ast.FunctionDef, linked: Callable[[str], str
     else:
         signature = node.name + _signature(node, bound)
     rows = parameters(node, module.comments)[bound:]
-    return _directive(kind, signature, [linked(plain(ast.get_docstring(node) or "")), _table(rows, linked)])
+    example = _example(module, node.name) if kind == "function" else ""
+    return _directive(kind, signature, [linked(plain(ast.get_docstring(node) or "")), _table(rows, linked), example])
+
+
+def _example(module: Module, name: str) -> str:
+    return f"```python\n{module.examples[name]}\n```" if name in module.examples else ""
 
 
 def _signature(
@@ -133,7 +131,7 @@ def _class(module: Module, node: ast.ClassDef, linked: Callable[[str], str]) -> 
     bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases)
     about = [plain(ast.get_docstring(node) or ""), f"Is a {bases}." if bases else ""]
     members = [_function(module, one, linked, "method") for one in methods if not one.name.startswith("_") and ast.get_docstring(one)]
-    return _directive("class", signature, [*map(linked, about), _table(rows, linked), *members])
+    return _directive("class", signature, [*map(linked, about), _table(rows, linked), _example(module, node.name), *members])
 
 
 def _is_record(node: ast.ClassDef) -> bool:
@@ -150,7 +148,7 @@ def _constant(module: Module, name: str, node: ast.Assign | ast.AnnAssign, linke
 
 def _directive(kind: str, signature: str, body: list[str]) -> str:
     text = "\n\n".join(part for part in body if part)
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"^(`+)\{", text, re.MULTILINE)), default=0))
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"^(`{3,})", text, re.MULTILINE)), default=0))
     return f"{fence}{{py:{kind}}} {signature}\n\n{text}\n{fence}"
 
 
