@@ -63,7 +63,7 @@ class Book:
         self.folder, self.house, self.notebooks, self.whole = folder, house, notebooks, whole
         self.floors = list(dict.fromkeys(room.floor for room in house))
         self.modules = [Module(room, {name: _EXAMPLE[name] for name, home in _HOME.items() if home == room.name}) for room in house]
-        self.linker = Linker(self.modules, _HOME)
+        self.linker = Linker(self.modules, _HOME, notebooks)
         self.rooms = {room.notebook: room for room in house}
 
     def write(self, name: str, text: str) -> None:

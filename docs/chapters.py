@@ -4,7 +4,7 @@ import ast
 import base64
 import configparser
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from house import REPO, Room
@@ -37,7 +37,9 @@ class Linker:
         self,
         modules: Sequence[Module],
         top: Mapping[str, str],  # a name that the package itself gives -> its module: there it is meant where others have it too
+        notebooks: Container[Path],  # those that are pages of this book
     ):
+        self.notebooks = notebooks
         homes: dict[str, list[str]] = {}
         for module in modules:
             for name in module.definitions:
@@ -63,7 +65,7 @@ class Linker:
             path = (folder / match[2]).resolve()
             if not path.is_relative_to(REPO) or not path.exists():
                 return match[0]
-            page = page_of(path)
+            page = page_of(path) if path.suffix != ".ipynb" or path in self.notebooks else None
             return f"{match[1]}/{page}{match[3]}" if page else f"{match[1]}{SOURCES}/{path.relative_to(REPO)}{match[3]}"
 
         parts = CODE.split(text)  # text, fenced code, its fence, text, ..
@@ -83,11 +85,20 @@ def notebook_page(notebook: dict, folder: Path, linker: Linker, facts: str = "")
             cell = {**cell, "source": linker.page(source, folder)}
         else:
             tags = ["hide-input"] if "export" in directives and _imports_only(source) else []
-            cell = {**cell, "source": source, "metadata": {"tags": tags} if tags else {}}
+            outputs = [_without_links(output) for output in cell.get("outputs", [])]
+            cell = {**cell, "source": source, "outputs": outputs, "metadata": {"tags": tags} if tags else {}}
         cells.append(cell)
     if facts:
         cells.insert(1, {"cell_type": "markdown", "id": "where-it-stands", "metadata": {}, "source": facts})
     return {**notebook, "cells": cells}
+
+
+def _without_links(output: dict) -> dict:
+    """An output whose HTML leads to no file of the run that made it: the book has none of them."""
+    if "text/html" not in output.get("data", {}):
+        return output
+    html = re.sub(r"<a\b[^>]*href=[\"'](?!https?:|#)[^>]*>(.*?)</a>", r"\1", "".join(output["data"]["text/html"]), flags=re.DOTALL)
+    return {**output, "data": {**output["data"], "text/html": html}}
 
 
 def _imports_only(source: str) -> bool:
@@ -105,12 +116,11 @@ def facts(room: Room, house: list[Room], imports: dict[str, set[str]]) -> str:
 
 
 def pictures(notebook: dict) -> list[tuple[str, str, bytes]]:
-    """(id of the cell, nearest heading above it, PNG) of each picture among the outputs."""
+    """(id of the cell and a number, nearest heading above it, PNG) of each picture among the outputs."""
     found, heading = [], ""
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             heading = ([heading] + re.findall(r"^#+ (.*)", "".join(cell["source"]), re.MULTILINE))[-1]
-        for number, output in enumerate(cell.get("outputs", [])):
-            if "image/png" in output.get("data", {}):
-                found.append((f"{cell['id']}-{number}", heading, base64.b64decode("".join(output["data"]["image/png"]))))
+        drawn = [output["data"]["image/png"] for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+        found += [(f"{cell['id']}-{number}", heading, base64.b64decode("".join(image))) for number, image in enumerate(drawn)]
     return found

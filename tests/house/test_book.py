@@ -84,7 +84,7 @@ def test_names_become_links_and_words_do_not(module):
     from chapters import Linker
 
     text = '__all__ = ["light_curve", "fit", "VisitFit"]\ndef light_curve(): pass\ndef fit(): pass\nclass VisitFit: pass\n'
-    linker = Linker([module(text)], {})
+    linker = Linker([module(text)], {}, ())
     home = "spectramind_nb.physics.example"
     assert linker.names("`light_curve`, `VisitFit` and `fit()`") == (
         f"{{py:obj}}`light_curve <{home}.light_curve>`, {{py:obj}}`VisitFit <{home}.VisitFit>` and {{py:obj}}`fit() <{home}.fit>`")
@@ -95,9 +95,19 @@ def test_names_become_links_and_words_do_not(module):
 def test_links_lead_within_the_book_or_to_the_sources(repo):
     from chapters import SOURCES, Linker
 
-    linker, text = Linker([], {}), "[a](CONTRIBUTING.md) [b](nbs/index.ipynb#x) [c](settings.ini) [d](https://e.f)\n```\n[a](CONTRIBUTING.md)\n```\n"
+    linker = Linker([], {}, [repo / "nbs/index.ipynb"])
+    text = "[a](CONTRIBUTING.md) [b](nbs/index.ipynb#x) [c](settings.ini) [d](https://e.f)\n```\n[a](CONTRIBUTING.md)\n```\n"
     assert linker.page(text, repo) == (
         f"[a](/contributing.md) [b](/start.ipynb#x) [c]({SOURCES}/settings.ini) [d](https://e.f)\n```\n[a](CONTRIBUTING.md)\n```\n")
+
+
+def test_an_output_leads_to_no_file_of_a_run_that_is_not_there(repo):
+    from chapters import Linker, notebook_page
+
+    html = '<b><a href="logs/x/report.html">a page</a> <a href="https://e.f">out</a></b>'
+    cell = {"cell_type": "code", "id": "c", "metadata": {}, "source": "report()", "outputs": [{"data": {"text/html": html}}]}
+    (shown,) = notebook_page({"cells": [cell]}, repo, Linker([], {}, ()))["cells"]
+    assert shown["outputs"][0]["data"]["text/html"] == '<b>a page <a href="https://e.f">out</a></b>'
 
 
 def test_what_only_nbdev_reads_is_no_part_of_a_chapter(repo):
@@ -108,6 +118,6 @@ def test_what_only_nbdev_reads_is_no_part_of_a_chapter(repo):
 
     cells = [{"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# T\n> p"}, code("module", "#| default_exp a.b"),
              code("imports", "#| export\nimport a"), code("f", "#| export\ndef f(): pass"), code("end", "#| hide\nimport nbdev")]
-    page = notebook_page({"cells": cells}, repo, Linker([], {}), "facts")
+    page = notebook_page({"cells": cells}, repo, Linker([], {}, ()), "facts")
     assert [cell["source"] for cell in page["cells"]] == ["# T\n> p", "facts", "import a", "def f(): pass"]
     assert page["cells"][2]["metadata"] == {"tags": ["hide-input"]} and page["cells"][3]["metadata"] == {}
