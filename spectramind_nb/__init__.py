@@ -1,5 +1,11 @@
 """SpectraMind NB: from raw Ariel detector frames to a calibrated exoplanet spectrum, reproducibly.
 
+    from spectramind_nb import train
+
+    run = train(trainer="ci_fast")    # simulate, calibrate, fit, train, predict, on a configuration that Hydra composes
+    run.spectra()                     # planet -> its spectrum, which prints and plots itself
+
+`train?` or `help(train)` says what each argument means; `spectramind --help` lists the same on the command line.
 What users type is listed below and loaded when it is first used, so that `import spectramind_nb` stays light.
 """
 

@@ -81,19 +81,31 @@ def explained(
     if "\nParameters\n" in (thing.__doc__ or ""):
         return thing
     try:
-        source = textwrap.dedent(inspect.getsource(thing))
+        docments = _docments(thing)
     except OSError:  # installed without its source
         return thing
-    (node,) = ast.parse(source).body
-    docments = fields(node, comments(source)) if isinstance(node, ast.ClassDef) else []
-    if isinstance(node, ast.FunctionDef):
-        docments = parameters(node, comments(source))
     parts = [inspect.cleandoc(thing.__doc__ or ""), _section("Parameters", [one for one in docments if one.name]),
              _section("Returns", [one for one in docments if not one.name])]
     if example:
         parts.append("Example\n-------\n" + "\n".join(f">>> {line}" for line in example.split("\n")))
     thing.__doc__ = "\n\n".join(part for part in parts if part)
     return thing
+
+
+def _docments(thing: Any) -> list[Docment]:
+    if inspect.isclass(thing):  # a record has the fields of those that it stands on
+        package = thing.__module__.split(".")[0]
+        kin = [one for one in reversed(thing.__mro__) if one.__module__.split(".")[0] == package]
+        return list({docment.name: docment for one in kin for docment in _own(one)}.values())
+    return _own(thing)
+
+
+def _own(thing: Any) -> list[Docment]:
+    source = textwrap.dedent(inspect.getsource(thing))
+    (node,) = ast.parse(source).body
+    if isinstance(node, ast.ClassDef):
+        return fields(node, comments(source))
+    return parameters(node, comments(source)) if isinstance(node, ast.FunctionDef) else []
 
 
 def _section(title: str, docments: list[Docment]) -> str:
