@@ -15,6 +15,7 @@ from .cli_audit import audit
 from .cli_base import Commands
 from .cli_data import calibrate, fit, simulate
 from .cli_kaggle import bundle, kernel
+from .cli_many import compare, sweep
 from .cli_machine import doctor, notebook
 from .cli_profiles import profiles
 from .cli_travel import export, fit_lightcurves
@@ -27,8 +28,8 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=F
                   epilog="OVERRIDE words are Hydra overrides: trainer=ci_fast trainer.max_epochs=3 data.root=DIR")
 
 app.command(cls=TrainCommand)(train)
-for command in (predict, evaluate, report, replay, simulate, calibrate, fit, score, validate, doctor, notebook, fit_lightcurves,
-                export):
+for command in (predict, evaluate, report, replay, sweep, compare, simulate, calibrate, fit, score, validate, doctor, notebook,
+                fit_lightcurves, export):
     app.command()(command)
 for name, commands in {"profiles": profiles, "audit": audit, "bundle": bundle, "kernel": kernel}.items():
     app.add_typer(commands, name=name)

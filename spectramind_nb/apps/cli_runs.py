@@ -38,6 +38,7 @@ def train(
     cfg: Annotated[bool, typer.Option("--cfg", help="Print the composed configuration and stop.")] = False,
     resume: Annotated[str, typer.Option(metavar="auto|never|RUN", help="Which unfinished run to continue.")] = "auto",
     fork: Annotated[str | None, typer.Option(metavar="RUN", help="Branch off a run or one of its checkpoints.")] = None,
+    multirun: Annotated[bool, typer.Option("-m", "--multirun", help="Train every combination, as sweep does.")] = False,
     result: Annotated[Path | None, typer.Option(metavar="FILE", help="Write folder, outcome, metrics as JSON.")] = None,
 ):
     "Frames to submission.csv: simulate or open, calibrate, fit, train, predict."
@@ -47,6 +48,10 @@ def train(
 
         print(OmegaConf.to_yaml(compose(overrides=overrides or [])), end="")
         return
+    if multirun:
+        from spectramind_nb.apps.cli_many import sweep
+
+        return sweep(overrides)
     from spectramind_nb.core.environment import check_writable
     from spectramind_nb.records.audit import recorded
 

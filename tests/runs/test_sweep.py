@@ -1,0 +1,90 @@
+"""Many runs by one command: each once, whatever stops it, and compared with the doubt that few planets leave."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spectramind_nb.core.errors import ConfigError, SpectraMindError
+from spectramind_nb.records import audit
+from spectramind_nb.runs.comparison import compare, paired_difference, planet_scores
+from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.sweep import combinations, members, sweep
+from spectramind_nb.runs.training import train
+
+RATES = "model.optimizer.lr=0.003,0.01,1e9"
+
+
+def test_hydra_says_what_varies():
+    assert [words for _, words in combinations(["seed=range(1,4)"])] == [["seed=1"], ["seed=2"], ["seed=3"]]
+    assert len(combinations(["model=choice(posterior,ensemble)", "seed=1,2", "data.root=a,b"])) == 4  # a path is a text with a comma in it
+
+
+@pytest.mark.parametrize("words, said", [
+    (["seed=1"], "nothing varies"), (["seed=1,two"], "seed"), (["trainer.max_epoch=1,2"], "max_epochs"), (["seed"], "not an override"),
+    (["seed=1,2", "trainer=nope"], "no trainer profile"),
+])
+def test_what_does_not_compose_is_told_before_the_first_run(here, words, said):
+    before = set(here.glob("logs/*"))
+    with pytest.raises(ConfigError, match=said):
+        sweep(words)
+    assert {path.name for path in set(here.glob("logs/*")) - before} <= {"invocations", "audit.jsonl"}
+
+
+def test_killed_in_the_middle_each_run_is_done_once_and_one_that_fails_costs_the_others_nothing(words, here):
+    """Not only is the sweep killed, but also the run that it had begun. The last of the three cannot but fail."""
+    asked = [*words[:-1], "trainer=ci_fast", RATES]
+    command = [sys.executable, "-m", "spectramind_nb", "sweep", *asked, "--name", "rates"]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True,
+                               env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    assert process.stdout.readline().startswith("rates-1 model.optimizer.lr=0.003: finished")
+    until = time.monotonic() + 60
+    while not (here / "logs/rates-2/audit.json").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    first = Run.open("rates-1").record
+    with pytest.raises(SpectraMindError, match=r"1 of 3 runs did not finish: rates-3\b"):
+        sweep(asked, "rates")
+    table = pd.read_csv(here / "logs/rates/table.csv")
+    assert Run.open("rates-1").record == first and table["run"].str.slice(0, 7).tolist() == ["rates-1", "rates-2", "rates-3"]
+    assert table["outcome"].tolist() == ["finished", "finished", "failed"] and table["exit_code"].tolist() == [0, 0, 11]
+    assert "not finite" in (here / "logs/rates/rates-3.txt").read_text()
+    alone = [train("ci_fast", [*words[:-1], f"model.optimizer.lr={rate}"]).metrics["val/score"] for rate in (0.003, 0.01)]
+    assert table["val/score"].tolist()[:2] == alone
+    entries = [(depth, entry["command"]) for depth, entry in audit.lineage(here / "logs") if (entry["run_id"] or "").startswith("rates-")]
+    assert len(entries) >= 3 and set(entries) == {(1, "train")}
+    with pytest.raises(ConfigError, match="another configuration"):
+        sweep([*asked[:-1], "seed=1,2,3"], "rates")
+
+
+def test_a_run_is_judged_by_its_own_planets(whole_run, words):
+    scores = planet_scores(whole_run)
+    assert scores.mean() == pytest.approx(whole_run.metrics["val/score"], abs=1e-5)
+    other = train(overrides=[*words, "data.split_seed=7", "data.validation_fraction=0.5"], resume="never")
+    shared = scores.index.intersection(planet_scores(other).index)
+    if len(shared) < 2:
+        with pytest.raises(ConfigError, match="validation planets are in both"):
+            compare([whole_run, other])
+    bare = train("ci_fast", words, resume="never")
+    (judged,) = compare([whole_run, bare.id]).judged["verdict"]
+    assert judged == f"{bare.id} kept no checkpoint: only the metrics can be compared"
+
+
+def test_seeds_that_differ_by_less_than_seeds_do_are_no_difference():
+    """However sure the planets are."""
+    scores = pd.Series(range(40), name="one") / 80
+    mean, low, high, claimed = paired_difference(scores, scores + 0.0015)
+    assert low > 0 and not claimed
+    assert paired_difference(scores, scores + 0.003)[3]
+
+
+def test_names_of_a_sweep_follow_from_its_words(here):
+    name, runs = members(["trainer=ci_fast", "seed=range(1,12)"])
+    assert [run.name for run in runs][::10] == [f"{name}-01", f"{name}-11"]
