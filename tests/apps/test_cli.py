@@ -59,7 +59,7 @@ def test_wrong_usage_ends_with_2(words):
 def test_help_is_there_for_every_command():
     assert invoke("--help").exit_code == 0
     for command in app.registered_commands:
-        name = command.name or command.callback.__name__
+        name = command.name or command.callback.__name__.replace("_", "-")
         assert invoke(name, "--help").exit_code == 0 and command.callback.__doc__, name
 
 
