@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -236,6 +236,24 @@ class Challenge(ChallengeKnowledge):
         Raises SchemaError when the axis is shorter than the visit, runs backwards or is not in hours.
         """
         return read_times_h(self.root / "axis_info.parquet", instrument, n_frames)
+
+    def plot(self) -> Any:  # matplotlib Figure
+        """The planets of each split by period and star, and how deep the labelled ones are on average; what is not known is not drawn."""
+        import matplotlib.pyplot as plt
+
+        figure, (stars, depths) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+        plt.close(figure)  # a notebook shows the returned figure, and only that
+        with contextlib.suppress(SpectraMindError):
+            for split in SPLITS:
+                table = self.stars(split).reindex(self.planets(split))
+                stars.plot(table["P"], table["Ts"], ".", label=f"{len(table)} {split} planets")
+        with contextlib.suppress(SpectraMindError):
+            depths.hist(1e6 * self.labels().mean(axis=1), bins=30)
+        stars.set(xlabel="period (days)", ylabel="temperature of the star (K)")
+        if stars.lines:
+            stars.legend()
+        depths.set(xlabel="mean depth (ppm)", ylabel="labelled planets")
+        return figure
 
     def __repr__(self) -> str:
         folders = [(split, self.root / split) for split in SPLITS if (self.root / split).is_dir()]

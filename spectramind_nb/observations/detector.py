@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,28 @@ class Calibration:
     gain: float  # counts per electron
     offset: float  # electrons
     integration_s: tuple[float, float]  # even, odd frame
+
+    def plot(self) -> Any:  # matplotlib Figure
+        """The products as images; masked pixels are blank."""
+        import matplotlib.pyplot as plt
+
+        images = {"dark, e-/s": self.dark, "flat": self.flat, "read noise, e-": self.read, "bend (x^2)": self.linear_corr[2]}
+        rows, columns = self.mask.shape
+        layout = (len(images), 1) if columns > 2 * rows else (1, len(images))
+        figure, axes = plt.subplots(*layout, figsize=(9, 6) if columns > 2 * rows else (9, 2.2), layout="constrained")
+        plt.close(figure)  # a notebook shows the returned figure, and only that
+        for axis, (name, plane) in zip(axes, images.items()):
+            shown = np.where(self.mask, np.nan, plane)
+            low, high = np.nanpercentile(shown, [1, 99])
+            figure.colorbar(axis.imshow(shown, aspect="auto", vmin=low, vmax=high), ax=axis)
+            axis.set(title=name, xticks=[], yticks=[])
+        return figure
+
+    def __repr__(self) -> str:
+        rows, columns = self.mask.shape
+        return (f"Calibration({rows} x {columns} pixels, {self.mask.sum()} of them masked, {self.gain:.4g} counts per electron, "
+                f"read noise {np.median(self.read[~self.mask]):.3g} electrons)")
+
 
 # %% ../../nbs/observations/113_detector.ipynb #read-calibration
 @dataclass(frozen=True)

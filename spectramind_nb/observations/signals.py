@@ -60,6 +60,21 @@ class Frames:
         out[:, self.pixels] = read
         return out.reshape(self.n_frames, *self.shape)
 
+    def plot(self) -> Any:  # matplotlib Figure
+        """What long frames hold more than short ones: in each pixel on average, and in all pixels from pair to pair."""
+        import matplotlib.pyplot as plt
+
+        frames, (rows, columns) = self.numpy(), self.shape
+        short, long = frames[::2], frames[1::2]
+        figure, (image, light) = plt.subplots(1, 2, figsize=(9, 2.6), width_ratios=[1 if columns == rows else 2, 1], layout="constrained")
+        plt.close(figure)  # a notebook shows the returned figure, and only that
+        drawn = image.imshow(long.mean(axis=0) - short.mean(axis=0), aspect="auto", cmap="inferno")
+        figure.colorbar(drawn, ax=image, label="counts")
+        image.set(xlabel="column", ylabel="row", title="long minus short")
+        light.plot(long.sum(axis=(1, 2), dtype=np.int64) - short.sum(axis=(1, 2), dtype=np.int64), ".", ms=2)
+        light.set(xlabel="pair", ylabel="counts", title="all pixels")
+        return figure
+
     def __repr__(self) -> str:
         return f"Frames({self.n_frames} x {self.shape[0]} x {self.shape[1]} uint16, {len(self.pixels)} pixels read)"
 
