@@ -28,7 +28,9 @@ from ..core.configuration import differences
 from ..core.errors import DataMissingError, SchemaError, SpectraMindError
 from ..core.storage import atomic_path
 from ..learning.metrics import ariel_score, calibration
-from ..observations.challenge import Challenge, Visit, read_labels
+from ..observations.challenge import Challenge
+from ..observations.layout import Visit
+from ..observations.root_tables import read_labels
 from ..observations.lightcurves import LightCurves, lightcurve_store, load_light_curves, remarks, visit_key
 from ..physics.transit import light_curve
 from ..physics.visit_fit import VisitFit

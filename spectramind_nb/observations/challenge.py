@@ -7,6 +7,7 @@ __all__ = ['ChallengeFiles', 'ChallengeVisits', 'ChallengeKnowledge', 'Challenge
 
 # %% ../../nbs/observations/110_challenge.ipynb #imports
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -74,6 +75,7 @@ class ChallengeFiles:
 
     root: Path
     edition: str  # "2025" or "2024"
+    level: str = "frames"  # or "lightcurves", as a simulated data set may hold them instead
 
     def signal_path(self, split: str, planet_id: int, visit: int, instrument: str) -> Path:
         """Where a visit's raw frames are."""
@@ -85,12 +87,18 @@ class ChallengeFiles:
         number = f"_{visit}" if self.edition == "2025" else ""
         return self.root / split / str(planet_id) / f"{instrument}_calibration{number}" / f"{product}.parquet"
 
+    def light_curves_path(self, split: str, planet_id: int, visit: int = 0) -> Path:
+        """Where a visit's light curves are, in a data set that holds them instead of frames."""
+        return self.root / split / str(planet_id) / f"light_curves_{visit}.npz"
+
     def adc_path(self, split: str) -> Path:
         """Where gain and offset of the converters are."""
         return self.root / ("adc_info.csv" if self.edition == "2025" else f"{split}_adc_info.csv")
 
     def inputs(self, split: str, planet_id: int, visit: int = 0) -> dict[str, Path]:
         """Every file the light curves of a visit depend on, by a name that does not depend on the place."""
+        if self.level == "lightcurves":
+            return {"light_curves": self.light_curves_path(split, planet_id, visit)}
         files = {"adc": self.adc_path(split), "axis": self.root / "axis_info.parquet"}
         files["wavelengths"] = self.root / "wavelengths.csv"
         for instrument in INSTRUMENTS:
@@ -105,6 +113,12 @@ class ChallengeFiles:
         return self.root / ("train.csv" if self.edition == "2025" else "train_labels.csv")
 
 # %% ../../nbs/observations/110_challenge.ipynb #challenge-visits
+_OF_A_VISIT = {  # names of files and folders that only a visit has, by level
+    "frames": re.compile(r"(?:FGS1|AIRS-CH0)_(?:signal|calibration)_(0|[1-9][0-9]*)(?:\.parquet)?"),
+    "lightcurves": re.compile(r"light_curves_(0|[1-9][0-9]*)\.npz"),
+}
+
+
 @dataclass(frozen=True)
 class ChallengeVisits(ChallengeFiles):
     """Which planets and visits a competition folder holds."""
@@ -139,14 +153,13 @@ class ChallengeVisits(ChallengeFiles):
         return sorted(planets)
 
     def visits(self, split: str = "train") -> list[Visit]:
-        """All visits of all planets, ascending; a planet whose folder holds no signal still has its visit 0."""
+        """All visits of all planets, ascending; a planet whose folder holds none still has its visit 0."""
         found = []
-        pattern = re.compile(r"(?:FGS1|AIRS-CH0)_(?:signal|calibration)_(0|[1-9][0-9]*)(?:\.parquet)?")
         for planet in self.planets(split):
             numbers = {0}
             if self.edition == "2025":
-                matches = (pattern.fullmatch(name) for name in _names(self.root / split / str(planet)))
-                numbers = {int(match[1]) for match in matches if match} or {0}
+                matches = (_OF_A_VISIT[self.level].fullmatch(name) for name in _names(self.root / split / str(planet)))
+                numbers = {int(match[1]) for match in matches if match} or numbers
             found += [Visit(planet, number) for number in sorted(numbers)]
         return [visit for visit in found if self.chosen is None or visit in self.chosen]
 
@@ -263,6 +276,16 @@ class Challenge(ChallengeKnowledge):
         return f"Challenge({self.edition} edition, {listed}{of_them}, {self.root})"
 
 # %% ../../nbs/observations/110_challenge.ipynb #open-challenge
+def _level(note: Path) -> str:
+    """What a data set holds of each visit, as the simulator's note says; frames where there is none."""
+    if not note.is_file():
+        return "frames"
+    try:
+        return json.loads(note.read_text())["recipe"].get("level", "frames")
+    except (ValueError, KeyError, AttributeError):  # then the simulator refuses it, and frames are looked for
+        return "frames"
+
+
 def open_challenge(
     root: Path | str,  # the folder with train/, test/ and the tables
     edition: str = "auto",  # "2025", "2024", or recognised by its tables
@@ -284,4 +307,4 @@ def open_challenge(
         raise DataMissingError(
             f"the folder holds the {looks_like} edition, not that of {edition}", root, f"Use data=ariel{looks_like}."
         )
-    return Challenge(root, looks_like if edition == "auto" else edition)
+    return Challenge(root, looks_like if edition == "auto" else edition, _level(root / "simulation.json"))

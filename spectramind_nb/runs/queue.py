@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..observations.challenge import Visit
+from ..observations.layout import Visit
 from .views import View
 
 # %% ../../nbs/runs/666_queue.ipynb #pace

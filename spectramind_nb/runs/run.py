@@ -25,7 +25,8 @@ from ..core.errors import ConfigError, DataMissingError, SchemaError
 from ..core.instantiate import build, check_targets
 from ..core.storage import file_digest
 from ..learning.datamodule import PlanetDataset, PlanetSet, VisitDataModule, whole
-from ..observations.challenge import Challenge, read_labels
+from ..observations.challenge import Challenge
+from ..observations.root_tables import read_labels
 from ..records import audit
 from ..records.journal import weights_digest
 from . import submission

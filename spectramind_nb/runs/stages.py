@@ -31,9 +31,11 @@ from ..core.storage import digest
 from ..learning.curves import Bins, standard_curves
 from ..learning.datamodule import PlanetSet, VisitDataModule, planet_set, planet_sets
 from ..observations import lightcurves
-from ..observations.challenge import Challenge, Visit
+from ..observations.challenge import Challenge
+from ..observations.layout import Visit
 from ..physics import fitting
-from ..simulation.light_curves import LightCurveChallenge, adopt_light_curves, open_data_set
+from ..observations.challenge import open_challenge
+from ..observations.lightcurve_files import adopt_light_curves
 from ..simulation.dataset import simulate
 from ..records.audit import Record, recorded
 from ..records.provenance import environment, float32_precision, manifest
@@ -142,7 +144,7 @@ def open_data(
     config: DictConfig,  # the whole configuration of a run
 ) -> Challenge:
     """The challenge of a run, its folder found or made."""
-    return open_data_set(data_root(config), config.data.edition)
+    return open_challenge(data_root(config), config.data.edition)
 
 
 def splits_of(challenge: Challenge) -> list[str]:
@@ -212,7 +214,7 @@ def fill_split(
     """Run one stage on one split, as far as it is not in the store."""
     cache, workers = Path(config.paths.cache), config.data.workers
     unread = {}
-    if isinstance(challenge, LightCurveChallenge):
+    if challenge.level == "lightcurves":
         unread = adopt_light_curves(challenge, split, config.detector, cache, workers)
     if stage == "calibrate":
         outcome = lightcurves.calibrate(challenge, split, config.detector, cache, workers=workers)

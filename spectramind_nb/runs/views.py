@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..observations.challenge import INSTRUMENTS, Challenge, Visit
+from ..observations.challenge import Challenge
+from ..observations.layout import INSTRUMENTS, Visit
 from ..observations.lightcurves import lightcurve_store, visit_key
 from ..physics import fitting
 

@@ -17,12 +17,12 @@ from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.layout import Visit
+from spectramind_nb.observations.lightcurve_files import VisitFiles
 from spectramind_nb.observations.lightcurves import extract_visit, load_light_curves
 from spectramind_nb.physics.fitting import fit_visit
 from spectramind_nb.runs.run import predict_planets
 from spectramind_nb.runs.trainer import bare_trainer
 from spectramind_nb.simulation.dataset import simulate
-from spectramind_nb.simulation.light_curves import VisitFiles, open_data_set
 
 PLANETS, VISITS, CORES, TARGET_MIN = 1100, 1300, 4, 60
 MEASURED, EPOCHS = 64, 2
@@ -53,7 +53,7 @@ def main() -> None:
         calibrating_s = min(cpu_s(extract) for _ in range(3))
 
         root = simulate(Path(name) / "curves", MEASURED, 0, seed=3, level="lightcurves")
-        few = open_data_set(root)
+        few = open_challenge(root)
         stars, ids, fits = few.stars("train"), sorted(few.planets("train")), {}
 
         def fit() -> None:

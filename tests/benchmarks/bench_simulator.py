@@ -13,7 +13,8 @@ def measure(short: bool, level: str, visits: int) -> dict[str, float]:
     from spectramind_nb.observations.signals import read_signal
     from spectramind_nb.observations.writing import write_signal
     from spectramind_nb.simulation.dataset import write_planet
-    from spectramind_nb.simulation.planets import draw_planet, settings
+    from spectramind_nb.simulation.planets import draw_planet
+    from spectramind_nb.simulation.settings import settings
 
     config = settings({"switches": {"second_visits": False}})
     n_frames, figures = config["frames"]["short" if short else "full"], {}

@@ -34,7 +34,7 @@ MUTANTS = (  # module, a line's part as it is, the same with a fault
     ("physics/curves", "bend[1:-1] = flux[1:-1] - (flux[:-2] + flux[2:]) / 2", "bend[1:-1] = flux[1:-1] - (flux[:-2] + flux[2:])"),
     ("simulation/planets", "* np.sqrt(0.5 / star[\"sma\"])", "* np.sqrt(0.5 * star[\"sma\"])"),
     ("simulation/visits", "middle, half = (k.max() + k.min()) / 2", "middle, half = (k.max() - k.min()) / 2"),
-    ("simulation/instrument", "jitter[\"white_px\"] * np.sqrt(0.1 / exposure_s)", "jitter[\"white_px\"] * np.sqrt(exposure_s / 0.1)"),
+    ("simulation/image", "jitter[\"white_px\"] * np.sqrt(0.1 / exposure_s)", "jitter[\"white_px\"] * np.sqrt(exposure_s / 0.1)"),
     ("simulation/light_curves", "np.sqrt(sigma**2 + (light.mean(axis=0)", "np.sqrt(sigma + (light.mean(axis=0)"),
     ("learning/metrics", "sigma) ** 2 - torch.log(sigma)", "sigma) ** 2 + torch.log(sigma)"),
     ("learning/curves", "weight = part.good / part.sigma**2", "weight = part.good / part.sigma"),

@@ -17,11 +17,11 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
 from spectramind_nb.learning.metrics import calibration
+from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.layout import wavelength_grid_um
 from spectramind_nb.runs.stages import fill_split
 from spectramind_nb.runs.trainer import bare_trainer
 from spectramind_nb.simulation.dataset import simulate
-from spectramind_nb.simulation.light_curves import open_data_set
 
 SHIFTED = {  # simulator settings that training has not seen
     "transits cut by the window": {"timing": {"cut": 1.0}},
@@ -46,7 +46,7 @@ def other_family(planets: int) -> pd.DataFrame:
 
 def planets_of(root: Path, split: str, cache: Path, training=None):
     config = compose(overrides=["data=ariel2025", f"data.root={root}", f"paths.cache={cache}"])
-    challenge = open_data_set(root)
+    challenge = open_challenge(root)
     labels = challenge.labels() if split == "train" else Truth(root).table
     fits = fill_split(config, challenge, split, "fit").done
     return planet_set(sorted(challenge.planets(split)), fits, challenge.stars(split), labels, training)

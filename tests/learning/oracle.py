@@ -11,9 +11,12 @@ from numpy.polynomial.chebyshev import chebval, chebvander
 from spectramind_nb.core.tables import read_table
 from spectramind_nb.learning.metrics import ariel_score
 from spectramind_nb.observations.layout import INSTRUMENTS, LABEL_COLUMNS
+from spectramind_nb.observations.lightcurve_files import VisitFiles
 from spectramind_nb.observations.lightcurves import load_light_curves
 from spectramind_nb.simulation import light_curves, planets, visits
-from spectramind_nb.simulation.instrument import SECONDS, image_expansion, pointing
+from spectramind_nb.simulation.exposure import SECONDS
+from spectramind_nb.simulation.image import image_expansion, pointing
+from spectramind_nb.simulation.settings import settings
 
 CHANNELS = {"FGS1": slice(0, 1), "AIRS-CH0": slice(1, 283)}
 
@@ -24,7 +27,7 @@ class Truth:
     def __init__(self, root: Path, split: str = "test"):
         self.root, self.split = Path(root), split
         self.recipe = json.loads((self.root / "simulation.json").read_text())["recipe"]
-        self.config = planets.settings(self.recipe["settings"])
+        self.config = settings(self.recipe["settings"])
         self.nuisances = json.loads((self.root / "truth" / "nuisances.json").read_text())
         self.table = read_table(self.root / "truth" / f"{split}.csv", LABEL_COLUMNS)[LABEL_COLUMNS].sort_index()
 
@@ -33,7 +36,7 @@ class Truth:
         return torch.tensor(self.table.to_numpy(np.float64))
 
     def light_curves(self, planet_id: int, visit: int):
-        folder = light_curves.VisitFiles(self.root / self.split / str(planet_id))
+        folder = VisitFiles(self.root / self.split / str(planet_id))
         return load_light_curves(folder, f"light_curves_{visit}")
 
 
@@ -49,7 +52,7 @@ def oracle_fit(truth: Truth, planet_id: int, drift_known: bool) -> tuple[np.ndar
     precision, pull = np.zeros((283, 283)), np.zeros(283)
     for number, visit in enumerate(about["visits"]):
         seen = truth.light_curves(planet_id, number)
-        circumstances = visits.Circumstances(
+        circumstances = visits.VisitTruth(
             number, visit["mid_time_h"], visit["drift_time"], visit["drift_wavelength"], visit["centre_px"])
         for name, own in CHANNELS.items():
             found, covariance = _instrument(truth, planet, circumstances, seen, name, drift_known)

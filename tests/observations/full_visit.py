@@ -12,8 +12,9 @@ from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations import layout, signals, writing
 from spectramind_nb.observations.detector import read_calibration
 from spectramind_nb.simulation import dataset, visits
-from spectramind_nb.simulation.instrument import Detector, draw_detector, with_errors
-from spectramind_nb.simulation.planets import draw_planet, settings
+from spectramind_nb.simulation.pixels import Detector, draw_detector, with_errors
+from spectramind_nb.simulation.planets import draw_planet
+from spectramind_nb.simulation.settings import settings
 
 PLANET = 342072318
 
@@ -41,7 +42,7 @@ def write_full_visit(
     root, quiet = Path(root), {"noise": {"photon": 0.0, "cosmic_rays_per_pixel_s": 0.0}} if noiseless else {}
     config = settings({**(config or {}), **quiet})
     planet = draw_planet(seed, PLANET, config)
-    circumstances = visits.draw_circumstances(seed, PLANET, 0, config)
+    circumstances = visits.draw_visit_truth(seed, PLANET, 0, config)
     stars = pd.DataFrame([planet.star], index=pd.Index([PLANET], name="planet_id"))
     stars = stars.reindex(columns=layout.STAR_COLUMNS).fillna(1.0)
     labels = pd.DataFrame([planet.depth], index=stars.index, columns=layout.LABEL_COLUMNS)

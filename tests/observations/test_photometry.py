@@ -20,7 +20,8 @@ from spectramind_nb.observations import layout, signals, writing
 from spectramind_nb.observations import lightcurves as lc
 from spectramind_nb.observations.airs import extract_airs
 from spectramind_nb.observations.detector import calibrated_bins, read_calibration
-from spectramind_nb.simulation.instrument import SECONDS, pointing
+from spectramind_nb.simulation.exposure import SECONDS
+from spectramind_nb.simulation.image import pointing
 
 CONFIG = configuration.group("detector")
 PLAIN = configuration.group("detector", "plain")

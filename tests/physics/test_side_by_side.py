@@ -8,8 +8,10 @@ import pytest
 
 from spectramind_nb.core import workforce
 from spectramind_nb.core.errors import SpectraMindError
+from spectramind_nb.observations.challenge import open_challenge
+from spectramind_nb.observations.lightcurve_files import adopt_light_curves
 from spectramind_nb.physics import fitting
-from spectramind_nb.simulation import dataset, light_curves
+from spectramind_nb.simulation import dataset
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +20,9 @@ def root(tmp_path_factory):
 
 
 def fits_in(root, cache, workers, executor="local"):
-    challenge = light_curves.open_data_set(root)
+    challenge = open_challenge(root)
     detector = {**fitting.group("detector"), "executor": executor}
-    light_curves.adopt_light_curves(challenge, "train", detector, cache)
+    adopt_light_curves(challenge, "train", detector, cache)
     return fitting.fit(challenge, "train", detector, store_root=cache, workers=workers)
 
 

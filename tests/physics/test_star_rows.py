@@ -17,7 +17,8 @@ from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.physics import fitting
 from spectramind_nb.physics.catalogue import believed
 from spectramind_nb.physics.fitting import fit_visit
-from spectramind_nb.simulation.planets import catalogue_table, draw_planet, planet_number, settings
+from spectramind_nb.simulation.planets import catalogue_table, draw_planet
+from spectramind_nb.simulation.settings import planet_number, settings
 
 
 def miss(fit, truth):

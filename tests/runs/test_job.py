@@ -10,7 +10,8 @@ import time
 import pytest
 
 from spectramind_nb.core.errors import ConfigError, DataMissingError
-from spectramind_nb.observations.challenge import Visit, open_challenge
+from spectramind_nb.observations.challenge import open_challenge
+from spectramind_nb.observations.layout import Visit
 from spectramind_nb.runs.crew import Answer
 from spectramind_nb.runs.job import job_settings, submit
 from spectramind_nb.runs.queue import Pace, Queue

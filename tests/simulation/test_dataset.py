@@ -24,9 +24,10 @@ from spectramind_nb.physics.transit import light_curve
 from spectramind_nb.simulation import dataset
 from spectramind_nb.simulation.dataset import simulate, visit_frames
 from spectramind_nb.simulation.light_curves import observed_light_curves
-from spectramind_nb.simulation.planets import catalogue_table, draw_planet, settings
+from spectramind_nb.simulation.planets import catalogue_table, draw_planet
+from spectramind_nb.simulation.settings import settings
 from spectramind_nb.simulation.visits import (
-    draw_circumstances,
+    draw_visit_truth,
     expected_light,
     gain_drift,
     pair_times_h,
@@ -162,7 +163,7 @@ def test_frames_look_like_the_real_ones(sample_root, tmp_path):
 @pytest.mark.parametrize("name", ["FGS1", "AIRS-CH0"])
 def test_the_recipe_recovers_the_injected_light(name):
     config = settings(QUIET)
-    planet, visit = draw_planet(0, 3, config), draw_circumstances(0, 3, 0, config)
+    planet, visit = draw_planet(0, 3, config), draw_visit_truth(0, 3, 0, config)
     n = 60
     frames, files = visit_frames(planet, visit, name, n, 0, config, digitise=False)
     raw = (frames / 0.4369 - 1000.0).reshape(32, -1, n)
@@ -179,7 +180,7 @@ def test_the_projects_chain_recovers_the_injected_light(tmp_path):
     config = QUIET | {"frames": {"short": {"FGS1": 40, "AIRS-CH0": 40}}}
     made = simulate(tmp_path / "data", 1, 0, seed=6, short=True, config=config)
     number = int(next((made / "train").iterdir()).name)
-    planet, visit = draw_planet(6, number, settings(config)), draw_circumstances(6, number, 0, settings(config))
+    planet, visit = draw_planet(6, number, settings(config)), draw_visit_truth(6, number, 0, settings(config))
     white = np.nansum(calibrate_frames(made, number)[:, :, 39:321], axis=(1, 2))
     injected = expected_light(planet, visit, {"AIRS-CH0": pair_times_h(40, "AIRS-CH0")}, settings(config))["AIRS-CH0"].sum(1)
     difference_ppm = 1e6 * ((white / white.mean()) / (injected / injected.mean()) - 1)
@@ -215,14 +216,14 @@ def test_channels_computed_together_are_what_each_is_alone():
 
 def test_drift_and_timing_have_the_sizes_of_the_settings():
     config = settings({"timing": {"cut": 0}})
-    visits = [draw_circumstances(0, planet, 0, config) for planet in range(200)]
+    visits = [draw_visit_truth(0, planet, 0, config) for planet in range(200)]
     middles = np.array([[visit.mid_time_h["FGS1"], visit.mid_time_h["AIRS-CH0"]] for visit in visits])
     assert abs(middles[:, 0].mean() - 3.75) < 0.03 and middles[:, 0].std() == pytest.approx(0.15, rel=0.15)
     assert np.diff(middles).std() == pytest.approx(1e-3, rel=0.15)
     drift = np.array([gain_drift(np.linspace(0, 7.5, 20), "AIRS-CH0", visit) for visit in visits])
     assert 3e-4 < drift.std(axis=1).mean() < 3e-3
     often = settings({"timing": {"cut": 1}})
-    cut = [draw_circumstances(0, planet, 0, often).mid_time_h["FGS1"] for planet in range(200)]
+    cut = [draw_visit_truth(0, planet, 0, often).mid_time_h["FGS1"] for planet in range(200)]
     assert np.ptp(cut) > 4
 
 
@@ -422,7 +423,7 @@ def noisy(tmp_path_factory):
         write_tables(root, {"train": catalogue_table([planet], 0, config["catalogue"])}, n_frames=n_frames)
         for pipeline in ("default", "plain") if brightness == 1 else ("default",):
             found[brightness, pipeline] = extract_visit(root, 3, config=group("detector", pipeline))
-        visit = draw_circumstances(0, 3, 0, config)
+        visit = draw_visit_truth(0, 3, 0, config)
         found[brightness, "shortcut"] = observed_light_curves(planet, visit, "train", n_frames, 0, config)
     return found
 

@@ -8,22 +8,15 @@ import pytest
 
 from spectramind_nb.core.errors import DataMissingError
 from spectramind_nb.observations.challenge import open_challenge
+from spectramind_nb.observations.layout import PRODUCTS
 from spectramind_nb.observations.signals import read_plane
-from spectramind_nb.simulation import instrument as room
-from spectramind_nb.simulation.instrument import (
-    PRODUCTS,
-    Detector,
-    calibration_digest,
-    draw_detector,
-    expose,
-    fill_normals,
-    image_expansion,
-    light_on_pixels,
-    pixels_and_files,
-    pointing,
-    raw_response,
-)
-from spectramind_nb.simulation.planets import settings, star_electrons
+from spectramind_nb.simulation import exposure_kernels
+from spectramind_nb.simulation.exposure import expose
+from spectramind_nb.simulation.exposure_kernels import fill_normals, raw_response
+from spectramind_nb.simulation.image import image_expansion, light_on_pixels, pointing
+from spectramind_nb.simulation.pixels import Detector, calibration_digest, draw_detector, pixels_and_files
+from spectramind_nb.simulation.planets import star_electrons
+from spectramind_nb.simulation.settings import settings
 
 PAIRS = 3000
 OFF = {
@@ -188,7 +181,7 @@ def test_expansion_is_the_image_for_small_shifts():
 def test_normal_deviates_are_normal_to_the_far_tail():
     n = 4_000_000
     x, scratch = np.empty(n), np.empty(n, dtype=np.uint64)
-    tables = room._LAYER, room._DENSITY, room._EDGE
+    tables = exposure_kernels.LAYER, exposure_kernels.DENSITY, exposure_kernels.EDGE
     fill_normals(x, scratch, n, np.uint64(11), np.uint64(0x9E3779B97F4A7C15), *tables)
     for limit in (0.5, 1, 2, 3, 3.6, 3.7, 4, 4.5):  # the ziggurat's tail begins at 3.65
         share = math.erfc(limit / math.sqrt(2))

@@ -10,20 +10,16 @@ import pytest
 
 from spectramind_nb.core.configuration import compose, group
 from spectramind_nb.core.errors import ConfigError, DamagedFileError
-from spectramind_nb.observations.challenge import Challenge, open_challenge
+from spectramind_nb.observations.challenge import open_challenge
+from spectramind_nb.observations.lightcurve_files import VisitFiles, adopt_light_curves
 from spectramind_nb.observations.lightcurves import lightcurve_store, load_light_curves, visit_key
 from spectramind_nb.runs.stages import data_manifest, fit, open_data
 from spectramind_nb.runs.training import train
 from spectramind_nb.simulation.dataset import simulate
-from spectramind_nb.simulation.light_curves import (
-    LightCurveChallenge,
-    VisitFiles,
-    adopt_light_curves,
-    observed_light_curves,
-    open_data_set,
-)
-from spectramind_nb.simulation.planets import draw_planet, settings
-from spectramind_nb.simulation.visits import draw_circumstances, expected_light
+from spectramind_nb.simulation.light_curves import observed_light_curves
+from spectramind_nb.simulation.planets import draw_planet
+from spectramind_nb.simulation.settings import settings
+from spectramind_nb.simulation.visits import draw_visit_truth, expected_light
 
 SETTINGS = {"population": {"second_visit": 0.3}, "frames": {"short": {"FGS1": 240, "AIRS-CH0": 120}}}
 ASKED = {"train": 5, "test": 2, "seed": 8, "short": True, "config": SETTINGS, "level": "lightcurves"}
@@ -45,12 +41,12 @@ def test_tables_and_truth_are_those_of_the_frames(root, tmp_path):
     whole = simulate(tmp_path / "frames", **ASKED | {"config": SETTINGS | frames, "level": "frames"})
     for name in ("train.csv", "train_star_info.csv", "truth/test.csv", "truth/nuisances.json", "wavelengths.csv"):
         assert (root / name).read_bytes() == (whole / name).read_bytes(), name
-    assert open_data_set(root).visits("train") == open_data_set(whole).visits("train")
-    assert type(open_data_set(whole)) is Challenge and type(open_data_set(root)) is LightCurveChallenge
+    assert open_challenge(root).visits("train") == open_challenge(whole).visits("train")
+    assert open_challenge(whole).level == "frames" and open_challenge(root).level == "lightcurves"
     note = json.loads((whole / "simulation.json").read_text())
     del note["recipe"]["level"]  # as before there were levels
     (whole / "simulation.json").write_text(json.dumps(note))
-    assert type(open_data_set(whole)) is Challenge
+    assert open_challenge(whole).level == "frames"
 
 
 def test_bytes_do_not_depend_on_workers(root, tmp_path):
@@ -59,7 +55,7 @@ def test_bytes_do_not_depend_on_workers(root, tmp_path):
 
 def test_without_noise_the_expected_light_is_what_is_seen():
     off = settings({"switches": {"photon_noise": False, "read_noise": False, "jitter": False}})
-    planet, visit = draw_planet(0, 5, off), draw_circumstances(0, 5, 0, off)
+    planet, visit = draw_planet(0, 5, off), draw_visit_truth(0, 5, 0, off)
     curves = observed_light_curves(planet, visit, "train", off["frames"]["short"], 0, off)
     light = expected_light(planet, visit, curves.time_h, off)
     for name in light:
@@ -69,7 +65,7 @@ def test_without_noise_the_expected_light_is_what_is_seen():
 def test_noise_is_as_large_as_it_is_said_to_be():
     config, z = settings(), {"FGS1": [], "AIRS-CH0": []}
     for number in range(4):
-        planet, visit = draw_planet(0, number, config), draw_circumstances(0, number, 0, config)
+        planet, visit = draw_planet(0, number, config), draw_visit_truth(0, number, 0, config)
         curves = observed_light_curves(planet, visit, "train", config["frames"]["short"], 0, config)
         light = expected_light(planet, visit, curves.time_h, config)
         for name, values in z.items():
@@ -81,7 +77,7 @@ def test_every_stage_reads_them_instead_of_frames(root, workspace):
     words = [f"data.root={root}", "data.batch_size=2", "data.workers=1", "trainer.max_epochs=1"]
     filled = {done.split: done for done in fit(overrides=words)}
     challenge = open_challenge(root)
-    visits = {split: open_data_set(root).visits(split) for split in ("train", "test")}
+    visits = {split: open_challenge(root).visits(split) for split in ("train", "test")}
     assert len(visits["train"] + visits["test"]) > 7 and challenge.planets("test")
     assert {split: list(done.done) for split, done in filled.items()} == visits and not filled["train"].failed
     depths = pd.DataFrame({p: result.depth.numpy() for (p, v), result in filled["train"].done.items() if v == 0})
@@ -97,7 +93,7 @@ def test_every_stage_reads_them_instead_of_frames(root, workspace):
 
 def test_a_damaged_file_costs_its_visit_only(root, tmp_path):
     shutil.copytree(root, tmp_path / "root")
-    challenge = open_data_set(tmp_path / "root")
+    challenge = open_challenge(tmp_path / "root")
     spoilt, *others = challenge.visits("train")
     challenge.inputs("train", *spoilt)["light_curves"].write_bytes(b"no light curves")
     failed = adopt_light_curves(challenge, "train", group("detector"), tmp_path / "cache")

@@ -6,18 +6,8 @@ from astropy import constants, units
 from astropy.modeling.physical_models import BlackBody
 
 from spectramind_nb.core.errors import ConfigError
-from spectramind_nb.simulation.planets import (
-    AMPLITUDES,
-    BANDS,
-    catalogue_table,
-    draw_planet,
-    limb_darkening,
-    opaque_height,
-    planck_photons,
-    planet_number,
-    settings,
-    stream,
-)
+from spectramind_nb.simulation.planets import BANDS, catalogue_table, draw_planet, limb_darkening, opaque_height, planck_photons
+from spectramind_nb.simulation.settings import AMPLITUDES, planet_number, rng_for, settings
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +96,7 @@ def test_a_planet_does_not_depend_on_others_or_on_other_effects():
 
 def test_streams_are_unrelated():
     draws = {
-        name: stream(*name[:3], name[3]).normal(size=2000)
+        name: rng_for(*name[:3], name[3]).normal(size=2000)
         for name in [(0, 1, 0, "a"), (1, 1, 0, "a"), (0, 2, 0, "a"), (0, 1, 1, "a"), (0, 1, -1, "a"), (0, 1, 0, "b")]
     }
     correlation = np.corrcoef(list(draws.values())) - np.eye(len(draws))
