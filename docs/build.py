@@ -77,7 +77,7 @@ class Book:
         for path in [*sorted(HERE.glob("*.md")), *(REPO / name for name in PAGES if name.endswith(".md") and name != "README.md")]:
             text = path.read_text().replace("![The house](house.svg)", ":::{div} house\n```{raw} html\n:file: house.svg\n```\n:::")
             text = self.linker.page(text, path.parent)
-            if path.parent == HERE and (unknown := re.findall(r"`\w+\(\)`(?!`)", text)) and self.whole:
+            if path.parent == HERE and (unknown := re.findall(r"`[\w.]+\(\)`(?!`)", text)) and self.whole:
                 sys.exit(f"docs/{path.name} names {', '.join(unknown)}, which no module has")
             self.write(page_of(path), text.replace("CHAPTERS", "\n".join(f"chapters/{floor}/index" for floor in self.floors)))
         self.write("house.svg", draw(self.house, lambda room: f"{chapter(room)}.html"))

@@ -18,7 +18,7 @@ PAGES = {  # files of the repository that are pages under another name
     "configs/trainer/README.md": "trainer/profiles.md", "configs/trainer/architecture.md": "trainer/architecture.md",
 }
 LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")
-NAME = re.compile(r"(?<![`}\w])`([A-Za-z]\w*)(\(\))?`(?!`)")
+NAME = re.compile(r"(?<![`}\w])`([A-Za-z]\w*(?:\.[a-z]\w*)?)(\(\))?`(?!`)")
 CODE = re.compile(r"(^ *(`{3,}).*?^ *\2 *$)", re.DOTALL | re.MULTILINE)
 
 
@@ -48,6 +48,17 @@ class Linker:
         self.targets = {name: f"{found[0]}.{name}" for name, found in homes.items() if len(found) == 1}
         paths = {module.room.name: module.path for module in modules}
         self.targets |= {name: f"{paths[home]}.{name}" for name, home in top.items() if home in paths}
+        classes = {name: node for module in modules for name, node in module.definitions.items() if isinstance(node, ast.ClassDef)}
+        for name in classes:
+            self.targets |= {f"{name}.{method}": target for method, target in self._methods(name, classes).items()}
+
+    def _methods(self, name: str, classes: Mapping[str, ast.ClassDef]) -> dict[str, str]:
+        """Public methods of a class, those that it inherits too, each with its entry."""
+        found: dict[str, str] = {}
+        for base in [ast.unparse(base) for base in classes[name].bases][::-1]:
+            found |= self._methods(base, classes) if base in classes else {}
+        own = [node.name for node in classes[name].body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+        return found | {method: f"{self.targets[name]}.{method}" for method in own if name in self.targets}
 
     def names(self, text: str) -> str:
         """`light_curve` becomes a link to its entry in the reference."""
