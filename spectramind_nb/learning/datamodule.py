@@ -11,6 +11,7 @@ __all__ = ['UNKNOWN_VARIANCE', 'STAR_COLUMNS', 'FIT_COLUMNS', 'FEATURES', 'LEAST
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,13 +23,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..core.errors import DataMissingError, ConfigError, NonFiniteError, SchemaError
 from .curves import PLANES
 from .metrics import CHANNELS
+from ..observations.layout import wavelength_grid_um
 from ..physics.catalogue import believed
 from ..physics.visit_fit import NUISANCES, VisitFit, combine_visits
 
 # %% ../../nbs/learning/410_datamodule.ipynb #planetset
-UNKNOWN_VARIANCE = 1.0  # (Rp/Rs)^4, marks a planet without a fit
-
-
 @dataclass(frozen=True)
 class PlanetSet:
     """Planets as tensors; refuses wrong shapes (`SchemaError`) and values that are not finite (`NonFiniteError`)."""
@@ -78,10 +77,17 @@ class PlanetSet:
         """Some of the planets."""
         return PlanetSet(**{name: tensor[rows] for name, tensor in self.tensors().items()})
 
+    def plot(self) -> Any:  # matplotlib Figure
+        """What the fits found, channel by channel, and how it compares with the truth where that is known."""
+        return _draw(self)
+
     def __repr__(self) -> str:
         truth = "with" if self.target is not None else "without"
         missing = len(self) - int(has_fit(self.covariance).sum())
         return f"PlanetSet({len(self)} planets {truth} true spectra, {missing} without a fit)"
+
+# %% ../../nbs/learning/410_datamodule.ipynb #has-fit
+UNKNOWN_VARIANCE = 1.0  # (Rp/Rs)^4, marks a planet without a fit
 
 
 def has_fit(
@@ -89,6 +95,26 @@ def has_fit(
 ) -> Tensor:  # (N,) bool
     """Which planets were fitted; the others carry `UNKNOWN_VARIANCE`."""
     return covariance[:, 0, 0] < UNKNOWN_VARIANCE / 2
+
+# %% ../../nbs/learning/410_datamodule.ipynb #planetset-draw
+def _draw(planets: PlanetSet) -> Any:
+    import matplotlib.pyplot as plt
+
+    figure, (shapes, errors) = plt.subplots(1, 2, figsize=(9, 3), width_ratios=[2, 1], layout="constrained")
+    plt.close(figure)  # a notebook shows the returned figure, and only that
+    fitted = planets[has_fit(planets.covariance)]
+    some = fitted[:50].depth
+    shapes.plot(wavelength_grid_um(), 1e6 * (some - some.mean(dim=1, keepdim=True)).T, lw=0.5)
+    shapes.set(xlabel="wavelength (µm)", ylabel="depth less its mean (ppm)", title=f"{len(some)} of {len(planets)} planets, as fitted")
+    if fitted.target is None:
+        errors.hist((1e6 * fitted.sigma).median(dim=1).values, bins=30)
+        errors.set(xlabel="median sigma (ppm)", ylabel="planets")
+    else:
+        errors.hist(((fitted.depth - fitted.target) / fitted.sigma).flatten(), bins=60, range=(-4, 4), density=True)
+        grid = np.linspace(-4, 4, 200)
+        errors.plot(grid, np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi))
+        errors.set(xlabel="error / sigma", ylabel="density")
+    return figure
 
 # %% ../../nbs/learning/410_datamodule.ipynb #describe
 STAR_COLUMNS = ("Rs", "Ms", "Ts", "Mp", "P", "sma")  # all positive
