@@ -17,10 +17,13 @@ from functools import lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from ..core.configuration import compose, differences, group, groups, options, profiles
+from ..core.configuration import compose
 from ..core.errors import SpectraMindError
+from ..core.groups import group, groups, options, profiles
+from ..core.identity import differences, flat
+from ..core.schema import RunConfig, TrainerConfig
 
 # %% ../../nbs/apps/732_choice.ipynb #words-of
 def words_of(
@@ -111,7 +114,7 @@ def typed_choice(
 # %% ../../nbs/apps/732_choice.ipynb #composed
 def composed(
     words: Sequence[str],  # Hydra overrides
-) -> DictConfig | SpectraMindError:  # the configuration, or why there is none
+) -> RunConfig | SpectraMindError:  # the configuration, or why there is none
     "What overrides compose to."
     own = any(word.lstrip("+~").startswith("hydra.") for word in words)
     return (_composed.__wrapped__ if own else _composed)(tuple(words), os.getcwd())
@@ -123,6 +126,14 @@ def _composed(words: tuple[str, ...], folder: str):  # the workspace, whose path
         return compose(overrides=words)
     except SpectraMindError as error:
         return error
+
+
+def _usual() -> RunConfig:
+    """What nobody changed: `defaults` without overrides."""
+    usual = composed(Choice().words)
+    if isinstance(usual, SpectraMindError):
+        raise usual
+    return usual
 
 # %% ../../nbs/apps/732_choice.ipynb #fault
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ class Fault:
 # %% ../../nbs/apps/732_choice.ipynb #suggestions
 def suggestions(
     word: str,  # an override that is wrong or not finished
-    known: DictConfig,  # a configuration without it
+    known: RunConfig,  # a configuration without it
     sentence: str = "",  # what is wrong with it
     most: int = 3,
 ) -> tuple[str, ...]:
@@ -148,7 +159,7 @@ def suggestions(
     key, equal, value = (part.strip() for part in word.lstrip("+~").partition("="))
     if key in groups():
         return tuple(f"{key}={option}" for option in difflib.get_close_matches(value, options(key), most, 0.4) or options(key)[:most])
-    values = _flat(OmegaConf.to_container(known))
+    values = flat(known.plain())
     if key in values:
         meant = re.findall(r"[Dd]id you mean '([^']*)'", sentence)
         return tuple(f"{key}={option}" for option in meant if option != value)
@@ -158,11 +169,6 @@ def suggestions(
         names += [name for name in values if last[name] in difflib.get_close_matches(key.rsplit(".", 1)[-1], last.values(), 1, 0.75)]
     names = [name for name in dict.fromkeys(names) if not name.startswith(("launch.", "paths.")) and not key.startswith(f"{name}.")]
     return tuple(f"{name}={value if equal and value else _written(values[name])}" for name in names[:most])
-
-
-def _flat(node: Mapping, path: str = "") -> dict[str, object]:
-    return {key: value for name, child in node.items()
-            for key, value in (_flat(child, f"{path}{name}.") if isinstance(child, Mapping) else {f"{path}{name}": child}).items()}
 
 
 def _written(value: object) -> str:
@@ -188,7 +194,7 @@ def faults(
         now = composed([*kept, word])
         blamed = isinstance(now, Exception) and (not isinstance(before, Exception) or _is_about(now, word))
         if blamed:
-            known = composed(Choice().words) if isinstance(before, Exception) else before
+            known = before if isinstance(before, RunConfig) else _usual()
             found.append(Fault(number, word, _sentence(now), suggestions(word, known, str(now))))
         else:
             kept, before = [*kept, word], now
@@ -223,7 +229,7 @@ def corrected(
 
 # %% ../../nbs/apps/732_choice.ipynb #limits-in-words
 def limits_in_words(
-    trainer: DictConfig,  # a trainer profile, with what was overridden in it
+    trainer: TrainerConfig | DictConfig,  # a trainer profile, with what was overridden in it
 ) -> str:  # such as "wall 20m · precision 32-true · devices 1 · 1 epoch · no checkpoints"
     "The limits of a run on one line."
     wall = trainer.wall.budget or "unlimited"
@@ -236,7 +242,7 @@ def limits_in_words(
 # %% ../../nbs/apps/732_choice.ipynb #purpose
 def purpose(
     choice: Choice,
-    config: DictConfig | None = None,  # what it composes to; None: it does not
+    config: RunConfig | None = None,  # what it composes to; None: it does not
 ) -> tuple[str, str]:  # one line of what the profile is for, and its limits with what the overrides leave of it
     "What a profile is for and what it takes."
     if choice.profile not in profiles():
@@ -245,8 +251,8 @@ def purpose(
 
 # %% ../../nbs/apps/732_choice.ipynb #changed-keys
 def changed_keys(
-    config: DictConfig,
+    config: RunConfig,
 ) -> dict[str, tuple[object, object]]:  # dotted key -> (value in defaults, value now)
     "What differs from the configuration that `defaults` gives without overrides."
-    found = differences(composed(Choice().words), config)
+    found = differences(_usual().plain(), config.plain())
     return {key: values for key, values in found.items() if not key.startswith("launch") and not key.endswith(".doc")}

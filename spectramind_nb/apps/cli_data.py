@@ -25,7 +25,7 @@ def announce_size(
 ) -> None:
     "Say how much will be written, before the first file. Raises `PreflightError` when the disk is too small for it."
     from omegaconf import OmegaConf
-    from spectramind_nb.core.configuration import config_dir
+    from spectramind_nb.core.groups import config_dir
 
     costs = OmegaConf.load(config_dir() / "costs.yaml")["short" if short else "full"]
     size = visits * (costs.raw_bytes if level == "frames" else costs.store_bytes)
@@ -59,7 +59,7 @@ def simulate(
         config = compose(overrides=overrides or []).simulator
         announce_size(out, train + test, short, level)
         if calibration is not None:
-            config = {**config, "calibration": {**config.calibration, "folder": str(calibration)}}
+            config = {**config, "calibration": {**config["calibration"], "folder": str(calibration)}}
         print(dataset.simulate(out, train, test, seed=seed, short=short, spectra=spectra, level=level, config=config))
 
 # %% ../../nbs/apps/774_cli_data.ipynb #fill-store

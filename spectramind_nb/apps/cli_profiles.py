@@ -20,7 +20,7 @@ profiles = typer.Typer(help="The trainer profiles: how a run is run.", invoke_wi
 @profiles.command("list")
 def list_profiles():
     "Name and purpose of every profile."
-    from spectramind_nb.core.configuration import profiles
+    from spectramind_nb.core.groups import profiles
 
     known = profiles()
     for name, purpose in known.items():
@@ -45,10 +45,11 @@ def show_profile(name: ProfileName):
 @profiles.command("diff")
 def diff_profiles(left: ProfileName, right: ProfileName):
     "What two profiles say differently, one line a key; exit code 0 all the same."
-    from spectramind_nb.core.configuration import differences
+    from omegaconf import OmegaConf
+    from spectramind_nb.core.identity import differences
     from spectramind_nb.core.profiles import find
 
-    changed = differences(find(left).node, find(right).node)
+    changed = differences(*(OmegaConf.to_container(find(name).node, resolve=True) for name in (left, right)))
     for key, (before, after) in changed.items():
         print(f"{key:<{max(map(len, changed))}}  {before} -> {after}")
 

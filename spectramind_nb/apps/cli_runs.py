@@ -21,7 +21,7 @@ class TrainCommand(TyperCommand):
     "The command `train`, whose help names what can be chosen; that is read only when somebody asks."
 
     def format_help(self, ctx, formatter):
-        from spectramind_nb.core.configuration import groups, options
+        from spectramind_nb.core.groups import groups, options
 
         chosen = [f"  {name}=  {', '.join(options(name))}" for name in groups()]
         examples = ("trainer=ci_fast", "data=ariel2025 data.root=DIR trainer=kaggle_safe trainer.max_epochs=30",
@@ -43,10 +43,9 @@ def train(
 ):
     "Frames to submission.csv: simulate or open, calibrate, fit, train, predict."
     if cfg:  # a look, which leaves nothing behind
-        from omegaconf import OmegaConf
         from spectramind_nb.core.configuration import compose
 
-        print(OmegaConf.to_yaml(compose(overrides=overrides or [])), end="")
+        print(compose(overrides=overrides or []).yaml(), end="")
         return
     if multirun:
         from spectramind_nb.apps.cli_many import sweep

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from .figures import BLUE, ORANGE, new_figure, png_bytes
 from .past_runs import score_curve
-from ..core.configuration import differences
+from ..core.identity import differences
 from ..records import audit
 
 # %% ../../nbs/apps/740_comparison.ipynb #compare
@@ -22,7 +22,7 @@ def compare(
     right: Path,  # another one
 ) -> tuple[dict[str, tuple], dict[str, tuple]]:  # key -> both values, of the configurations and of the metrics
     "What differs between two runs. Raises `OSError` when one of them has no configuration."
-    configs = [OmegaConf.load(folder / "config.yaml") for folder in (left, right)]
+    configs = [OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")) for folder in (left, right)]
     changed = differences(*configs)
     told = {key for key in changed if key.split(".")[0] in ("launch", "paths", "run_id") or key.endswith(".doc")}
     changed = {key: pair for key, pair in changed.items() if key not in told}

@@ -9,17 +9,18 @@ __all__ = ['RunTiming', 'addresses', 'planets_of', 'steps_of', 'Estimate', 'esti
 import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from ..core.configuration import config_dir
+from ..core.groups import config_dir
 from ..core.environment import competition_root, cpu_count
 from ..core.errors import SpectraMindError
-from ..core.schema import duration_s, size_bytes
+from ..core.schema import RunConfig
 from ..core.storage import digest
 
 # %% ../../nbs/apps/730_estimate.ipynb #timing
@@ -35,17 +36,16 @@ class RunTiming:
 
 # %% ../../nbs/apps/730_estimate.ipynb #addresses
 def addresses(
-    config: DictConfig,
+    plain: Mapping[str, Any],  # a configuration
 ) -> tuple[str, str]:  # of the data before training, of the model
     "What two runs must have in common to take the same time."
-    plain = OmegaConf.to_container(config)
     data = {k: v for k, v in plain["data"].items() if k in ("root", "edition", "simulate")}
     return (digest([data, plain["simulator"] if data["simulate"] else None, plain["detector"], plain["fit"]]),
             digest([plain["model"], plain["data"]["batch_size"], plain["trainer"]["accelerator"]]))
 
 # %% ../../nbs/apps/730_estimate.ipynb #planets-of
 def planets_of(
-    config: DictConfig,
+    config: RunConfig,
 ) -> tuple[int, int]:  # training planets, test planets
     "How many planets a run will see. Raises `DataMissingError` when its data are not there."
     data = config.data
@@ -60,7 +60,7 @@ def _folders_in(place: Path) -> int:
 
 # %% ../../nbs/apps/730_estimate.ipynb #steps-of
 def steps_of(
-    config: DictConfig,
+    config: RunConfig,
     train: int,  # training planets, those for validation among them
 ) -> int:
     "How many optimizer steps a run makes at most."
@@ -98,7 +98,7 @@ class Estimate:
 
 # %% ../../nbs/apps/730_estimate.ipynb #estimate-2
 def estimate(
-    config: DictConfig,
+    config: RunConfig,
     past: Iterable[RunTiming] = (),  # runs of this workspace, the newest first
 ) -> Estimate:
     "Time and disk of a run."
@@ -106,15 +106,15 @@ def estimate(
     wall, cache = config.trainer.wall, Path(config.paths.cache)
     within_limits = partial(
         Estimate,
-        wall_s=None if wall.budget is None else duration_s(wall.budget) - duration_s(wall.reserve),
-        budget_bytes=size_bytes(config.trainer.storage.budget),
+        wall_s=None if wall.budget_s is None else wall.budget_s - wall.reserve_s,
+        budget_bytes=config.trainer.storage.budget_bytes,
         free_bytes=shutil.disk_usage(next(place for place in (cache, *cache.parents) if place.exists())).free,
     )
     try:
         train, test = planets_of(config)
     except SpectraMindError as error:
         return within_limits(seconds=None, run_bytes=0, cache_bytes=0, basis=str(error))
-    data, model = addresses(config)
+    data, model = addresses(config.plain())
     done = next((timing for timing in past if timing.data_address == data), None)
     alike = next((timing for timing in past if timing.model_address == model and timing.steps), None)
     visits, cost = train + test, costs["short" if config.data.simulate and config.data.simulate.short else "full"]

@@ -19,7 +19,6 @@ from .page_state import CurvePicture, PageState, choose, look_around, weigh, why
 from .page_views import picture_html
 from .past_runs import PastRun, hand_in, has_predicted, output_path, printed, score_curve
 from .progress import Progress
-from ..core.configuration import config_hash
 from ..core.environment import workspace
 from ..core.errors import SpectraMindError
 
@@ -38,7 +37,7 @@ def begin_training(
     config = state.config
     assert config is not None  # there is no fault in the choice
     state.progress, state.curve = None, CurvePicture()
-    output = output_path(state.logs, config_hash(config), config.run_id)
+    output = output_path(state.logs, config.hash, config.run_id)
     state.training = Task.begun(["train", *state.choice.words], "The kernel stays free meanwhile.", output)
 
 # %% ../../nbs/apps/748_page_actions.ipynb #stop-task

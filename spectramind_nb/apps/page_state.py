@@ -10,8 +10,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from .choice import Choice, Fault, changed_keys, composed, faults
 from .estimate import Estimate, estimate
 from .figures import plot_learning, png_bytes
@@ -19,6 +17,7 @@ from .jobs import Task
 from .past_runs import PastRun, recent_runs, run_timings, same_runs
 from .progress import Progress
 from ..core.environment import workspace
+from ..core.schema import RunConfig
 
 # %% ../../nbs/apps/742_page_state.ipynb #learning-curve
 REDRAW_S = 2.0
@@ -57,7 +56,7 @@ class PageState:
     "All that a launchpad knows."
 
     choice: Choice = field(default_factory=Choice)
-    config: DictConfig | None = None  # what the choice composes to; None: it does not
+    config: RunConfig | None = None  # what the choice composes to; None: it does not
     faults: list[Fault] = field(default_factory=list)  # why it does not
     changed: dict = field(default_factory=dict)  # dotted key -> (value in defaults, value now)
     estimate: Estimate | None = None
@@ -109,8 +108,8 @@ def choose(
     choice: Choice,
 ) -> None:
     "Take a new choice and see what it means."
-    state.choice, state.faults = choice, faults(choice)
-    state.config = None if state.faults else composed(choice.words)
+    state.choice, state.faults, whole = choice, faults(choice), composed(choice.words)
+    state.config = whole if isinstance(whole, RunConfig) and not state.faults else None
     state.changed = {} if state.config is None else changed_keys(state.config)
     weigh(state)
 

@@ -61,7 +61,7 @@ def preview_html(state: PageState) -> str:
         return frame.format("There is nothing to show before this composes.")
     path: list[str] = []
     lines = []
-    shown = OmegaConf.to_container(state.config)
+    shown = state.config.plain()
     shown.pop("launch")
     for line in OmegaConf.to_yaml(OmegaConf.create(shown)).splitlines():
         text = line.lstrip(" ")

@@ -16,11 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from .estimate import RunTiming, addresses
 from .progress import epoch_s
-from ..core.configuration import config_hash
+from ..core.schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
 from ..runs import submission
@@ -100,16 +100,15 @@ def _record(path: Path, changed_ns: int) -> dict:
 
 # %% ../../nbs/apps/738_past_runs.ipynb #same-runs
 def same_runs(
-    config: DictConfig,  # a composed configuration
+    config: RunConfig,  # a composed configuration
     runs: Iterable[PastRun],
 ) -> list[PastRun]:
     "The runs that a training with this configuration would repeat, continue or be."
-    own = config_hash(config)
-    return [run for run in runs if run.config_hash == own and config.run_id in (None, run.id)]
+    return [run for run in runs if run.config_hash == config.hash and config.run_id in (None, run.id)]
 
 # %% ../../nbs/apps/738_past_runs.ipynb #continued-by
 def continued_by(
-    config: DictConfig,  # a composed configuration
+    config: RunConfig,  # a composed configuration
     runs: Iterable[PastRun],
 ) -> PastRun | None:
     "The unfinished run that a training with this configuration would continue."
@@ -128,7 +127,7 @@ def run_timings(
 @lru_cache(maxsize=64)
 def _timing(run_dir: Path, changed_ns: int) -> RunTiming | None:
     try:
-        data, model = addresses(OmegaConf.load(run_dir / "config.yaml"))
+        data, model = addresses(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml")))
         began, steps, seconds, filled = None, 0, 0.0, False
         for text in (run_dir / "events.jsonl").read_bytes().splitlines():
             try:

@@ -18,13 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
 from spectramind_nb.apps.figures import (
     BLACK, BLUE, GREY, PPM, Spectrum, figure_html, new_figure, page, plot_branches, plot_calibration, plot_learning,
     plot_learning_curve, plot_planets, plot_residuals, plot_scores, plot_spectra, png_bytes, table_html,
 )
-from ..core.configuration import differences
+from ..core.identity import differences
 from ..core.errors import DataMissingError, SchemaError, SpectraMindError
 from ..core.storage import atomic_path
 from ..learning.metrics import ariel_score, calibration
@@ -316,7 +315,7 @@ def ablations(
         return ""
     changed = {}
     for member in members[1:]:
-        keys = differences(members[0].config, member.config)
+        keys = differences(members[0].config.plain(), member.config.plain())
         keys = {key: pair for key, pair in keys.items() if key.split(".")[0] not in ("launch", "paths", "run_id")}
         changed[member.id] = ", ".join(f"{key} {before} → {after}" for key, (before, after) in keys.items()) or "nothing"
     picture = plot_branches({member.id: float(member.metrics["val/score"]) for member in members})
@@ -457,7 +456,7 @@ def report(
     if run.metrics:
         sections["Metrics"] = table_html({METRICS.get(name, name): float(value) for name, value in sorted(run.metrics.items())})
     sections |= {"Envelope": envelope_table(run), "Record": audit_summary(run)}
-    yaml = html.escape(portable(run, OmegaConf.to_yaml(run.config)))
+    yaml = html.escape(portable(run, run.config.yaml()))
     sections["Configuration"] = f"<details><summary>config.yaml</summary><pre tabindex='0'>{yaml}</pre></details>"
     path = run.dir / "report.html"
     with atomic_path(path) as temporary:

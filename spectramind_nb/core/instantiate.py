@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import hydra.utils
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from .errors import ConfigError
 
@@ -46,7 +46,7 @@ def check_targets(
     node: Any,  # a configuration or a part of it
 ) -> None:
     """Raise `ConfigError` if anything in a configuration, used or not, names a class that may not be built."""
-    if isinstance(node, (Mapping, DictConfig)):
+    if isinstance(node, Mapping):
         if "_target_" in node:
             trusted_class(str(node["_target_"]))
         for child in node.values():
@@ -54,7 +54,7 @@ def check_targets(
 
 # %% ../../nbs/core/034_instantiate.ipynb #build
 def build(
-    node: DictConfig | Mapping,  # with `_target_`
+    node: Mapping,  # with `_target_`
     **more: Any,  # further arguments
 ) -> Any:
     """Build the object that a configuration node describes; nodes in it that have a `_target_` are built too."""

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from .configuration import compose, config_dir, group, options, profiles, search_path
+from .configuration import compose
+from .groups import config_dir, group, options, profiles, search_path
 from .environment import check_writable, workspace
 from .errors import ConfigError, SpectraMindError, did_you_mean
-from .schema import TrainerConfig
+from .schema import LaunchConfig, TrainerConfig
 
 # %% ../../nbs/core/032_profiles.ipynb #profile
 class Profile(NamedTuple):
@@ -164,12 +165,11 @@ def new(
 
 # %% ../../nbs/core/032_profiles.ipynb #origin
 def origin(
-    config: DictConfig | Mapping,  # a composed configuration
+    launch: LaunchConfig,  # what a configuration was composed from
 ) -> dict[str, Any]:
     """Name, file digest and state of the profile of a run: `released`, `modified`, `checkout`, `own`, or `absent`."""
-    launch = OmegaConf.to_container(config, resolve=True)["launch"] if OmegaConf.is_config(config) else config["launch"]
-    name = launch["choices"]["trainer"]
-    places = [config_dir(), *search_path(launch["overrides"])]  # the order in which Hydra looks
+    name = launch.choices["trainer"]
+    places = [config_dir(), *search_path(launch.overrides)]  # the order in which Hydra looks
     path = next((place / "trainer" / f"{name}.yaml" for place in places if (place / "trainer" / f"{name}.yaml").is_file()), None)
     if path is None:
         return {"name": name, "sha256": None, "state": "absent"}

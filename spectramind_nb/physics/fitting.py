@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..core.configuration import group
+from ..core.groups import group
 from ..core.environment import cpu_count, memory_gb, progress
 from ..core.errors import NonFiniteError, SpectraMindError
 from ..core.storage import Store, code_digest

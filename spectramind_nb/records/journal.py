@@ -26,6 +26,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ..core.errors import PreflightError
+from ..core.schema import LoggerConfig
 from ..core.storage import atomic_path
 
 # %% ../../nbs/records/530_journal.ipynb #weights-digest
@@ -262,10 +263,10 @@ def installed(
 
 
 def check_trackers(
-    logger: Mapping[str, Any],  # the `logger` node
+    logger: LoggerConfig,
 ) -> None:
     """Raise `PreflightError` when a tracker is asked for whose package is not installed."""
-    wanted = {"tensorboard": logger["tensorboard"] is True, "wandb": logger["wandb"]["enabled"], "mlflow": logger["mlflow"]["enabled"]}
+    wanted = {"tensorboard": logger.tensorboard is True, "wandb": logger.wandb.enabled, "mlflow": logger.mlflow.enabled}
     for package, asked in wanted.items():
         if asked and not installed(package):
             remedy = f"Install it with pip install {package}, or use logger=csv"
@@ -273,7 +274,7 @@ def check_trackers(
 
 
 def loggers(
-    logger: Mapping[str, Any],  # the `logger` node
+    logger: LoggerConfig,
     run_dir: Path,  # where everything is written
     attempt: int = 1,
     network: bool = True,  # False: nothing leaves this machine
@@ -283,23 +284,23 @@ def loggers(
     Raises `PreflightError` when a tracker is asked for whose package is not installed.
     """
     check_trackers(logger)
-    found: list[Logger] = [MetricsFile(run_dir / "metrics.csv", attempt, logger["flush_s"])]
-    if logger["tensorboard"] is True or (logger["tensorboard"] == "auto" and installed("tensorboard")):
+    found: list[Logger] = [MetricsFile(run_dir / "metrics.csv", attempt, logger.flush_s)]
+    if logger.tensorboard is True or (logger.tensorboard == "auto" and installed("tensorboard")):
         from pytorch_lightning.loggers import TensorBoardLogger
 
         place = {"name": "tensorboard", "version": f"attempt{attempt}", "default_hp_metric": False}
-        found.append(TensorBoardLogger(run_dir, flush_secs=max(1, int(logger["flush_s"])), **place))
-    if logger["wandb"]["enabled"]:
+        found.append(TensorBoardLogger(run_dir, flush_secs=max(1, int(logger.flush_s)), **place))
+    if logger.wandb.enabled:
         from pytorch_lightning.loggers import WandbLogger
 
-        offline = logger["wandb"]["offline"] or not network
-        project, name = logger["wandb"]["project"], run_dir.name
+        offline = logger.wandb.offline or not network
+        project, name = logger.wandb.project, run_dir.name
         found.append(WandbLogger(project=project, name=name, id=name, save_dir=run_dir, offline=offline, resume="allow"))
-    if logger["mlflow"]["enabled"]:
+    if logger.mlflow.enabled:
         from pytorch_lightning.loggers import MLFlowLogger
 
-        uri = logger["mlflow"]["tracking_uri"]
+        uri = logger.mlflow.tracking_uri
         here = uri is None or (not network and not str(uri).startswith("file:"))
         uri = (run_dir / "mlruns").absolute().as_uri() if here else uri
-        found.append(MLFlowLogger(experiment_name=logger["mlflow"]["experiment"], run_name=run_dir.name, tracking_uri=uri))
+        found.append(MLFlowLogger(experiment_name=logger.mlflow.experiment, run_name=run_dir.name, tracking_uri=uri))
     return found

@@ -266,7 +266,7 @@ def drift(
     now: Mapping[str, Any],
 ) -> list[tuple[str, str, Any, Any]]:
     """What differs and can change numbers: (kind, name, value then, value now); first config, then code, data, environment."""
-    from spectramind_nb.core.configuration import differences, science  # only here: a record must begin before Hydra is loaded
+    from spectramind_nb.core.identity import differences, science  # only here: a record must begin before Hydra is loaded
 
     def parts(side: Mapping[str, Any]) -> dict[str, Mapping]:
         facts = side.get("environment") or {}

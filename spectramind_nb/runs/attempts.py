@@ -14,10 +14,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 
-from ..core.configuration import config_hash, differences
+from ..core.identity import differences
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError
+from ..core.schema import RunConfig
 from ..records import audit
 from .directory import RunDirectory
 
@@ -59,12 +59,12 @@ def new_attempt(
 
 # %% ../../nbs/runs/636_attempts.ipynb #named-attempt
 def named_attempt(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
     checkpoint: Path | None = None,
 ) -> Attempt:
     """The first attempt of a run under the name it is given. Raises `ConfigError` when there is a run of this name."""
     logs, stamp = Path(config.paths.logs), datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    name = config.run_id or f"{stamp}-{config.launch.choices.trainer}"
+    name = config.run_id or f"{stamp}-{config.launch.choices['trainer']}"
     if config.run_id and (logs / name).exists():
         remedy = "Choose another run_id, or resume that run by its name"
         raise ConfigError(f"there already is a run '{name}'", logs / name, remedy)
@@ -72,14 +72,14 @@ def named_attempt(
 
 # %% ../../nbs/runs/636_attempts.ipynb #unfinished-attempt
 def unfinished_attempt(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
     resume: str | Path | RunDirectory,  # auto, never, or the run to continue
 ) -> Attempt | None:
     """The next attempt of a run that can be continued, if there is one.
 
     Raises `ConfigError` or `DataMissingError` when the run named by `resume` cannot be continued.
     """
-    logs, digest = Path(config.paths.logs), config_hash(config)
+    logs, digest = Path(config.paths.logs), config.hash
     if resume not in ("auto", "never"):
         return _continued(RunDirectory.open(resume), config)
     if resume == "auto":
@@ -91,8 +91,8 @@ def unfinished_attempt(
     return None
 
 
-def _continued(run: RunDirectory, config: DictConfig) -> Attempt:
-    changed = [key for key in differences(run.config, config)
+def _continued(run: RunDirectory, config: RunConfig) -> Attempt:
+    changed = [key for key in differences(run.config.plain(), config.plain())
                if key.split(".")[0] not in ("trainer", "paths", "launch", "run_id", "logger")]
     if changed:
         remedy = "Only trainer settings may change when a run continues"

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.configuration import differences
 from ..core.errors import ConfigError, DataMissingError
+from ..core.identity import differences, flat
 from ..learning.metrics import channel_weights, edition, value_scores
 from .run import Run, loaded_run, predict_planets
 from .stages import data_module, fill_split, open_data, splits_of
@@ -101,8 +101,9 @@ def compare(
     if len({run.dir for run in opened}) < max(2, len(opened)):
         raise ConfigError("a comparison needs different runs, at least two", ", ".join(run.id for run in opened), "Name each run once")
     first, judged = opened[0], []
-    keys = sorted({key for run in opened[1:] for key in differences(first.config, run.config) if not _is_told_elsewhere(key)})
-    changed = pd.DataFrame({run.id: [_value(run, key) for key in keys] for run in opened}, index=keys)
+    said = {run.id: run.config.plain() for run in opened}
+    keys = sorted({key for other in said.values() for key in differences(said[first.id], other) if not _is_told_elsewhere(key)})
+    changed = pd.DataFrame({name: [flat(plain).get(key) for key in keys] for name, plain in said.items()}, index=keys)
     metrics = pd.DataFrame({run.id: run.metrics for run in opened}).apply(pd.to_numeric, errors="coerce").sort_index()
     scores = {run.id: _scores_if_kept(run) for run in opened}
     for run in opened[1:]:
@@ -120,12 +121,6 @@ def compare(
 
 def _is_told_elsewhere(key: str) -> bool:
     return key.split(".")[0] in ("launch", "paths", "run_id") or key.endswith(".doc")
-
-
-def _value(run: Run, key: str) -> object:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.select(run.config, key)
 
 
 def _scores_if_kept(run: Run) -> pd.Series | None:

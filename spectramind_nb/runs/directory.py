@@ -13,10 +13,11 @@ from typing import Any, Self
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
 
+from ..core.configuration import read_config
 from ..core.environment import workspace
 from ..core.errors import DamagedFileError, DataMissingError, did_you_mean
+from ..core.schema import RunConfig
 from ..records import audit
 from ..records.journal import history
 from . import submission
@@ -75,12 +76,12 @@ class RunDirectory:
         return self.record.get("exit_code")
 
     @property
-    def config(self) -> DictConfig:
+    def config(self) -> RunConfig:
         """The resolved configuration. Raises `DataMissingError` where the directory holds none."""
         path = self.dir / "config.yaml"
         if not path.is_file():
             raise DataMissingError("the run has no configuration file", path, "Open a complete run directory")
-        return OmegaConf.load(path)
+        return read_config(path)
 
     @property
     def overrides(self) -> list[str]:

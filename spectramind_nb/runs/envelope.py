@@ -22,7 +22,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ..core.errors import PreflightError
-from ..core.schema import size_bytes
+from ..core.quantities import size_bytes
 from ..core.storage import atomic_path
 from ..records.audit import load, sentence
 from .guards import Wall

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
 
 from ..core import profiles
-from ..core.configuration import config_hash, science_hash
 from ..core.environment import Place, place, process_start, tell
 from ..core.errors import WallReached
 from ..core.instantiate import check_targets
-from ..core.schema import duration_s
+from ..core.schema import RunConfig
 from ..observations.challenge import Challenge
 from ..records import audit
 from ..records.journal import EventLog, history, trace
@@ -95,7 +93,7 @@ def run_attempt(
     """Data, model, fit, validate, predict: everything that one attempt of a run does."""
     config, log, record = session.config, session.log, session.record
     (session.dir / "overrides.txt").write_text("".join(f"{word}\n" for word in record.fields["overrides"]))
-    OmegaConf.save(config, session.dir / "config.yaml")
+    (session.dir / "config.yaml").write_text(config.yaml())
     log("start", checkpoint=str(session.attempt.checkpoint or ""))
     try:
         with stage(log, "preflight"):
@@ -120,7 +118,7 @@ def run_attempt(
 
 # %% ../../nbs/runs/648_execution.ipynb #execute
 def execute(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
     attempt: Attempt,
     record: audit.Record,  # of this invocation; it becomes the run's
     **fields: Any,  # more of the record: parent, snapshot, pretrained
@@ -129,17 +127,17 @@ def execute(
 
     Raises `WallReached` when the time is up before it begins, and everything that ends a run early.
     """
-    check_targets(config)
+    check_targets(config.plain())
     logs, debug_log, wall = Path(config.paths.logs).absolute(), Path(config.paths.debug_log).absolute(), _run_wall(config)
-    profile = profiles.origin(config) | {"unlocked": list(config.launch.unlocked)}
+    profile = profiles.origin(config.launch) | {"unlocked": list(config.launch.unlocked)}
     for note in _profile_notes(profile):
         tell(f"note: {note}")
     before = audit.load(attempt.dir / "audit.json")
     inherited = {name: before[name] for name in ("parent", "snapshot", "pretrained", "data") if before.get(name)}
     record.adopt(
         attempt.dir, logs, debug_log, attempt=attempt.number, overrides=without_secrets(config.launch.overrides),
-        choices=OmegaConf.to_container(config.launch.choices), config=OmegaConf.to_container(config), config_hash=config_hash(config),
-        science_hash=science_hash(config), wall={"budget_s": wall.budget_s, "used_s": None}, profile=profile, **{**inherited, **fields},
+        choices=config.launch.choices, config=config.plain(), config_hash=config.hash,
+        science_hash=config.science_hash, wall={"budget_s": wall.budget_s, "used_s": None}, profile=profile, **{**inherited, **fields},
     )
     record.holding.callback(summarise, attempt.dir)
     signals = record.holding.enter_context(Signals())  # until the record is closed
@@ -153,11 +151,10 @@ def execute(
     return Run(attempt.dir, in_memory=session.in_memory)
 
 # %% ../../nbs/runs/648_execution.ipynb #execute-helpers
-def _run_wall(config: DictConfig) -> Wall:
+def _run_wall(config: RunConfig) -> Wall:
     """The wall of a run, from its profile."""
     wall = config.trainer.wall
-    budget_s = None if wall.budget is None else duration_s(wall.budget)
-    return Wall(wall_anchor(wall.anchor, process_start()), budget_s, duration_s(wall.reserve))
+    return Wall(wall_anchor(wall.anchor, process_start()), wall.budget_s, wall.reserve_s)
 
 
 def _close_stuck(record: audit.Record) -> None:
@@ -182,7 +179,7 @@ class _Silent(EventLog):
 
 
 def follow(
-    config: DictConfig,  # as this process composed or found it
+    config: RunConfig,  # as this process composed or found it
     here: Place,
 ) -> Run:
     """Join a run that another process leads: train with it, write nothing, fail quietly."""
@@ -212,6 +209,6 @@ def _train_along(plan: LaunchPlan, signals: Signals, here: Place) -> None:
         session = Session(config, attempt, _run_wall(config), signals, record, here, silent, Devices(**plan.settings))
         prepare_process(config)
         if here.starter != "lightning":  # another machine, with devices of its own
-            session.devices = replace(resolve_devices(config.trainer, here), precision=session.devices.precision)
+            session.devices = replace(resolve_devices(config.trainer.plain(), here), precision=session.devices.precision)
         data = load_planets(session, open_data(config))
         fit_model(session, prepared_model(session, data.train), data)

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from ..core.configuration import adjusted, compose, config_dir
+from ..core.configuration import adjusted, compose
 from ..core.environment import cpu_count, memory_gb, process_start
 from ..core.errors import ConfigError, PreflightError, SpectraMindError, did_you_mean
-from ..core.schema import duration_s, size_bytes
+from ..core.groups import config_dir
+from ..core.quantities import duration_s, size_bytes
+from ..core.schema import RunConfig
 from ..core.storage import atomic_path
 from . import submission
 from .crew import Crew
@@ -142,20 +144,19 @@ def say(
 
 # %% ../../nbs/runs/670_job.ipynb #training-words
 def training_words(
-    config: DictConfig,  # as it was asked for
+    config: RunConfig,  # as it was asked for
     limit_s: float,  # for training
 ) -> tuple[list[str], float, str]:  # overrides; seconds after which it hangs; what was adapted, or nothing
     """How a training fits into the time and onto the disk that there is."""
     wall, logs = config.trainer.wall, Path(config.paths.logs).absolute()
-    reserve_s = duration_s(wall.reserve)
-    budget_s = min(max(1.0, limit_s) + reserve_s, float("inf") if wall.budget is None else duration_s(wall.budget))
+    budget_s = min(max(1.0, limit_s) + wall.reserve_s, float("inf") if wall.budget_s is None else wall.budget_s)
     words = [f"trainer.wall.budget={budget_s:.0f}s", "trainer.wall.anchor=process", "trainer.enable_checkpointing=true"]
     free = shutil.disk_usage(next(place for place in (logs, *logs.parents) if place.exists())).free
     lowered = ""
-    if size_bytes(config.trainer.storage.budget) > free:
+    if config.trainer.storage.budget_bytes > free:
         words.append(f"trainer.storage.budget={free // 2}B")
         lowered = f"a run may use {free / 2e6:.0f} MB and not the {config.trainer.storage.budget} of its profile: no more is free"
-    return words, limit_s + min(reserve_s, limit_s / 2) + 10, lowered
+    return words, limit_s + min(wall.reserve_s, limit_s / 2) + 10, lowered
 
 # %% ../../nbs/runs/670_job.ipynb #attempt
 class Job:
@@ -176,7 +177,7 @@ class Job:
         fits_in = int(memory_gb() * 1e9 / size_bytes(settings["worker_memory"]))
         self.size = settings["workers"] or max(1, min(cpu_count(), fits_in))
 
-    def _composed(self) -> tuple[DictConfig, DictConfig]:
+    def _composed(self) -> tuple[RunConfig, Mapping[str, Any]]:
         """What is asked for, or what comes next to it; and its plain photometry. Raises `ConfigError` where the rest is wrong, too."""
         if self.trained:
             try:
@@ -257,8 +258,8 @@ def work_through(
     queue = Queue(split, views, Pace(job.settings["plain_cost"]), left_s, job.size, degrade, only)
     settings = {
         "edition": job.challenge.edition, "roots": {name: str(view.seen.root) for name, view in views.items()},
-        "detector": {"full": OmegaConf.to_container(job.config.detector), "plain": OmegaConf.to_container(job.plain)},
-        "fit": OmegaConf.to_container(job.config.fit), "cache": str(job.cache),
+        "detector": {"full": job.config.detector, "plain": job.plain},
+        "fit": job.config.fit, "cache": str(job.cache),
     }
     threads = max(1, cpu_count() // job.size)
     crew = Crew("spectramind_nb.runs.views:visit_worker", settings, job.size, duration_s(job.settings["visit_timeout"]), threads)

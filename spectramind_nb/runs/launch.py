@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from omegaconf import DictConfig, OmegaConf
-
-from ..core.configuration import compose, config_hash
+from ..core.configuration import compose, read_config
 from ..core.environment import Place, place
 from ..core.errors import ConfigError, PreflightError
 from ..core.storage import atomic_path
+from ..core.schema import RunConfig
 
 # %% ../../nbs/runs/610_launch.ipynb #visible-gpus
 def visible_gpus() -> int | None:
@@ -85,12 +84,11 @@ def check_request(
 def frozen_config(
     run_dir: Path,
     expected_hash: str,
-) -> DictConfig:
+) -> RunConfig:
     """The configuration that the leading process wrote. Raises `ConfigError` when it is not the one it meant."""
-    config = OmegaConf.load(run_dir / "config.yaml")
-    if config_hash(config) != expected_hash:
+    config = read_config(run_dir / "config.yaml")
+    if config.hash != expected_hash:
         raise ConfigError("the frozen configuration is not the one this run was started with", run_dir / "config.yaml")
-    OmegaConf.set_readonly(config, True)
     return config
 
 # %% ../../nbs/runs/610_launch.ipynb #write-shared
@@ -142,7 +140,7 @@ class LaunchPlan:
 # %% ../../nbs/runs/610_launch.ipynb #requested-config
 def requested_config(
     overrides: str | Sequence[str],  # Hydra overrides
-) -> DictConfig:
+) -> RunConfig:
     """The configuration of a run, its devices looked at. Raises `ConfigError` or `PreflightError` for what cannot be done."""
     here = place()
     if here.starter == "lightning":
@@ -150,6 +148,6 @@ def requested_config(
     config = compose(overrides=overrides)
     if config.trainer.max_epochs == 0:
         remedy = "Use spectramind evaluate RUN trainer=eval_only to score, or set trainer.max_epochs to train"
-        raise ConfigError("this profile trains nothing", f"trainer={config.launch.choices.trainer}", remedy)
-    check_request(config.trainer, here, visible_gpus())
+        raise ConfigError("this profile trains nothing", f"trainer={config.launch.choices['trainer']}", remedy)
+    check_request(config.trainer.plain(), here, visible_gpus())
     return config

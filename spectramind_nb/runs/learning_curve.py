@@ -13,12 +13,11 @@ from pathlib import Path
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
 
-from ..core.configuration import config_hash
 from ..core.errors import ConfigError
 from ..core.instantiate import build
 from ..core.storage import atomic_path
+from ..core.schema import RunConfig
 from ..learning.datamodule import PlanetSet, VisitDataModule
 from ..learning.metrics import ariel_score, calibration
 from ..learning.planetmodel import raw_fit
@@ -48,7 +47,7 @@ def learning_curve(
     with loaded_run("evaluate", run, overrides) as (config, model, record):
         challenge = open_data(config)
         data = data_module(config, challenge, {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)})
-        path, key = run.dir / FILE, config_hash(config)[:16]
+        path, key = run.dir / FILE, config.hash[:16]
         kept = pd.read_csv(path) if path.is_file() else pd.DataFrame({"config": []})
         rows = {row["planets"]: row for row in kept[kept["config"] == key].to_dict("records")}
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed))
@@ -68,17 +67,17 @@ def learning_curve(
     return table
 
 
-def _trained(config: DictConfig, data: VisitDataModule, few: PlanetSet) -> pl.LightningModule:
+def _trained(config: RunConfig, data: VisitDataModule, few: PlanetSet) -> pl.LightningModule:
     """The run's model, from the start, on some of its training planets."""
     prepare_process(config)
     model = build(config.model, loss=build(config.loss))
     model.prepare(few)
-    module = VisitDataModule(few, data.val, None, config.data.batch_size, config.seed, OmegaConf.to_container(config.trainer.loader))
+    module = VisitDataModule(few, data.val, None, config.data.batch_size, config.seed, config.trainer.loader.plain())
     bare_trainer(config.trainer, [StepSeed(config.seed)]).fit(model, datamodule=module)
     return model
 
 
-def _found(model: pl.LightningModule, data: VisitDataModule, config: DictConfig) -> dict[str, float]:
+def _found(model: pl.LightningModule, data: VisitDataModule, config: RunConfig) -> dict[str, float]:
     """How good a model's answers are for the planets that a validation of the run looks at, and as it looks at them."""
     limit, batches = config.trainer.limit_val_batches, len(data.val_dataloader())
     batches = limit if isinstance(limit, int) else int(limit * batches)

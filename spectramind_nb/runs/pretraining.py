@@ -9,11 +9,10 @@ __all__ = ['refuse_pretraining', 'pretraining_config', 'pretrained', 'begins_wit
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from ..core.configuration import config_hash, validate
+from ..core.configuration import validate
 from ..core.environment import Place, tell
 from ..core.errors import ConfigError, PreflightError, WallReached
+from ..core.schema import RunConfig
 from ..records import audit
 from ..records.journal import weights_digest
 from .attempts import named_attempt, unfinished_attempt
@@ -35,10 +34,10 @@ def refuse_pretraining(
 
 # %% ../../nbs/runs/650_pretraining.ipynb #pretraining-config
 def pretraining_config(
-    config: DictConfig,  # with `pretrain`
-) -> DictConfig:
+    config: RunConfig,  # with `pretrain`
+) -> RunConfig:
     """The configuration of the pre-training: the same model, loss and profile on planets that are simulated for it."""
-    plain = OmegaConf.to_container(config)
+    plain = config.plain()
     wanted = plain["pretrain"]
     simulate = {name: wanted[name] for name in ("train", "short", "level", "seed")}
     plain["data"] |= {"name": "synthetic", "root": None, "simulate": {**simulate, "test": 0}}
@@ -47,14 +46,11 @@ def pretraining_config(
     if wanted["lr"] is not None:
         plain["model"].get("member", plain["model"])["optimizer"]["lr"] = wanted["lr"]
     plain["launch"]["choices"] |= {"data": "synthetic", "pretrain": "none"}
-    first = OmegaConf.create({**plain, "pretrain": None, "run_id": None})
-    validate(first)
-    OmegaConf.set_readonly(first, True)
-    return first
+    return validate({**plain, "pretrain": None, "run_id": None})
 
 # %% ../../nbs/runs/650_pretraining.ipynb #pretrained
 def pretrained(
-    config: DictConfig,  # with `pretrain`
+    config: RunConfig,  # with `pretrain`
     record: audit.Record,  # of this invocation; the pre-training gets one of its own
 ) -> Run:
     """The finished pre-training that a run starts from: one with this configuration and this code if there is one, or a new one.
@@ -62,7 +58,7 @@ def pretrained(
     Raises `WallReached` when the time was up before it was finished; the same command goes on with it.
     """
     first, logs = pretraining_config(config), Path(config.paths.logs)
-    wanted = {"outcome": "finished", "config_hash": config_hash(first), "code": record.fields["code"]}
+    wanted = {"outcome": "finished", "config_hash": first.hash, "code": record.fields["code"]}
     for path in sorted(logs.glob("*/audit.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         known = audit.load(path)
         if wanted.items() <= known.items() and (path.parent / "checkpoints" / "best.ckpt").is_file():

@@ -16,18 +16,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from ..core.configuration import config_hash
 from ..core.environment import Place
 from ..core.errors import PreflightError
+from ..core.schema import RunConfig
 from ..records import audit
 from ..records.provenance import package_digest
 from .launch import read_shared, write_shared
 
 # %% ../../nbs/runs/612_rendezvous.ipynb #meeting-folder
 def meeting_folder(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
     here: Place,
 ) -> Path:
     """Where processes meet that torchrun or SLURM started."""
@@ -35,23 +33,23 @@ def meeting_folder(
 
 # %% ../../nbs/runs/612_rendezvous.ipynb #patience-s
 def patience_s(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
 ) -> float:
     """Seconds that processes wait for each other: the timeout of the strategy."""
     strategy = config.trainer.strategy
-    timeout = strategy.get("timeout", {}) if OmegaConf.is_config(strategy) else {}
+    timeout = strategy.get("timeout", {}) if isinstance(strategy, Mapping) else {}
     return float(timeout.get("seconds", 1800))
 
 # %% ../../nbs/runs/612_rendezvous.ipynb #process-identity
 def process_identity(
-    config: DictConfig,  # as this process composed it
+    config: RunConfig,  # as this process composed it
 ) -> dict[str, Any]:
     """What must be equal in all processes of a run."""
     gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     models = [line.split(":", 1)[1].strip() for path in gpus for line in path.read_text().splitlines() if line.startswith("Model")]
     driver = Path("/proc/driver/nvidia/version")
     return {
-        "configuration": config_hash(config), "code": package_digest(), "python": platform.python_version(),
+        "configuration": config.hash, "code": package_digest(), "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"), "lightning": importlib.metadata.version("pytorch-lightning"),
         "machine": platform.machine(), "gpus": models, "driver": driver.read_text().splitlines()[0] if driver.is_file() else None,
     }

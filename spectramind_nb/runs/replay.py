@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from ..core.configuration import adjusted, config_hash, differences, validate
+from ..core.configuration import adjusted, validate
+from ..core.identity import config_hash, differences
 from ..core.environment import workspace
 from ..core.errors import ConfigError, DataMissingError, ReplayMismatch
 from ..core.instantiate import check_targets
+from ..core.schema import RunConfig
 from ..records import audit
 from ..records.journal import events
 from ..records.ledger import entries
@@ -79,7 +81,7 @@ def tampering(
     if told and told[-1]["record_digest"] != hashlib.sha256(path.read_bytes()).hexdigest():
         found.append("audit.json was changed after the run")
     file = run.dir / "config.yaml"
-    if file.is_file() and (changed := differences(record.get("config") or {}, OmegaConf.load(file))):
+    if file.is_file() and (changed := differences(record.get("config") or {}, OmegaConf.to_container(OmegaConf.load(file)))):
         found += [f"config.yaml was changed after the run: {name} was {then} and is {now}" for name, (then, now) in changed.items()]
     return found
 
@@ -200,8 +202,8 @@ def replay(
             raise DataMissingError(f"run {original.id} did not finish: {original.outcome}", original.dir, "Replay a finished run")
         if changed := tampering(original):
             raise ReplayMismatch(f"run {original.id} cannot be repeated: {'; '.join(changed)}", original.dir, "Restore its files")
-        config = _here(OmegaConf.create(record["config"]), overrides)
-        check_targets(config)
+        config = _here(validate(record["config"]), overrides)
+        check_targets(config.plain())
         prepare_process(config)
         verdict = expectation(record, _identity(config))
         invocation.update(replay={"tolerance": tolerance, "verdict": verdict.word, "reasons": list(verdict.reasons)})
@@ -227,20 +229,19 @@ def identity_now(
         return _identity(config, rehash)
 
 
-def _identity(config: DictConfig, rehash: bool = False) -> dict[str, Any]:
+def _identity(config: RunConfig, rehash: bool = False) -> dict[str, Any]:
     data = data_manifest(open_data(config), rehash=rehash)
-    return {"config": OmegaConf.to_container(config), "modules": package_files(), "data": data, "environment": environment()}
+    return {"config": config.plain(), "modules": package_files(), "data": data, "environment": environment()}
 
 
-def _here(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def _here(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """A recorded configuration in this workspace, with overrides. The stores stay where they are if they are still there."""
     cache = Path(config.paths.cache)
     if overrides:
         config = adjusted(config, overrides)
     here = workspace()
-    config.paths = {
+    paths = {
         "root": str(here), "logs": str(here / "logs"), "debug_log": str(here / "v50_debug_log.md"),
         "cache": str(cache if cache.is_dir() else here / "cache"),
     }
-    validate(config)
-    return config
+    return validate({**config.plain(), "paths": paths})

@@ -16,14 +16,15 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
-from ..core.configuration import adjusted, compose, override_words
+from ..core.configuration import adjusted, compose
+from ..core.overrides import override_words
 from ..core.environment import Place, check_writable
 from ..core.errors import ConfigError, DataMissingError, SchemaError
 from ..core.instantiate import build, check_targets
 from ..core.storage import file_digest
+from ..core.schema import RunConfig
 from ..learning.datamodule import PlanetDataset, PlanetSet, VisitDataModule, whole
 from ..observations.challenge import Challenge
 from ..observations.root_tables import read_labels
@@ -44,7 +45,7 @@ from .trainer import bare_trainer, numerics_guard, quiet_lightning
 def validate_model(
     model: pl.LightningModule,
     data: VisitDataModule,
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
 ) -> dict[str, float]:
     """Metrics on the validation planets."""
     trainer = bare_trainer(config.trainer, [StepSeed(config.seed), numerics_guard(config.trainer.guards, bins=bins_of(config.model))])
@@ -55,7 +56,7 @@ def validate_model(
 def predict_planets(
     model: pl.LightningModule,
     planets: PlanetSet,
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
     meet: bool = True,  # False: as in a validation, the model has not looked at the planets before
 ) -> Prediction:
     """The model's answer for every planet."""
@@ -122,7 +123,7 @@ def loaded_run(
     command: str,  # evaluate or predict: what the record says
     run: Run | str | Path,  # a run, its identifier, its directory, or a checkpoint
     overrides: Sequence[str],  # Hydra overrides on top of the run's own
-) -> Iterator[tuple[DictConfig, pl.LightningModule, audit.Record]]:
+) -> Iterator[tuple[RunConfig, pl.LightningModule, audit.Record]]:
     """A recorded visit to a finished run: its configuration and its model with the weights it kept.
 
     Raises `DataMissingError` when it kept no weights, `ConfigError` when they don't fit the model that the overrides describe.
@@ -132,10 +133,10 @@ def loaded_run(
         run = Run.open(run)
         record.update(run_id=run.id, parent=run.id)
         config = adjusted(run.config, overrides)
-        check_targets(config)
+        check_targets(config.plain())
         check_paths(config)
         prepare_process(config)
-        resolve_devices(one_device(config.trainer), Place())
+        resolve_devices(one_device(config.trainer.plain()), Place())
         model = build(config.model, loss=build(config.loss))
         try:
             model.load_state_dict(run.state_dict())

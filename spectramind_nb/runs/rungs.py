@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from ..core.configuration import adjusted, group
+from ..core.configuration import adjusted, validate
+from ..core.groups import group
 from ..core.errors import SpectraMindError
 from ..core.instantiate import build
+from ..core.schema import RunConfig
 from ..learning.datamodule import PlanetSet, has_fit, planet_set
 from ..learning.population import population_of_fits, population_of_spectra
 from ..observations.challenge import Challenge
@@ -124,20 +126,20 @@ def usable_labels(
 
 # %% ../../nbs/runs/664_rungs.ipynb #lower-config
 def lower_config(
-    config: DictConfig,  # of the job
+    config: RunConfig,  # of the job
     view: View,  # of the planets
-    detector: DictConfig,  # the photometry they were finished with
+    detector: Mapping[str, Any],  # the photometry they were finished with
 ) -> dict[str, Any]:  # plain values
     """The job's configuration for planets of a view, with the model that has a closed form."""
-    plain = OmegaConf.to_container(config)
+    plain = config.plain()
     plain["data"] |= {"root": str(view.seen.root), "simulate": None}
     trainer = OmegaConf.to_container(group("trainer")) | {"accelerator": "cpu", "enable_progress_bar": False}
     model = OmegaConf.to_container(group("model", "posterior"))
-    return {**plain, "detector": OmegaConf.to_container(detector), "trainer": trainer, "model": model}
+    return {**plain, "detector": detector, "trainer": trainer, "model": model}
 
 # %% ../../nbs/runs/664_rungs.ipynb #fitted
 def fitted(
-    config: DictConfig,  # see `lower_config`
+    config: RunConfig,  # see `lower_config`
     split: str,
     training: PlanetSet | None = None,  # where unknown features are filled from
     labels: pd.DataFrame | None = None,  # only planets with one
@@ -149,8 +151,8 @@ def fitted(
 
 # %% ../../nbs/runs/664_rungs.ipynb #prepared
 def predict_prepared(
-    learned: DictConfig,  # of the training planets, see `lower_config`
-    wanted: DictConfig,  # of those that are to be predicted
+    learned: RunConfig,  # of the training planets, see `lower_config`
+    wanted: RunConfig,  # of those that are to be predicted
 ) -> Prediction:
     """What the model says that knows the training planets and was not trained."""
     prepare_process(learned)
@@ -163,7 +165,7 @@ def predict_prepared(
 
 # %% ../../nbs/runs/664_rungs.ipynb #from-fits
 def predict_from_fits(
-    wanted: DictConfig,  # of the planets that are to be predicted, see `lower_config`
+    wanted: RunConfig,  # of the planets that are to be predicted, see `lower_config`
 ) -> Prediction:  # only planets with a fit that is one
     """What the fits say under the prior of a population: that of the labels, or where there are none, their own."""
     prepare_process(wanted)
@@ -186,9 +188,9 @@ def predictor(
 
     def work(task: Mapping[str, Any]) -> None:
         if task["rung"] == "fits":
-            prediction = predict_from_fits(OmegaConf.create(task["wanted"]))
+            prediction = predict_from_fits(validate(task["wanted"]))
         elif task["rung"] == "prepared":
-            prediction = predict_prepared(OmegaConf.create(task["learned"]), OmegaConf.create(task["wanted"]))
+            prediction = predict_prepared(validate(task["learned"]), validate(task["wanted"]))
         else:
             prediction = Prediction.from_frame(Run.open(task["run"]).predict(task["wanted"]))
         prediction.write(task["out"])
@@ -199,7 +201,7 @@ def predictor(
 def check_run(
     run: Run,
     words: Sequence[str],  # overrides for its prediction
-) -> DictConfig:  # its configuration with them
+) -> RunConfig:  # its configuration with them
     """The configuration to predict with. Raises, early, what predicting would raise late: no weights, or not those of this model."""
     config = adjusted(run.config, words)
     state = torch.load(run.weights, map_location="cpu", weights_only=True)["state_dict"]

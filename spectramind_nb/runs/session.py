@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
 
 from ..core.environment import Place, tell
 from ..core.errors import DamagedFileError, DataMissingError, PreflightError
 from ..core.instantiate import build
-from ..core.schema import size_bytes
+from ..core.schema import RunConfig
 from ..learning.datamodule import PlanetSet, VisitDataModule, contradictions
 from ..learning.planetmodel import PlanetModel
 from ..observations.challenge import Challenge
@@ -43,7 +42,7 @@ from spectramind_nb.runs.stages import (
 class Session:
     """One attempt of one run, and what its steps share."""
 
-    config: DictConfig  # the whole configuration of a run
+    config: RunConfig  # the whole configuration of a run
     attempt: Attempt  # replaced when fp16 fails: it then goes on from the state in which that happened
     wall: Wall
     signals: Signals
@@ -59,7 +58,7 @@ class Session:
         self.dir = self.attempt.dir
         if self.log is None:
             self.log = EventLog(self.dir / "events.jsonl", self.attempt.number, self.config.logger.flush_s)
-        self.checkpoints = Checkpoints(self.dir, size_bytes(self.config.trainer.storage.budget), self.log)
+        self.checkpoints = Checkpoints(self.dir, self.config.trainer.storage.budget_bytes, self.log)
 
     def checkpoint(self, name: str) -> Path:  # best or last
         """Where a checkpoint lies, or will."""
@@ -72,16 +71,16 @@ def preflight(
     """Process, trackers, devices and disk. Raises `PreflightError` for the first that will not do."""
     config, trainer = session.config, session.config.trainer
     prepare_process(config)
-    session.devices = _steadied(session, resolve_devices(trainer, session.here))
+    session.devices = _steadied(session, resolve_devices(trainer.plain(), session.here))
     check_paths(config)
-    check_disk(session.dir, trainer.storage.budget)
+    check_disk(session.dir, trainer.storage.budget_bytes)
     check_trackers(config.logger)
     if session.here.world_size is not None:
         meeting = meeting_folder(config, session.here)
         rendezvous_leader(meeting, session.here, process_identity(config), session.dir, patience_s(config))
     for note in session.devices.notes:
         tell(f"note: {note}")
-    held_to = guardrails(trainer, config.seed)
+    held_to = guardrails(trainer.plain(), config.seed)
     tell(f"guardrails: this run is held to {'; '.join(f'{name} {value}' for name, value in held_to.items())}")
     session.record.update(environment=environment(), guardrails=held_to, devices=asdict(session.devices))
 

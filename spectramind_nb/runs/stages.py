@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 import hydra.utils
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from ..core.configuration import compose, config_hash, override_words, science_hash
+from ..core.configuration import compose
+from ..core.overrides import override_words
 from ..core.environment import check_writable, competition_root, pin_threads
 from ..core.errors import PreflightError, SchemaError
-from ..core.schema import size_bytes
 from ..core.storage import digest
+from ..core.schema import RunConfig
 from ..learning.curves import Bins, standard_curves
 from ..learning.datamodule import PlanetSet, VisitDataModule, planet_set, planet_sets
 from ..observations import lightcurves
@@ -42,7 +42,7 @@ from ..records.provenance import environment, float32_precision, manifest
 
 # %% ../../nbs/runs/622_stages.ipynb #prepare-process
 def prepare_process(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
 ) -> None:
     """Set environment variables and threads as the profile says, before CUDA starts."""
     if config.trainer.deterministic:
@@ -105,18 +105,18 @@ def restored_process() -> Iterator[None]:
 # %% ../../nbs/runs/622_stages.ipynb #check-disk
 def check_disk(
     folder: Path,  # where the run will write
-    budget: str | int,  # trainer.storage.budget
+    budget: int,  # bytes, as trainer.storage.budget says
 ) -> None:
     """Raise `PreflightError` when less space is free than the run may use."""
     existing = next(place for place in (folder, *folder.parents) if place.exists())
-    free, needed = shutil.disk_usage(existing).free, size_bytes(budget)
+    free, needed = shutil.disk_usage(existing).free, budget
     if free < needed:
         what = f"{free / 1e9:.2f} GB are free and the run may use {needed / 1e9:.2f} GB"
         raise PreflightError(what, existing, "Free some space or lower trainer.storage.budget")
 
 # %% ../../nbs/runs/622_stages.ipynb #check-paths
 def check_paths(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
 ) -> None:
     """Raise `PreflightError` when the folders of runs and stores cannot be written."""
     check_writable(config.paths.logs)
@@ -125,13 +125,13 @@ def check_paths(
 
 # %% ../../nbs/runs/622_stages.ipynb #data-root
 def data_root(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
 ) -> Path:
     """The competition folder of a run, simulated first if it has to be."""
     data = config.data
     if data.root is not None or data.simulate is None:
         return competition_root(data.edition, data.root)
-    settings = OmegaConf.to_container(OmegaConf.create({"simulate": data.simulate, "simulator": config.simulator}))
+    settings = {"simulate": data.simulate.plain(), "simulator": config.simulator}
     out = Path(config.paths.cache) / "simulated" / digest(settings)[:16]
     wanted = settings["simulate"]
     return simulate(
@@ -141,7 +141,7 @@ def data_root(
 
 
 def open_data(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
 ) -> Challenge:
     """The challenge of a run, its folder found or made."""
     return open_challenge(data_root(config), config.data.edition)
@@ -206,7 +206,7 @@ class StageResult(NamedTuple):
 
 
 def fill_split(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
     challenge: Challenge,
     split: str,
     stage: str,  # "calibrate" or "fit"
@@ -227,12 +227,12 @@ def fill_split(
 
 def note_configuration(
     record: Record,
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
 ) -> None:
     """What a command that trains nothing was asked to do, into its record."""
     record.update(
-        config=OmegaConf.to_container(config), config_hash=config_hash(config), science_hash=science_hash(config),
-        choices=OmegaConf.to_container(config.launch.choices), environment=environment(),
+        config=config.plain(), config_hash=config.hash, science_hash=config.science_hash, choices=config.launch.choices,
+        environment=environment(),
     )
 
 
@@ -279,16 +279,16 @@ def fit(
 
 # %% ../../nbs/runs/622_stages.ipynb #data-module
 def bins_of(
-    model: DictConfig,  # the `model` group
+    model: Mapping[str, Any],  # the `model` group
 ) -> Bins | None:
     """How finely a model wants to see light curves; None when fits are enough for it."""
     model = model.get("member", model)  # an ensemble looks at what its members look at
-    asks = "curves" in getattr(hydra.utils.get_object(model._target_), "needs", ())
-    return Bins(model.time_bins, model.wavelength_bins) if asks else None
+    asks = "curves" in getattr(hydra.utils.get_object(model["_target_"]), "needs", ())
+    return Bins(model["time_bins"], model["wavelength_bins"]) if asks else None
 
 
 def curves_of(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
     challenge: Challenge,
     filled: StageResult,  # the fits of a split
 ) -> dict[int, np.ndarray] | None:
@@ -296,12 +296,12 @@ def curves_of(
     bins = bins_of(config.model)
     if bins is None:
         return None
-    plain, cache = OmegaConf.to_container(config.fit), Path(config.paths.cache)
-    return standard_curves(challenge, filled.split, filled.done, config.detector, plain, bins, cache, config.data.workers)
+    cache = Path(config.paths.cache)
+    return standard_curves(challenge, filled.split, filled.done, config.detector, config.fit, bins, cache, config.data.workers)
 
 
 def planets_to_predict(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
     challenge: Challenge,
     filled: StageResult,  # the fits of a split
     typical: torch.Tensor,  # (F,) features that the model knows as typical
@@ -313,7 +313,7 @@ def planets_to_predict(
 
 
 def data_module(
-    config: DictConfig,  # the whole configuration of a run
+    config: RunConfig,  # the whole configuration of a run
     challenge: Challenge,
     fits: Mapping[str, StageResult],  # split -> its fits
 ) -> VisitDataModule:
@@ -326,5 +326,5 @@ def data_module(
     )
     return VisitDataModule(
         train, val, test, batch_size=config.data.batch_size, seed=config.seed,
-        loader=OmegaConf.to_container(config.trainer.loader),
+        loader=config.trainer.loader.plain(),
     )

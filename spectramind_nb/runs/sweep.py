@@ -19,11 +19,12 @@ from pathlib import Path
 import pandas as pd
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 
-from ..core.configuration import compose, config_hash, override_words
+from ..core.configuration import compose
 from ..core.environment import memory_gb
 from ..core.errors import ConfigError, SpectraMindError
+from ..core.overrides import override_words
+from ..core.schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
 from .guards import Signals
@@ -54,11 +55,11 @@ class Member:
     name: str  # of the sweep, and a number
     varied: list[str]  # the words that make it another run than its neighbours
     words: list[str]  # all overrides
-    config: DictConfig  # what they compose
+    config: RunConfig  # what they compose
 
     def attempts(self) -> list[Path]:
         """The directories of its attempts, oldest first. Raises ConfigError for one of another configuration."""
-        logs, wanted, found = Path(self.config.paths.logs), config_hash(self.config), []
+        logs, wanted, found = Path(self.config.paths.logs), self.config.hash, []
         for number in itertools.count(1):
             folder = logs / (self.name if number == 1 else f"{self.name}-{number}")
             known = audit.load(folder / "audit.json").get("config_hash") if folder.exists() else None

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from ..core.environment import Place, tell
 from ..core.instantiate import build
+from ..core.schema import GuardsConfig, TrainerConfig
 from ..learning.curves import Bins
 from . import submission
 from .devices import Devices, cluster_plugins, one_device, resolve_devices
@@ -31,11 +31,11 @@ _ARGUMENTS = frozenset(inspect.signature(pl.Trainer.__init__).parameters) - {"se
 
 
 def trainer_arguments(
-    profile: DictConfig,  # the `trainer` node
+    profile: TrainerConfig,
     devices: Devices | None = None,  # what the profile comes to on this machine
 ) -> dict[str, Any]:
     """The profile's keys that are arguments of Lightning's Trainer."""
-    plain = OmegaConf.to_container(profile, resolve=True)
+    plain = profile.plain()
     arguments = {name: value for name, value in plain.items() if name in _ARGUMENTS}
     if devices is not None:
         arguments |= devices.arguments() | ({"strategy": "auto"} if devices.world_size == 1 else {})
@@ -45,11 +45,11 @@ def trainer_arguments(
 
 # %% ../../nbs/runs/638_trainer.ipynb #bare-trainer
 def bare_trainer(
-    profile: DictConfig,  # the `trainer` node
+    profile: TrainerConfig,
     callbacks: Sequence[Callback] = (),
 ) -> pl.Trainer:
     """A trainer for looking, not learning: one device, the same precision, every planet predicted, nothing written."""
-    alone = resolve_devices(one_device(profile), Place())
+    alone = resolve_devices(one_device(profile.plain()), Place())
     looking = {
         "enable_checkpointing": False, "enable_progress_bar": False, "fast_dev_run": False, "limit_predict_batches": 1.0,
         "sync_batchnorm": False,
@@ -59,7 +59,7 @@ def bare_trainer(
 
 # %% ../../nbs/runs/638_trainer.ipynb #numerics-guard
 def numerics_guard(
-    guards: DictConfig,  # trainer.guards
+    guards: GuardsConfig,
     metrics: Sequence[str] = (),  # what a validation must report
     channels: int = submission.N_CHANNELS,
     bins: Bins | None = None,  # of the light curves, for models that look at them

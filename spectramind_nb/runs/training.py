@@ -9,10 +9,9 @@ __all__ = ['train_composed', 'train', 'train_again']
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from ..core.configuration import override_words
+from ..core.overrides import override_words
 from ..core.environment import place
+from ..core.schema import RunConfig
 from ..records import audit
 from .attempts import branch_checkpoint, named_attempt, new_attempt, unfinished_attempt
 from .execution import execute, follow
@@ -22,14 +21,14 @@ from .run import Run
 
 # %% ../../nbs/runs/652_training.ipynb #train-composed
 def train_composed(
-    config: DictConfig,  # see `launch.requested_config`
+    config: RunConfig,  # see `launch.requested_config`
     record: audit.Record,  # of this invocation; it becomes the run's
     resume: str | Path | Run = "auto",  # auto, never, or the run to continue
     fork: str | Path | Run | None = None,  # a run or a checkpoint to branch off
 ) -> Run:
     """The run that a configuration describes, led or joined by this process; see `train`."""
     here = place()
-    if config.get("pretrain") is not None:
+    if config.pretrain is not None:
         refuse_pretraining(here, branch=fork is not None)
     if not here.leads:
         return follow(config, here)
@@ -40,7 +39,7 @@ def train_composed(
         return execute(config, named_attempt(config, snapshot), record, parent=parent.id, snapshot=snapshot.name)
     if attempt := unfinished_attempt(config, resume):
         return execute(config, attempt, record)
-    begins = {} if config.get("pretrain") is None else begins_with(pretrained(config, record))
+    begins = {} if config.pretrain is None else begins_with(pretrained(config, record))
     return execute(config, named_attempt(config), record, **begins)
 
 # %% ../../nbs/runs/652_training.ipynb #train
@@ -66,7 +65,7 @@ def train(
 
 # %% ../../nbs/runs/652_training.ipynb #train-again
 def train_again(
-    config: DictConfig,  # of a recorded run
+    config: RunConfig,  # of a recorded run
     original: Run,
     record: audit.Record,  # of this invocation; it becomes that of the repetition
 ) -> Run:

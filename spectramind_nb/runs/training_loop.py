@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from ..core.environment import is_terminal, tell
 from ..core.errors import SpectraMindError
-from ..core.schema import duration_s
 from ..learning.datamodule import VisitDataModule
 from ..records.journal import Diary, loggers, weights_digest
 from spectramind_nb.runs.devices import (
@@ -60,15 +60,14 @@ def training_callbacks(
     if stop.enabled:
         callbacks.append(EarlyStopping(stop.monitor, mode=stop.mode, patience=stop.patience, check_finite=False))
     if profile.enable_checkpointing:
-        rule = {"monitor": keep.monitor, "mode": keep.mode}
+        rule: dict[str, Any] = {"monitor": keep.monitor, "mode": keep.mode}
         rule |= {"auto_insert_metric_name": False, "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(session.dir / "checkpoints", "best", save_top_k=1, **rule))
         if keep.save_top_k not in (0, 1):
             name = "epoch{epoch:04d}-step{step:07d}"
             callbacks.append(TopKCheckpoint(session.dir / "checkpoints", name, save_top_k=keep.save_top_k, **rule))
     rolling = session.checkpoint("last") if profile.enable_checkpointing else None
-    every_s = duration_s(keep.every) if keep.every is not None else None
-    callbacks.append(SafePoints(session.wall, session.signals, rolling, every_s, session.log))
+    callbacks.append(SafePoints(session.wall, session.signals, rolling, keep.every_s, session.log))
     return callbacks
 
 # %% ../../nbs/runs/646_training_loop.ipynb #load-best
@@ -159,7 +158,7 @@ def fit_model(
     Raises `PreflightError` when the run would need more disk than it may have, `WallReached` and the like when it leaves early.
     """
     profile, spare = session.config.trainer, session.dir / "overflow.ckpt"
-    check_storage(model, session.dir, profile, len(data.train_dataloader()))
+    check_storage(model, session.dir, profile.plain(), len(data.train_dataloader()))
     session.checkpoints.sweep()
     try:
         with with_followers(session):

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from omegaconf import OmegaConf
 
 from spectramind_nb.apps import jobs
 from spectramind_nb.apps.choice import MENUS, Choice, changed_keys, composed, faults
@@ -23,8 +22,9 @@ from spectramind_nb.apps.page_actions import ACTIONS, reopen_run
 from spectramind_nb.apps.page_state import PageState, choose
 from spectramind_nb.apps.page_views import RUN_BUTTONS, page_html, preview_html
 from spectramind_nb.apps.past_runs import recent_runs
-from spectramind_nb.core.configuration import compose, groups, options, profiles
+from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError
+from spectramind_nb.core.groups import groups, options, profiles
 from spectramind_nb.runs.submission import validate
 
 PATIENCE_S = 300
@@ -322,6 +322,6 @@ def test_stop_then_resume_then_hand_in_compare_and_reopen(words, whole_run, here
 
 def test_a_started_run_reads_as_its_configuration(whole_run):
     choice = Choice.of(whole_run.overrides)
-    again = OmegaConf.to_container(composed(choice.words))
-    then = OmegaConf.to_container(whole_run.config)
+    again = composed(choice.words).plain()
+    then = whole_run.config.plain()
     assert {key: again[key] for key in ("trainer", "data", "model")} == {key: then[key] for key in ("trainer", "data", "model")}

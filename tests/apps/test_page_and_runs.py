@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from omegaconf import OmegaConf
 
 from spectramind_nb.apps import jobs
 from spectramind_nb.apps.choice import Choice, composed, faults, words_of
@@ -16,7 +15,6 @@ from spectramind_nb.apps.page_actions import begin_prediction, put_submission
 from spectramind_nb.apps.page_state import PageState, choose, look_around
 from spectramind_nb.apps.page_views import progress_html
 from spectramind_nb.apps.past_runs import output_path, recent_runs, run_timings
-from spectramind_nb.core.configuration import config_hash
 from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.runs import submission
 
@@ -30,8 +28,8 @@ def past(workspace):
     def made(name, words, outcome="interrupted", steps=0, checkpoints=()):
         config, folder = composed(words), workspace / "logs" / name
         (folder / "checkpoints").mkdir(parents=True)
-        OmegaConf.save(config, folder / "config.yaml")
-        record = {"outcome": outcome, "overrides": words, "config_hash": config_hash(config), "started": "2026-01-01T00:00:00+00:00"}
+        (folder / "config.yaml").write_text(config.yaml())
+        record = {"outcome": outcome, "overrides": words, "config_hash": config.hash, "started": "2026-01-01T00:00:00+00:00"}
         (folder / "audit.json").write_text(json.dumps(record))
         lines = [{"event": "start"}, {"event": "train start", "step": 0}] + [{"event": "step"}] * steps
         moments = (f"2026-01-01T00:{n // 120:02}:{n / 2 % 60:06.3f}+00:00" for n in range(len(lines)))

@@ -40,7 +40,7 @@ def one_run() -> None:
     for owner, names in (
         (audit.Record, ("update", "tell", "adopt", "finish")), (audit, ("settle", "_identify")),
         (session, ("environment", "data_manifest", "run_hash", "weights_digest")), (training_loop, ("weights_digest",)),
-        (execution, ("trace", "config_hash", "science_hash")),
+        (execution, ("trace",)),
         (journal.Diary, ("on_train_start", "on_train_batch_end", "on_validation_end", "on_train_epoch_end")),
     ):
         for name in names:

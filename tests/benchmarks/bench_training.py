@@ -13,7 +13,6 @@ from types import SimpleNamespace
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from omegaconf import OmegaConf
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import Place
@@ -47,7 +46,7 @@ def fresh(config, train: PlanetSet, val: PlanetSet):
     torch.manual_seed(config.seed)
     model = build(config.model, loss=build(config.loss))
     model.prepare(train)
-    loader = OmegaConf.to_container(config.trainer.loader)
+    loader = config.trainer.loader.plain()
     return model, VisitDataModule(train, val, None, config.data.batch_size, config.seed, loader)
 
 
@@ -85,7 +84,7 @@ def guarded(config, train: PlanetSet, val: PlanetSet, folder: Path) -> tuple[flo
         with silent, quiet_lightning(), restored_process():
             record.fields["weights"] = {}
             session = Session(config, Attempt(folder), Wall(time.time(), 3600.0), signals, record, Place())
-            session.devices = resolve_devices(config.trainer, session.here)
+            session.devices = resolve_devices(config.trainer.plain(), session.here)
             began = time.process_time()
             fit_model(session, model, data)
             taken = time.process_time() - began

@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from spectramind_nb.core.configuration import adjusted, compose, override_words
+from spectramind_nb.core.configuration import adjusted, compose
 from spectramind_nb.core.errors import ConfigError
-from spectramind_nb.core.schema import check_run_id
+from spectramind_nb.core.overrides import override_words
+from spectramind_nb.core.quantities import check_run_id
 
 
 @pytest.mark.parametrize("name", [

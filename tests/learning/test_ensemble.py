@@ -212,7 +212,7 @@ def test_the_configuration_chooses_and_builds_members():
     assert all(member.loss.edition_name == "2024" for member in model.members)
     words = ["model=ensemble", "model@model.member=encoder", "pretrain=simulated", "pretrain.lr=0.001"]
     config = compose(overrides=[*words, "model.member.time_bins=32"])
-    assert bins_of(config.model).time == 32 and pretraining_config(config).model.member.optimizer.lr == 0.001
+    assert bins_of(config.model).time == 32 and pretraining_config(config).model["member"]["optimizer"]["lr"] == 0.001
     with pytest.raises(ConfigError, match=r"Did you mean 'width'"):
         compose(overrides=[*words, "model.member.widht=8"])
 

@@ -66,7 +66,7 @@ def test_one_long_column_gives_the_same_submission(reference, short_root, worksp
 def test_2024_layout(short_root, workspace):
     root = as_2024(short_root, workspace / "data")
     run = train(overrides=[*SHORT, "data=ariel2024", f"data.root={root}"])
-    assert run.outcome == "finished" and run.config.loss.edition_name == "2024"
+    assert run.outcome == "finished" and run.config.loss["edition_name"] == "2024"
     assert validate(run.dir / "submission.csv")
 
 

@@ -94,7 +94,7 @@ def test_a_training_that_fails_is_tried_again_more_modestly(quick, capsys):
     outcome, asked = quick(only_modest)
     assert rung_of(outcome) == "modest" and not is_mean(outcome) and outcome.notes == []
     (first, _, sees_gpus), (second, _, blind) = asked
-    assert first.launch.choices.trainer == "ci_fast" and sees_gpus and not blind
+    assert first.launch.choices["trainer"] == "ci_fast" and sees_gpus and not blind
     assert (second.trainer.accelerator, second.trainer.devices, second.trainer.precision) == ("cpu", 1, "32-true")
     assert second.trainer.max_epochs == 10 and second.trainer.enable_checkpointing and second.data.batch_size == 2
     loud = [line for line in capsys.readouterr().out.splitlines() if line.startswith("STEP DOWN")]
@@ -165,7 +165,7 @@ def test_settings_that_contradict_each_other_are_adapted_before_training(quick, 
     config, limit_s, _ = asked[0]  # it composed
     wall, until_s = config.trainer.wall, job_module.duration_s(settings.get("train", TIMES["train"]))
     budget_s, reserve_s = job_module.duration_s(wall.budget), job_module.duration_s(wall.reserve)
-    assert config.launch.choices.trainer == profile and wall.anchor == "process" and config.trainer.enable_checkpointing
+    assert config.launch.choices["trainer"] == profile and wall.anchor == "process" and config.trainer.enable_checkpointing
     assert budget_s > reserve_s and until_s * 0.99 <= limit_s <= 1.5 * until_s + 11 or outcome.adapted
     assert ("900TB" in "".join(words)) == any("900TB" in what for what in outcome.adapted)
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_trained_here_is_told_before_the_long_work(quick, capsys,
     outcome, asked = quick(None, words, profile, frames=False)
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("STEP DOWN: a model trained as asked: ") and why in first
-    assert len(asked) == 1 and asked[0][0].launch.choices.trainer == "defaults" and "asked" in outcome.reasons
+    assert len(asked) == 1 and asked[0][0].launch.choices["trainer"] == "defaults" and "asked" in outcome.reasons
 
 
 def test_what_is_wrong_beside_the_profile_is_refused(quick, tmp_path):

@@ -238,7 +238,7 @@ def test_a_poisoned_record_runs_nothing_wherever_the_poison_is(copy, where, tmp_
     for key in above:
         node = node[key]
     node[last] = {"_target_": "os.system", "command": f"mkdir {flag}"}
-    from spectramind_nb.core.configuration import config_hash
+    from spectramind_nb.core.identity import config_hash
 
     edit(copy, config=config, config_hash=config_hash(config))
     (copy.dir / "config.yaml").unlink()

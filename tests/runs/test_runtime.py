@@ -10,10 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
 from own_process import Forked, command
 
-from spectramind_nb.core.configuration import compose
+from spectramind_nb.core.configuration import compose, read_config
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, PreflightError
 from spectramind_nb.core.instantiate import build
 from spectramind_nb.records import audit
@@ -248,7 +247,5 @@ def test_the_record_of_a_run_is_shown_escaped(whole_run, tmp_path):
 
 
 def test_p12_p65_the_saved_configuration_composes_the_same_hash(whole_run):
-    from spectramind_nb.core.configuration import config_hash
-
-    saved = OmegaConf.load(whole_run.dir / "config.yaml")
-    assert config_hash(saved) == whole_run.record["config_hash"] == config_hash(compose(overrides=whole_run.overrides))
+    saved = read_config(whole_run.dir / "config.yaml")
+    assert saved.hash == whole_run.record["config_hash"] == compose(overrides=whole_run.overrides).hash

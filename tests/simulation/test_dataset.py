@@ -15,8 +15,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from spectramind_nb.core.configuration import compose, group
+from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, SchemaError
+from spectramind_nb.core.groups import group
 from spectramind_nb.observations.detector import calibrate_frames
 from spectramind_nb.observations.lightcurves import extract_visit
 from spectramind_nb.observations.writing import write_tables
@@ -37,7 +38,7 @@ from spectramind_nb.simulation.visits import (
 WL = [f"wl_{k}" for k in range(1, 284)]
 WIDE = {"frames": {"short": {"FGS1": 24, "AIRS-CH0": 12}}}
 TINY = WIDE | {"long_column": True}  # quicker to write: 11,392 columns cost more than their few frames
-QUIET = {"switches": dict(compose(simulator="quiet").simulator.switches)}
+QUIET = {"switches": compose(simulator="quiet").simulator["switches"]}
 
 
 def tree(root: Path) -> dict[str, str]:

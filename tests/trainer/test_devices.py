@@ -8,7 +8,6 @@ import time
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import Place, place
@@ -35,7 +34,7 @@ def works(index):
 
 
 def trainer(profile, *overrides):
-    return OmegaConf.to_container(compose(profile, [f"trainer.{word}" for word in overrides]).trainer)
+    return compose(profile, [f"trainer.{word}" for word in overrides]).trainer.plain()
 
 
 def refused(profile, here, present, fault=works):
@@ -228,12 +227,11 @@ def test_p42_equal_machines_have_equal_identities():
 
 def test_p19_a_frozen_configuration_that_was_changed_is_refused(tmp_path):
     config = compose("ci_fast")
-    OmegaConf.save(config, tmp_path / "config.yaml")
-    expected = launch.config_hash(config)
-    assert launch.frozen_config(tmp_path, expected) == config
+    (tmp_path / "config.yaml").write_text(config.yaml())
+    assert launch.frozen_config(tmp_path, config.hash) == config
     (tmp_path / "config.yaml").write_text((tmp_path / "config.yaml").read_text().replace("max_epochs: 1", "max_epochs: 2"))
     with pytest.raises(ConfigError, match="not the one this run was started with"):
-        launch.frozen_config(tmp_path, expected)
+        launch.frozen_config(tmp_path, config.hash)
 
 
 def test_stores_are_waited_for_as_long_as_the_leading_process_lives(tmp_path):

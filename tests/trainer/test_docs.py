@@ -13,9 +13,10 @@ import pytest
 import yaml
 from own_process import command_elsewhere, run_forked
 
-from spectramind_nb.core import schema
-from spectramind_nb.core.configuration import compose, config_dir, options
-from spectramind_nb.core.schema import duration_s
+from spectramind_nb.core.configuration import compose
+from spectramind_nb.core.groups import config_dir, options
+from spectramind_nb.core.quantities import duration_s
+from spectramind_nb.core.rules import RULES
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "configs/trainer/README.md").read_text()
@@ -82,13 +83,13 @@ def test_p11_the_codemap_names_rooms_that_exist_and_all_that_belong():
 
 
 def test_p11_keys_of_the_architecture_exist():
-    known = compose().trainer
+    known = compose().trainer.plain()
     for key in re.findall(r"`((?:wall|checkpoint|storage)\.\w+)`", ARCHITECTURE):
         assert key.split(".")[1] in known[key.split(".")[0]], key
     for key in ("precision", "escalate_after", "deterministic", "benchmark", "shape_stable", "network", "env", "barebones",
                 "max_time"):
         assert f"`{key}" in ARCHITECTURE and key in known
-    assert "`RULES` of `core.schema`" in ARCHITECTURE and schema.RULES
+    assert "`RULES` of `core.rules`" in ARCHITECTURE and RULES
 
 
 # -- commands ------------------------------------------------------------------------------------------------------
@@ -212,17 +213,15 @@ def test_p10_every_other_command_of_the_readme_runs(shell):
 
 def test_p12_p19_p65_the_merged_configuration_is_captured(shell):
     """What lies in a run directory composes to the run's hash again, and says what was typed."""
-    from omegaconf import OmegaConf
-
-    from spectramind_nb.core.configuration import config_hash
+    from spectramind_nb.core.configuration import read_config
     from spectramind_nb.core.storage import file_digest
     from spectramind_nb.records.audit import load
 
     succeeded(shell("spectramind train trainer=ci_fast trainer.limit_train_batches=1 run_id=kept", warm=True))
     record = load(next(path for path in shell("true").runs() if path.parent.name == "kept"))
     folder = next(path.parent for path in shell("true").runs() if path.parent.name == "kept")
-    stored = OmegaConf.load(folder / "config.yaml")
-    assert config_hash(stored) == record["config_hash"] and stored.trainer.limit_train_batches == 1
+    stored = read_config(folder / "config.yaml")
+    assert stored.hash == record["config_hash"] and stored.trainer.limit_train_batches == 1
     assert (folder / "overrides.txt").read_text().split() == ["trainer=ci_fast", "trainer.limit_train_batches=1", "run_id=kept"]
     assert record["choices"]["trainer"] == "ci_fast" and record["argv"][-1] == "run_id=kept"
     assert record["profile"]["sha256"] == file_digest(config_dir() / "trainer" / "ci_fast.yaml")

@@ -34,7 +34,7 @@ def test_p47_p25_precision_that_is_really_used(asked, accelerator, native, effec
 
 def test_p47_emulated_bfloat16_does_not_count():
     """A T4 says that it supports bfloat16, and emulates it; one such GPU among others decides for all."""
-    profile = {**compose("multi_gpu").trainer}
+    profile = compose("multi_gpu").trainer.plain()
     assert resolve_devices(profile, Place(), [A100, A100], lambda index: None).precision == "bf16-mixed"
     assert resolve_devices(profile, Place(), [A100, T4], lambda index: None).precision == "16-mixed"
     forced = resolve_devices(profile | {"precision": "bf16-mixed"}, Place(), [T4], lambda index: None)
@@ -44,7 +44,7 @@ def test_p47_emulated_bfloat16_does_not_count():
 def test_p25_what_a_processor_makes_of_fp16_is_what_lightning_makes_of_it():
     from pytorch_lightning import Trainer
 
-    settled = resolve_devices({**compose("kaggle_safe").trainer}, Place(), [])
+    settled = resolve_devices(compose("kaggle_safe").trainer.plain(), Place(), [])
     assert settled.precision == Trainer(precision="16-mixed", accelerator="cpu", logger=False, enable_checkpointing=False).precision
     assert settled.notes == ("precision 16-mixed is bf16-mixed on a processor",)
 

@@ -12,10 +12,13 @@ from typer.testing import CliRunner
 
 from spectramind_nb.apps.cli import app
 from spectramind_nb.core import profiles as room
-from spectramind_nb.core.configuration import compose, config_dir, differences, group, options, profiles
+from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DataMissingError, SchemaError
+from spectramind_nb.core.groups import config_dir, group, options, profiles
+from spectramind_nb.core.identity import differences
 from spectramind_nb.core.profiles import check, find, new, origin
-from spectramind_nb.core.schema import TrainerConfig, duration_s, size_bytes
+from spectramind_nb.core.quantities import duration_s, size_bytes
+from spectramind_nb.core.schema import TrainerConfig
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.execution import _profile_notes
 from spectramind_nb.runs.run import Run, evaluate
@@ -50,7 +53,7 @@ def test_p2_p5_the_promised_profiles_are_there():
 def test_p55_every_profile_keeps_the_contract(name):
     assert [str(clause) for clause in check(name) if clause.fault] == []
     config = compose(name, GIVEN.get(name, []))
-    assert config.trainer.doc == profiles()[name] and config.launch.choices.trainer == name
+    assert config.trainer.doc == profiles()[name] and config.launch.choices["trainer"] == name
     assert config.trainer.deterministic is True and config.trainer.benchmark is False
 
 
@@ -245,7 +248,7 @@ def test_p2_p55_a_profile_from_elsewhere(tmp_path, scheme):
         "# Mine.\ndefaults: [kaggle_safe, _self_]\ndoc: Nights on our own cluster, small and safe.\nmax_epochs: 3\n")
     words = [f"hydra.searchpath=[{scheme}{tmp_path}]", "trainer=mine"]
     config = compose(overrides=words)
-    assert config.trainer.max_epochs == 3 and config.launch.choices.trainer == "mine"
+    assert config.trainer.max_epochs == 3 and config.launch.choices["trainer"] == "mine"
     assert list(config.launch.overrides) == words
     with pytest.raises(ConfigError, match="mine locks it at 9h"):
         compose(overrides=[*words, "trainer.wall.budget=12h"])
@@ -318,10 +321,10 @@ def installed(monkeypatch, tmp_path, text):
 def test_p4_an_edited_profile_is_told_and_recorded(monkeypatch, tmp_path, capsys):
     shipped = (config_dir() / "trainer" / "ci_fast.yaml").read_bytes()
     installed(monkeypatch, tmp_path, shipped)
-    released = origin(compose("ci_fast"))
+    released = origin(compose("ci_fast").launch)
     assert released == {"name": "ci_fast", "sha256": hashlib.sha256(shipped).hexdigest(), "state": "released"}
     installed(monkeypatch, tmp_path, shipped + b"# edited\n")
-    assert origin(compose("ci_fast"))["state"] == "modified"
+    assert origin(compose("ci_fast").launch)["state"] == "modified"
     assert _profile_notes({"name": "ci_fast", "state": "modified", "unlocked": []}) == [
         "the installed profile ci_fast is not as it was released"]
 
