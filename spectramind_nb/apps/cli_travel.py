@@ -79,11 +79,11 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for one file a planet.")] = Path("spectra"),
 ):
     "The spectra that a run predicted, one file a planet, as retrievals read them."
-    from spectramind_nb.apps.report import spectra
+    from spectramind_nb import Run
     from spectramind_nb.core.environment import check_writable
     from spectramind_nb.observations.exchange import check_format, export_spectra
 
     check_format(form)
     check_writable(out)
-    written = export_spectra(spectra(run), form, out)
+    written = export_spectra(Run.open(run).spectra(), form, out)
     print(f"{len(written)} spectra: {written[0]} .." if written else "the run predicted no spectrum")

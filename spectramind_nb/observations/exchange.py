@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMATS', 'bin_widths', 'SpectrumRecord', 'record_of', 'write_table', 'write_xarray', 'write_npz', 'write_csv',
            'wavenumber_widths', 'write_taurex', 'write_petitradtrans', 'check_format', 'export_spectra',
-           'ExportableSpectrum']
+           'ExportableSpectrum', 'Spectra']
 
 # %% ../../nbs/observations/140_exchange.ipynb #imports
 import json
@@ -65,22 +65,26 @@ class SpectrumRecord:
 
 # %% ../../nbs/observations/140_exchange.ipynb #record-of
 def record_of(
-    spectrum: Any,  # has planet_id, channels, wavelengths_um, widths_um, depth, sigma, covariance, provenance: VisitFit or Spectrum
+    spectrum: Any,  # VisitFit or Spectrum; channels, widths_um, covariance and provenance may be missing
 ) -> SpectrumRecord:
     """What is written of a spectrum. Raises SchemaError where wavelengths are missing."""
     if spectrum.wavelengths_um is None:
         raise SchemaError("this spectrum has no wavelengths", f"planet {spectrum.planet_id}", "Fit light curves that have them")
     plain = {name: np.array(getattr(spectrum, name), dtype=float) for name in ("wavelengths_um", "depth", "sigma")}
-    names = [name for name, count in spectrum.channels.items() for _ in range(count)]
-    edges = np.cumsum([0, *spectrum.channels.values()])
-    guessed = [bin_widths(plain["wavelengths_um"][a:b], name) for name, a, b in zip(spectrum.channels, edges, edges[1:])]
-    width = np.concatenate(guessed) if spectrum.widths_um is None else np.array(spectrum.widths_um, dtype=float)
-    width = np.where(np.isfinite(width), width, np.concatenate(guessed))
+    channels = getattr(spectrum, "channels", None) or {"FGS1": 1, "AIRS-CH0": len(plain["depth"]) - 1}  # else the challenge's
+    names = [name for name, count in channels.items() for _ in range(count)]
+    edges = np.cumsum([0, *channels.values()])
+    width = np.concatenate([bin_widths(plain["wavelengths_um"][a:b], name) for name, a, b in zip(channels, edges, edges[1:])])
+    if (told := getattr(spectrum, "widths_um", None)) is not None:
+        width = np.where(np.isfinite(told), told, width)
     order = np.argsort(plain["wavelengths_um"], kind="stable")
-    covariance = None if spectrum.covariance is None else np.array(spectrum.covariance, dtype=float)[np.ix_(order, order)]
+    found = getattr(spectrum, "covariance", None)
+    covariance = None if found is None else np.array(found, dtype=float)[np.ix_(order, order)]
     wavelength, depth, sigma = (values[order] for values in plain.values())
-    return SpectrumRecord(str(spectrum.planet_id), wavelength, width[order], depth, sigma, covariance,
-                          [names[k] for k in order], {"program": f"spectramind_nb {__version__}", **spectrum.provenance})  # fmt: skip
+    provenance = {"program": f"spectramind_nb {__version__}", **getattr(spectrum, "provenance", {})}
+    return SpectrumRecord(
+        str(spectrum.planet_id), wavelength, width[order], depth, sigma, covariance, [names[k] for k in order], provenance
+    )
 
 # %% ../../nbs/observations/140_exchange.ipynb #write-table
 def write_table(
@@ -254,3 +258,15 @@ class ExportableSpectrum:
     def to_csv(self, path: Path | str | None = None) -> str:
         """A row for each channel; .csv."""
         return write_csv(record_of(self), path)
+
+# %% ../../nbs/observations/140_exchange.ipynb #exportable-spectra
+class Spectra(dict):
+    """Planet -> spectrum, and a way to write them all."""
+
+    def export(
+        self,
+        form: str,  # of FORMATS
+        folder: Path | str,
+    ) -> list[Path]:
+        """One file a planet. Raises ConfigError for a format that there is not."""
+        return export_spectra(self, form, folder)
