@@ -48,9 +48,9 @@ class Curves:
     def white(self) -> "Curves":
         "All channels averaged into one, weighted by their noise."
         weight = self.sigma**-2
-        seen = self.good * weight
-        mean = ((self.flux * seen).sum(1) / seen.sum(1).clamp(min=1e-300))[:, None]
-        good = (seen.sum(1) > 0.5 * weight.sum())[:, None]
+        seen = self.good.double() @ weight
+        mean = 1 + ((self.flux - 1) @ weight / seen.clamp(min=1e-300))[:, None]  # the flux is 1 where it is not good
+        good = (seen > 0.5 * weight.sum())[:, None]
         return replace(self, flux=torch.where(good, mean, 1.0), good=good, sigma=weight.sum()[None] ** -0.5,
                        colour=_mean(self.colour, weight)[None], wavelength_um=_mean(self.wavelength_um, weight)[None])
 
@@ -90,13 +90,22 @@ def _standardised(terms: np.ndarray | None, bins: int) -> torch.Tensor:  # (T, K
     scatter = series.square().mean(0).sqrt()
     return series[:, scatter > 0] / scatter[scatter > 0]
 
+# %% ../../nbs/physics/212_curves.ipynb #median
+def _median(values: torch.Tensor, good: torch.Tensor) -> torch.Tensor:  # (C,)
+    "The median of each channel's good values, the lower of two in the middle; NaN where there is none."
+    count = good.sum(0)
+    middle = ((count - 1) // 2).clamp(min=0).numpy()
+    columns = np.partition(torch.where(good, values, math.inf).numpy().T, np.unique(middle), axis=1)
+    return torch.where(count > 0, torch.from_numpy(columns[np.arange(len(middle)), middle]), math.nan)
+
 
 def _spikes(flux: torch.Tensor, threshold: float) -> torch.Tensor:
     "Which bins stick out from the mean of their neighbours?"
     bend = torch.zeros_like(flux)
     bend[1:-1] = flux[1:-1] - (flux[:-2] + flux[2:]) / 2
     bend[0], bend[-1] = flux[0] - flux[1], flux[-1] - flux[-2]
-    return bend.abs() > threshold * 1.4826 * bend.abs().median(0).values + 1e-12
+    bend = bend.abs()
+    return bend > threshold * 1.4826 * _median(bend, torch.ones_like(bend, dtype=torch.bool)) + 1e-12
 
 # %% ../../nbs/physics/212_curves.ipynb #normalise
 def normalise(
@@ -127,13 +136,13 @@ def normalise(
                 where, "Extract the visit again")
         flux, noise = flux.reshape(shape), noise.reshape(shape)
         good = torch.isfinite(flux) & torch.isfinite(noise) & (noise > 0)
-        level = torch.where(good, flux, math.nan).nanmedian(0).values
+        level = _median(flux, good)
         good &= level > 0
         usable = int(good.any(1).sum())
         if usable < FEWEST_BINS:
             raise NonFiniteError(f"only {usable} of {shape[0]} time bins hold a finite flux above 0 with a noise above 0",
                                  where, "Look at its light curves with .plot()")
-        sigma = torch.where(good, noise, math.nan).nanmedian(0).values / level
+        sigma = _median(noise, good) / level
         flux = torch.where(good, flux / level, 1.0)
         good &= ~_spikes(flux, spike_sigma)
         # A channel without a single good value stays in, with a weight that is next to nothing.

@@ -34,13 +34,14 @@ from spectramind_nb.observations.lightcurves import (
     told,
 )
 from .catalogue import believed, number, transit_hours
-from .curves import Curves, normalise
-from .descent import descend, solve_scaled
+from .curves import FEWEST_BINS, Curves, normalise
+from .descent import descend
 from .noise import common_noise, common_shapes, refine_noise, slow_factor
+from .normal_equations import wanted_covariance
 from .orbit import OrbitPrior, orbit_prior
 from .transit import duration_h
 from .visit_fit import VisitFit, in_spectrum, white_depth
-from .visit_model import VisitModel
+from .visit_model import VisitModel, noise_patterns, normal_equations
 from .white_light import fit_white
 
 # %% ../../nbs/physics/230_fitting.ipynb #joint-covariance
@@ -53,26 +54,24 @@ def _joint_covariance(
     curves = []
     for i, (c, residual) in enumerate(zip(model.curves, residuals)):
         many = len(c.sigma) > 1  # a single channel is judged by its common noise below
-        taken_out = 1 + (model.shared_by(i) + 4) / len(c.sigma)
+        taken_out = 1 + len(model.shared_by(i)) / len(c.sigma)
         slow = slow_factor(residual, c, taken_out, shortest) if many else 1.0
         curves.append(replace(c, sigma=slow * c.sigma))
     model = model.with_curves(curves)
-    _, curvature, _ = model.normal_equations(parameters)
-    wanted = torch.cat([torch.arange(len(parameters))[model.depths], model.nuisances])
-    unit = torch.cat([torch.ones(model.total), model.width[model.nuisances]]).double()
-    response = solve_scaled(curvature, torch.eye(len(parameters), dtype=torch.float64)[:, wanted] / unit)
-    covariance = response[wanted] / unit[:, None]
-    red_factors, common_variances = [], []
+    red_factors, common_variances, patterns = [], [], []
     for i, (c, residual) in enumerate(zip(curves, residuals)):
         noises = []
-        for k, shape in enumerate(common_shapes(c, slopes)):
+        shapes = common_shapes(c, slopes)
+        for k, (shape, (shared, channels, spread)) in enumerate(zip(shapes, noise_patterns(model, i, parameters, shapes))):
             # f(t), the mid-time and the orbit take slow noise out of the mean; what channels do differently has few parameters
-            taken_out = model._in_time[i].shape[1] + 4 if k == 0 else 3
+            taken_out = model.instruments[i].terms + 4 if k == 0 else 3
             noises.append(common_noise(residual, c, shape, taken_out, config["red_noise"]))
-            covariance += noises[-1][0] * response.T @ model.common_response(i, parameters, shape) @ response
+            patterns.append((shared, channels, noises[-1][0] * spread))
         red_factors.append(noises[0][1])
         common_variances.append(noises[0][0] * float((c.sigma**-2).sum() ** -1))
-    return (covariance + covariance.T) / 2, red_factors, common_variances
+    joint = wanted_covariance(normal_equations(model, parameters), model.nuisances, patterns)
+    unit = torch.cat([torch.ones(model.total, dtype=torch.float64), model.width[model.nuisances]])
+    return joint / unit / unit[:, None], red_factors, common_variances
 
 
 def _geometry(model: VisitModel, parameters: torch.Tensor) -> dict[str, float]:
@@ -102,6 +101,11 @@ def _fit_channels(
         parameters, _, converged = descend(model, parameters, config["iterations"], config["tolerance"])
     return model, parameters, converged
 
+# %% ../../nbs/physics/230_fitting.ipynb #plain-settings
+def _plain(config: Mapping) -> dict[str, Any]:
+    "Dictionaries instead of OmegaConf's: a fit reads its settings hundreds of times."
+    return {name: _plain(value) if isinstance(value, Mapping) else value for name, value in config.items()}
+
 # %% ../../nbs/physics/230_fitting.ipynb #fit-visit
 def fit_visit(
     light_curves: LightCurves,
@@ -113,7 +117,7 @@ def fit_visit(
     What cannot be true of the star's row counts as unknown and is named in `diagnostics["remark"]`.
     Raises `SchemaError` when the light curves do not fit together or are not in hours, `NonFiniteError` when nothing can be fitted.
     """
-    config = group("fit", "own" if light_curves.split == "own" else "default") if config is None else config
+    config = _plain(group("fit", "own" if light_curves.split == "own" else "default") if config is None else config)
     curves = normalise(light_curves, config["robust"]["spike_sigma"])
     start, end = (float(c) for c in curves[0].time_h[[0, -1]])
     row, doubts = believed(star, end - start)
@@ -184,7 +188,7 @@ def _load(store: Store, address: str) -> VisitFit:
     return VisitFit(covariance=torch.from_numpy(covariance), **tensors, **meta)
 
 # %% ../../nbs/physics/230_fitting.ipynb #fit-task
-_VISIT_S = 0.3  # what a fit takes, about
+_VISIT_S = 0.07  # what a fit takes, about
 _WORKER_GB = 1.0  # memory of a process that fits
 
 
@@ -225,6 +229,17 @@ def _one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
 
+# %% ../../nbs/physics/230_fitting.ipynb #compile-model
+def _compile_model(config: Mapping) -> None:
+    "Ask for everything that `fit_visit` has compiled, of a light curve without a transit."
+    time_h = np.linspace(0, 7.5, FEWEST_BINS)
+    flat = {"FGS1": np.ones((FEWEST_BINS, 1))}
+    curves = normalise(LightCurves(0, 0, "train", flat, {"FGS1": 1e-3 * flat["FGS1"]}, {"FGS1": time_h}, np.ones(1), {}))
+    model = VisitModel(curves, orbit_prior(None, 3.75, config["geometry"]), math.nan, config)
+    normal_equations(model, model.mean)
+    noise_patterns(model, 0, model.mean, torch.ones(1, 1, dtype=torch.float64))
+    refine_noise(model, model.mean, config["robust"]["clip_sigma"])
+
 # %% ../../nbs/physics/230_fitting.ipynb #fit-all-visits
 def fit(
     challenge: Challenge,
@@ -251,8 +266,10 @@ def fit(
             addresses[visit] = address
             if not store.has(address):
                 todo[visit] = FitTask(visit, key, star, address)
-    work = partial(_fit_into_store, challenge, source, store, config)
+    work = partial(_fit_into_store, challenge, source, store, _plain(config))
     workers = max(1, min(workers or cpu_count(), int(memory_gb() / _WORKER_GB)))
+    if min(workers, len(todo)) > 1:
+        _compile_model(config)
     if todo and detector_config.get("executor") == "dask":
         finished = on_cluster(work, list(todo.values()), workers, detector_config.get("scheduler"))
     else:

@@ -10,27 +10,50 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 
+from ..observations.kernels import compiled
 from .curves import Curves, chebyshev
 from .visit_model import VisitModel
+
+# %% ../../nbs/physics/224_noise.ipynb #within
+@compiled()
+def _squares(residual, good):
+    "(C,) sums of the squares of good values and their number."
+    squares, seen = np.zeros(good.shape[1]), np.zeros(good.shape[1])
+    for t in range(good.shape[0]):
+        for c in range(good.shape[1]):
+            squares[c] += residual[t, c] ** 2 if good[t, c] else 0.0
+            seen[c] += good[t, c]
+    return squares, seen
+
+
+@compiled()
+def _within(residual, good, limit):
+    "(T, C) which good values are smaller than the limit of their channel."
+    kept = np.empty_like(good)
+    for t in range(good.shape[0]):
+        for c in range(good.shape[1]):
+            kept[t, c] = good[t, c] & (abs(residual[t, c]) < limit[c])
+    return kept
 
 # %% ../../nbs/physics/224_noise.ipynb #refine-noise
 def refine_noise(
     model: VisitModel,
-    parameters: torch.Tensor,  # (P,) a fit
+    parameters: torch.Tensor,  # (P + 2 C,) a fit
     clip_sigma: float,
 ) -> list[Curves]:  # the same light curves with noise as observed and outliers marked
     "Scale each channel's noise to its residuals and drop what lies far off."
     refined = []
     for i, c in enumerate(model.curves):
-        residual = model.residuals(i, parameters)
+        residual = model.residuals(i, parameters).numpy()
         for _ in range(2):  # the first scale still contains the outliers
-            seen = c.good.sum(0)
-            freedom = seen - 2 - (model.shared_by(i) + 4) / len(seen)
-            sigma = ((residual**2 * c.good).sum(0) / freedom.clamp(min=1)) ** 0.5
-            c = replace(c, sigma=torch.where(freedom > 10, sigma.clamp(min=1e-9), c.sigma))
-            c = replace(c, good=c.good & (residual.abs() < clip_sigma * c.sigma))
+            squares, seen = (torch.from_numpy(v) for v in _squares(residual, c.good.numpy()))
+            freedom = seen - 2 - len(model.shared_by(i)) / len(seen)
+            sigma = (squares / freedom.clamp(min=1)) ** 0.5
+            sigma = torch.where(freedom > 10, sigma.clamp(min=1e-9), c.sigma)
+            c = replace(c, sigma=sigma, good=torch.from_numpy(_within(residual, c.good.numpy(), (clip_sigma * sigma).numpy())))
         refined.append(c)
     return refined
 
@@ -57,8 +80,8 @@ def slow_factor(
 ) -> float:
     "Slow over white scatter of a single channel, averaged over all, at least 1."
     window_h = float(curves.time_h[-1] - curves.time_h[0])
-    power, _ = _slow_power(residual / curves.sigma, window_h, fitted, shortest_h)
-    return max(1.0, float(power.mean())) ** 0.5
+    power, _ = _slow_power(residual, window_h, fitted, shortest_h)
+    return max(1.0, float((power / curves.sigma**2).mean())) ** 0.5
 
 # %% ../../nbs/physics/224_noise.ipynb #common-noise-2
 def common_noise(

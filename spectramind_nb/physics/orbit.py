@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..observations.kernels import compiled
 from .catalogue import GEOMETRY
 
 # %% ../../nbs/physics/210_orbit.ipynb #orbit
@@ -72,20 +73,27 @@ def orbit_prior(
     return OrbitPrior(torch.tensor(mean, dtype=torch.float64), torch.tensor(width, dtype=torch.float64), period_d, middle_h)
 
 # %% ../../nbs/physics/210_orbit.ipynb #separation-gradients-2
+@compiled()
 def separation_gradients(
-    time_h: torch.Tensor,  # (T,)
-    geometry: torch.Tensor,  # (4,) as in `OrbitPrior`
-    later: float,  # 1 for AIRS, whose mid-time has the offset, 0 for FGS1
-    orbit: OrbitPrior,
-) -> tuple[torch.Tensor, torch.Tensor]:  # (T,) stellar radii; (T, 4) derivatives
+    time_h,  # (T,)
+    geometry,  # (4,) as in `OrbitPrior`
+    later,  # 1 for instruments whose mid-time has the offset, 0 for the first
+    middle_h,  # of the window
+    period_d,
+):  # (T,) stellar radii; (T, 4) derivatives
     "Separation of planet and star and its derivatives by the geometry; as `transit.sky_separation`."
     t0, offset, ln_speed, impact2 = geometry
-    rate = 2 * math.pi / orbit.period_d
-    phase = rate * (time_h - orbit.middle_h - t0 - later * offset) / 24
-    sin, cos = torch.sin(phase), torch.cos(phase)
-    a_rs = torch.exp(ln_speed) / rate
-    # A b^2 a little below 0 is allowed: noise may ask for it, and an estimate cut off at 0 would be biased.
-    z = torch.sqrt((a_rs**2 * sin**2 + impact2 * cos**2).clamp(min=1e-8))
-    by_t0 = (impact2 - a_rs**2) * sin * cos * rate / (24 * z)
-    gradients = torch.stack([by_t0, later * by_t0, a_rs**2 * sin**2 / z, cos**2 / (2 * z)], dim=1)
-    return torch.where(cos > 0, z, math.inf), gradients
+    rate = 2 * math.pi / period_d
+    a2 = (math.exp(ln_speed) / rate) ** 2
+    z, gradients = np.empty(time_h.size), np.empty((time_h.size, 4))
+    for t in range(time_h.size):
+        phase = rate * (time_h[t] - middle_h - t0 - later * offset) / 24
+        sin, cos = math.sin(phase), math.cos(phase)
+        # A b^2 a little below 0 is allowed: noise may ask for it, and an estimate cut off at 0 would be biased.
+        near = math.sqrt(max(a2 * sin**2 + impact2 * cos**2, 1e-8))
+        gradients[t, 0] = (impact2 - a2) * sin * cos * rate / (24 * near)
+        gradients[t, 1] = later * gradients[t, 0]
+        gradients[t, 2] = a2 * sin**2 / near
+        gradients[t, 3] = cos**2 / (2 * near)
+        z[t] = near if cos > 0 else math.inf
+    return z, gradients

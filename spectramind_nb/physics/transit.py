@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EDGE_NODES', 'EDGE_WEIGHTS', 'sky_separation', 'duration_h', 'occultation_gradients', 'occultation',
-           'limb_darkening_shares', 'exposure_nodes', 'light_curve', 'channel_light_curves']
+           'limb_darkening_shares', 'exposure_nodes', 'light_curve']
 
 # %% ../../nbs/physics/200_transit.ipynb #imports
 import math
@@ -204,16 +204,3 @@ def light_curve(
     hidden = occultation(sky_separation(time, t0_d, period_d, a_rs, inclination_deg), _column(rp_rs))
     shares = limb_darkening_shares(_column(u1), _column(u2))
     return 1 - sum(share * term for share, term in zip(shares, hidden))
-
-# %% ../../nbs/physics/200_transit.ipynb #channel-light-curves
-def channel_light_curves(
-    z: torch.Tensor,  # (T,) separation of the centres in stellar radii, shared by all channels
-    depth: torch.Tensor,  # (C,) k^2 of each channel; may be negative where it is next to nothing
-    shares: torch.Tensor,  # (3, C) limb-darkening shares of each channel
-    white: torch.Tensor,  # the depth around which the flux is linear: that of all channels together, at least 1e-4
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # (T, C) flux; (T, 3) hidden, by z, by depth
-    "Light curves of many channels with depths near a common one, and the occultation terms they are made of."
-    k = torch.sqrt(white)
-    hidden, by_z, by_k = occultation_gradients(z, k.expand_as(z)).transpose(1, 2)
-    by_depth = by_k / (2 * k)
-    return 1 - hidden @ shares - by_depth @ (shares * (depth - white)), hidden, by_z, by_depth

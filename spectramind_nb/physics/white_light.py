@@ -9,14 +9,25 @@ __all__ = ['find_transit', 'fit_white']
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 from .curves import Curves, chebyshev
-from .descent import descend, solve_scaled
+from .descent import descend
 from .orbit import OrbitPrior
 from .transit import duration_h, light_curve
-from .visit_model import VisitModel
+from .visit_model import VisitModel, normal_equations
+
+# %% ../../nbs/physics/226_white_light.ipynb #gain
+def _gain(curve: Curves, dips: torch.Tensor, drift: Mapping) -> torch.Tensor:
+    "How much each of many dips (..., T) lowers chi2 of a white light curve when drift of the expected size may do the rest."
+    good = curve.good[:, 0].double()
+    shapes = good[:, None] * chebyshev(curve.phase, drift["time_degree"])
+    width = torch.tensor([1.0] + [drift["amplitude"]] * drift["time_degree"], dtype=torch.float64)
+    inner = torch.linalg.inv(shapes.T @ shapes + torch.diag((curve.sigma[0] / width) ** 2))
+    missing, like_drift = (1 - curve.flux[:, 0]) * good, dips @ shapes
+    match = (dips @ missing - like_drift @ (inner @ (shapes.T @ missing))).clamp(min=0)
+    left = (dips * dips) @ good - (like_drift @ inner * like_drift).sum(-1)
+    return match**2 / (left + 1e-12) / curve.sigma[0] ** 2
 
 # %% ../../nbs/physics/226_white_light.ipynb #find-transit
 def find_transit(
@@ -34,21 +45,17 @@ def find_transit(
     t0 = torch.arange(-reach, reach, search["step_h"], dtype=torch.float64)
     # The catalogue may be worse than it says: durations 30 % off are tried in any case, if need be three times as short or long.
     furthest = 1.2 if anyhow else 2 * max(0.15, float(orbit.width[2]))
-    found = []
     steps = round(furthest / search["duration_step"])
-    for slower in search["duration_step"] * np.arange(-steps, steps + 1):
-        gain = -((t0 / orbit.width[0]) ** 2) - (slower / float(orbit.width[2])) ** 2
-        for c in curves:
-            dip = 1 - light_curve(c.time_h / 24, (orbit.middle_h + t0) / 24, orbit.period_d * math.exp(slower), a_rs,
-                                  inclination, 0.1, 0.2, 0.2)
-            good = c.good[:, 0].double()
-            shapes = good[:, None] * chebyshev(c.phase, config["drift"]["time_degree"])
-            width = torch.tensor([1.0] + [config["drift"]["amplitude"]] * (shapes.shape[1] - 1), dtype=torch.float64)
-            inner = torch.linalg.inv(shapes.T @ shapes + torch.diag((c.sigma[0] / width) ** 2))
-            clean = dip * good - (dip @ shapes @ inner) @ shapes.T
-            match = (clean @ ((1 - c.flux[:, 0]) * good)).clamp(min=0)
-            gain = gain + match**2 / ((clean * dip).sum(1) + 1e-12) / c.sigma[0] ** 2
-        found += [(float(g), float(t), -float(slower)) for g, t in zip(gain, t0)]
+    longest = max(float((c.time_h - orbit.middle_h).abs().max()) for c in curves) + reach
+    lag_h = torch.linspace(0, longest * math.exp(search["duration_step"] * steps), 4096, dtype=torch.float64)
+    dip = 1 - light_curve(lag_h / 24, 0.0, orbit.period_d, a_rs, inclination, 0.1, 0.2, 0.2)
+    slower = search["duration_step"] * torch.arange(-steps, steps + 1, dtype=torch.float64)[:, None]
+    gain = -((t0 / orbit.width[0]) ** 2) - (slower / orbit.width[2]) ** 2
+    for c in curves:
+        # a slower planet has the same dip, stretched
+        lags = (c.time_h - orbit.middle_h - t0[:, None]).abs() * torch.exp(-slower)[..., None]
+        gain += _gain(c, dip[(lags / lag_h[1] + 0.5).long()], config["drift"])
+    found = [(float(g), float(t), -float(s)) for s, row in zip(slower, gain) for g, t in zip(row, t0)]
     starts: list[torch.Tensor] = []
     for _, t, faster in sorted(found, reverse=True):
         if all(abs(t - float(other[0])) > 0.5 for other in starts):
@@ -68,16 +75,14 @@ def fit_white(
     search, best, lowest = config["search"], torch.empty(0), math.inf
     white = [c.white().rebin(search["bins"]) for c in curves]
     model = VisitModel(white, orbit, temperature_k, config)
-    movable = torch.ones(len(model.mean), dtype=torch.bool)
-    movable[model.nuisances[2:]] = False
-    all_but_limb = movable.nonzero()[:, 0]
-    rest = all_but_limb[4:]
+    all_but_limb = torch.ones(model.shared, dtype=torch.bool)
+    all_but_limb[model.nuisances[2:]] = False
+    drift = all_but_limb & (torch.arange(model.shared) >= 4)
     for impact in (None, search["impact"]):
         for geometry in find_transit(white, orbit, config, impact):
             start = model.mean.clone()
             start[:4], start[model.depths] = geometry, 0.005
-            _, curvature, gradient = model.normal_equations(start)
-            start[rest] += solve_scaled(curvature[rest[:, None], rest], gradient[rest])
+            start = start + normal_equations(model, start).only(drift).step()
             # While depth and duration are far off, a free limb darkening would bend until it makes up for them, and stay bent.
             start = descend(model, start, config["iterations"], 1.0, all_but_limb)[0]
             found, chi2, _ = descend(model, start, config["iterations"], 10 * config["tolerance"])

@@ -11,9 +11,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "physics"))
 from synthetic_visits import observe
 
+from spectramind_nb.physics.channel_curves import channel_light_curves
 from spectramind_nb.physics.fitting import fit_visit
 from spectramind_nb.physics.transit import (
-    channel_light_curves,
     light_curve,
     limb_darkening_shares,
     occultation_gradients,

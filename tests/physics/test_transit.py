@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from spectramind_nb.physics.channel_curves import channel_light_curves
 from spectramind_nb.physics.transit import (
-    channel_light_curves,
     duration_h,
     light_curve,
     limb_darkening_shares,

@@ -1,0 +1,75 @@
+"""The compiled model of a visit says what the plain one says."""
+
+import numpy as np
+import pytest
+import torch
+from reference_model import ReferenceModel
+from synthetic_visits import observe
+
+from spectramind_nb.core.groups import group
+from spectramind_nb.physics.curves import normalise
+from spectramind_nb.physics.noise import common_shapes
+from spectramind_nb.physics.normal_equations import wanted_covariance
+from spectramind_nb.physics.orbit import orbit_prior
+from spectramind_nb.physics.visit_model import VisitModel, noise_patterns, normal_equations
+
+
+def made_up(seed, white=False, **visit):
+    """Curves with pointing and values that are not good, and parameters somewhere about the truth."""
+    light_curves, star, truth = observe(seed, bins=(300, 90), **visit)
+    rng = np.random.default_rng(seed)
+    light_curves.flux["AIRS-CH0"][rng.integers(0, 90, 30), rng.integers(0, 282, 30)] = np.nan
+    light_curves.flux["AIRS-CH0"][:, 200] = np.nan
+    light_curves.pointing.update({"FGS1": rng.normal(size=(300, 2)), "AIRS-CH0": rng.normal(size=(90, 3))})
+    curves, settings = normalise(light_curves), group("fit")
+    curves = [c.white() for c in curves] if white else curves
+    ours, plain = (kind(curves, orbit_prior(star, 3.75, settings["geometry"]), 5600.0, settings) for kind in (VisitModel, ReferenceModel))
+    parameters = ours.mean + 0.5 * ours.width * torch.from_numpy(rng.normal(size=len(ours.mean)))
+    parameters[ours.depths] = float(truth.mean()) * torch.from_numpy(rng.uniform(0.98, 1.02, ours.total))
+    parameters[ours.shared + ours.total:] = torch.from_numpy(rng.uniform(0.99, 1.01, ours.total))
+    return ours, plain, parameters, settings
+
+
+def whole(equations):
+    """The curvature of an arrow as one matrix, and its gradient."""
+    n, channels = len(equations.gradient), len(equations.own)
+    curvature = torch.zeros(n + 2 * channels, n + 2 * channels, dtype=torch.float64)
+    curvature[:n, :n] = equations.shared
+    at = n + torch.arange(channels)
+    for a in range(2):
+        curvature[at + a * channels, :n], curvature[:n, at + a * channels] = equations.cross[:, a], equations.cross[:, a].T
+        for b in range(2):
+            curvature[at + a * channels, at + b * channels] = equations.own[:, a, b]
+    return curvature, torch.cat([equations.gradient, *equations.own_gradient.T])
+
+
+@pytest.mark.parametrize("visit", [{}, {"white": True}, {"mid_time_h": 0.5}, {"depth": 0.0}, {"channels": 282, "impact": 0.95}])
+def test_compiled_normal_equations_are_those_of_the_plain_model(visit):
+    ours, plain, parameters, settings = made_up(3, **visit)
+    assert torch.equal(ours.mean, plain.mean) and torch.equal(ours.width, plain.width)
+    equations, (chi2, curvature, gradient) = normal_equations(ours, parameters), plain.normal_equations(parameters)
+    assert equations.chi2 == pytest.approx(chi2, rel=1e-9)
+    arrow, downhill = whole(equations)
+    scale = curvature.diagonal().sqrt()
+    assert ((arrow - curvature) / scale / scale[:, None]).abs().max() < 1e-9
+    assert ((downhill - gradient) / scale).abs().max() < 1e-6
+
+
+def test_step_and_covariance_are_those_of_the_whole_matrix():
+    ours, plain, parameters, settings = made_up(4)
+    _, curvature, gradient = plain.normal_equations(parameters)
+    equations = normal_equations(ours, parameters)
+    for damping in (0.0, 1e-2):
+        expected = torch.linalg.solve(curvature + damping * torch.diag(curvature.diagonal()), gradient)
+        assert torch.allclose(equations.step(damping), expected, rtol=1e-6, atol=1e-9)
+    response = torch.linalg.inv(curvature)
+    wanted = torch.cat([torch.arange(len(parameters))[ours.depths], ours.nuisances])
+    expected = response[wanted][:, wanted].clone()
+    patterns = []
+    for i, c in enumerate(ours.curves):
+        shapes = common_shapes(c, 3)
+        patterns += noise_patterns(ours, i, parameters, shapes)
+        for shape in shapes:
+            expected += response[wanted] @ plain.common_response(i, parameters, shape) @ response[:, wanted]
+    ratio = wanted_covariance(equations, ours.nuisances, patterns) / expected.diagonal().sqrt().outer(expected.diagonal().sqrt())
+    assert (ratio - expected / expected.diagonal().sqrt().outer(expected.diagonal().sqrt())).abs().max() < 1e-6
