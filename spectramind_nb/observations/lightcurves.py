@@ -49,7 +49,7 @@ def _draw(curves: "LightCurves") -> Any:
     top, *others = axes[:, 0]
     for k, instrument in enumerate(curves.channels):
         top.plot(curves.time_h[instrument], curves.white(instrument) - 0.01 * k, ".", ms=2, label=instrument)
-    lower = ", each 0.01 below the one before" if len(curves.channels) > 1 else ""
+    lower = "\n(each 0.01 below the one before)" if len(curves.channels) > 1 else ""
     top.set(ylabel="relative flux" + lower, title=f"planet {curves.planet_id}, visit {curves.visit}")
     top.legend(loc="best", markerscale=4)
     for instrument, middle, bottom in zip(many, others[::2], others[1::2]):
@@ -110,7 +110,9 @@ class LightCurves(OwnLightCurves):
         """The instrument's light over all its channels."""
         flux = _whole(self.flux[instrument])
         total = flux if flux.ndim == 1 else flux.sum(axis=1)
-        return total / total.mean()
+        if flux is not self.flux[instrument]:  # something is masked: a gap stays a gap
+            total = np.where(np.isfinite(self.flux[instrument]).reshape(len(total), -1).any(axis=1), total, np.nan)
+        return total / np.nanmean(total)
 
     def plot(self) -> Any:  # matplotlib Figure
         """White light of all instruments, and of each with many channels these over time, and what they don't have in common."""

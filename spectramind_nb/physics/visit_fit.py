@@ -42,7 +42,7 @@ def _spectrum_figure(fit: "VisitFit", wavelengths_um: np.ndarray | torch.Tensor 
     means: list[float] = []
     errors: list[float] = []
     for k, (name, part) in enumerate(zip(fit.channels, torch.arange(len(fit.depth)).split(list(fit.channels.values())))):
-        groups = part.split(16)
+        groups = part.split(max(1, min(16, len(part) // 12)))  # single channels where there are few
         mean, error = (torch.stack([value(g) for g in groups]) for value in (
             lambda g: fit.depth[g].mean(), lambda g: fit.covariance[g][:, g].mean() ** 0.5))
         means, errors = [*means, *mean.tolist()], [*errors, *error.tolist()]
