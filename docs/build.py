@@ -195,6 +195,8 @@ def main() -> None:
     notebooks = {path: json.loads(path.read_text()) for path in [REPO / "nbs/index.ipynb", *told, *(room.notebook for room in house)]}
     if not options.stored:
         notebooks |= run_notebooks([room.notebook for room in house], options.workers)
+    for made in ("html", "doctrees"):  # pages of rooms that are no more would stay
+        shutil.rmtree(options.out / made, ignore_errors=True)
     book = Book(options.out / "pages", house, notebooks, whole=not options.only)
     for part in (book.prose, book.chapters, book.reference, book.gallery, book.settings, book.commands):
         part()
