@@ -48,11 +48,11 @@ def show_audit(run: RunName):
 def verify_audit():
     "Whether ledger, records or a run's files were changed after the fact."
     from spectramind_nb.core.environment import workspace
-    from spectramind_nb.records.audit import settle, verify
+    from spectramind_nb.records.audit import close_dead_records, verify
     from spectramind_nb.records.ledger import entries
 
     logs, debug_log = workspace() / "logs", workspace() / "v50_debug_log.md"
-    settle(logs, debug_log)  # a run that was killed between two of its last words is no forgery
+    close_dead_records(logs, debug_log)  # a run that was killed between two of its last words is no forgery
     if problems := verify(logs, debug_log):
         raise SpectraMindError("; ".join(problems), logs, "The record is not what was written")
     print(f"{len(entries(logs / 'audit.jsonl'))} ledger lines, their records and files are as they were written")

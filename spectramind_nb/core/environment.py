@@ -32,14 +32,14 @@ def kaggle_session() -> str:
         return kind.lower()
     return "batch" if os.environ.get("KAGGLE_DOCKER_IMAGE") else ""
 
-
+# %% ../../nbs/core/010_environment.ipynb #platform-name-def
 def platform_name() -> str:
     """`kaggle`, `ci` or `local`."""
     if kaggle_session():
         return "kaggle"
     return "ci" if os.environ.get("CI") else "local"
 
-
+# %% ../../nbs/core/010_environment.ipynb #is-terminal
 def is_terminal() -> bool:
     """Does a person watch standard error? Bars are for people, lines for logs."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -53,7 +53,7 @@ def cpu_count() -> int:
         cores = min(cores, max(1, round(int(quota[0]) / int(quota[1]))))
     return cores
 
-
+# %% ../../nbs/core/010_environment.ipynb #memory-gb
 def memory_gb() -> float:
     """Memory in GB (1e9 bytes) that this process may use in all, the control group's limit respected."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -95,7 +95,7 @@ def workspace() -> Path:
     """The folder in which runs are recorded: the current one."""
     return Path.cwd()
 
-
+# %% ../../nbs/core/010_environment.ipynb #cache-root
 def cache_root(
     root: str | Path | None = None,  # the workspace; None: the current folder
 ) -> Path:
@@ -158,7 +158,7 @@ def competition_root(
             raise DataMissingError("there is no such data folder", override, "Set data.root= to the competition folder")
         return Path(override).expanduser().absolute()
     mounts, slug, hallmark = Path(mounts), COMPETITION_SLUG[edition], _HALLMARK[edition]
-    named = [os.environ["SPECTRAMIND_DATA"]] if os.environ.get("SPECTRAMIND_DATA") else []
+    named: list[str | Path] = [os.environ["SPECTRAMIND_DATA"]] if os.environ.get("SPECTRAMIND_DATA") else []
     tried = [Path(place).expanduser() for place in (*named, mounts / "competitions" / slug, mounts / slug)]
     for place in tried:
         if (place / hallmark).is_file():
@@ -183,7 +183,7 @@ def kept_here(
     said = f"{sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} files are kept"
     if sum(sizes.values()) <= limit:
         return said
-    largest = max(sizes, key=sizes.get)
+    largest = max(sizes, key=lambda path: sizes[path])
     return f"{said}: more than {limit / 1e6:.0f} MB, the largest is {largest} with {sizes[largest] / 1e6:.1f} MB"
 
 # %% ../../nbs/core/010_environment.ipynb #in-notebook
@@ -195,12 +195,12 @@ def in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
-
+# %% ../../nbs/core/010_environment.ipynb #is-watched
 def is_watched() -> bool:
     """Does somebody look at the notebook whose kernel this is?"""
     return in_notebook() and not os.environ.get(UNATTENDED) and kaggle_session() in ("", "interactive")
 
-
+# %% ../../nbs/core/010_environment.ipynb #tell
 def tell(
     line: str,  # of ordinary progress, nothing that is wrong
 ) -> None:
@@ -277,15 +277,15 @@ class Place:
         """Is this the process that writes, prints and decides?"""
         return self.rank == 0
 
-
+# %% ../../nbs/core/010_environment.ipynb #place-def
 def place(
     environ: Mapping[str, str] | None = None,  # None: this process's
 ) -> Place:
     """Which of a run's processes this is, from what torchrun, SLURM or Lightning put into the environment."""
     known = os.environ if environ is None else environ
     if known.get("TORCHELASTIC_RUN_ID"):
-        names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
-        return Place(_whole(known, "RANK"), _whole(known, "WORLD_SIZE"), "torchrun", _meeting(known, names))
+        start = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
+        return Place(_whole(known, "RANK"), _whole(known, "WORLD_SIZE"), "torchrun", _meeting(known, start))
     by_hand = known.get("SLURM_JOB_NAME") in ("bash", "interactive") or not known.get("SLURM_STEP_ID")
     tasks = 1 if by_hand else _whole(known, "SLURM_STEP_NUM_TASKS", _whole(known, "SLURM_NTASKS", 1))
     if tasks > 1:

@@ -41,45 +41,45 @@ class ConfigError(SpectraMindError):
 
     exit_code = 2
 
-
+# %% ../../nbs/core/000_errors.ipynb #preflighterror
 class PreflightError(SpectraMindError):
     """Data, devices or disk are not as the run needs them; found before anything heavy started."""
 
     exit_code = 3
 
-
+# %% ../../nbs/core/000_errors.ipynb #datamissingerror
 class DataMissingError(PreflightError):
     """A folder or file that the run needs is not there."""
 
-
+# %% ../../nbs/core/000_errors.ipynb #damagedfileerror
 class DamagedFileError(PreflightError):
     """A file is there but cannot be read: truncated, empty, or of another format."""
 
-
+# %% ../../nbs/core/000_errors.ipynb #schemaerror
 class SchemaError(SpectraMindError):
     """A table or tensor has the wrong columns, type, shape or order."""
 
     exit_code = 10
 
-
+# %% ../../nbs/core/000_errors.ipynb #nonfiniteerror
 class NonFiniteError(SpectraMindError):
     """A NaN or an infinity where a finite number must be."""
 
     exit_code = 11
 
-
+# %% ../../nbs/core/000_errors.ipynb #replaymismatch
 class ReplayMismatch(SpectraMindError):
     """A replayed run differs from its record."""
 
     exit_code = 20
 
-
+# %% ../../nbs/core/000_errors.ipynb #wallreached
 class WallReached(SpectraMindError):
     """The run stopped at its wall-time limit, with everything saved to resume it."""
 
     exit_code = 75
 
-
+# %% ../../nbs/core/000_errors.ipynb #interruptedrun
 class InterruptedRun(SpectraMindError):
     """The run was interrupted from the keyboard; its state is saved."""
 
@@ -89,7 +89,7 @@ class InterruptedRun(SpectraMindError):
         """What a notebook shows of it: whoever interrupts a cell looks for no defect, so no trace."""
         return [f"{type(self).__name__}: {self}"]
 
-
+# %% ../../nbs/core/000_errors.ipynb #terminatedrun
 class TerminatedRun(SpectraMindError):
     """The run received SIGTERM; its state is saved."""
 
@@ -110,10 +110,10 @@ _REMEDIES = {
 def refused_by_system(
     error: OSError,
 ) -> PreflightError:
-    """The same as a sentence of ours, with exit code 3."""
+    """An error of the operating system as one sentence of ours, with exit code 3."""
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     where = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None) or None
-    return PreflightError(f"the system says: {reason}", where, _REMEDIES.get(error.errno))
+    return PreflightError(f"the system says: {reason}", where, _REMEDIES.get(error.errno or 0))
 
 # %% ../../nbs/core/000_errors.ipynb #did-you-mean-2
 def did_you_mean(
@@ -131,6 +131,6 @@ def none_usable(
 ) -> PreflightError:
     """One error that stands for all: how many there are, and the first of them; its exit code is 3."""
     kinds, first = {type(failure) for failure in failures}, failures[0]
-    kind = type(first) if len(kinds) == 1 and issubclass(type(first), PreflightError) else PreflightError
+    kind = type(first) if isinstance(first, PreflightError) and len(kinds) == 1 else PreflightError
     many = f"none of {len(failures)} {what} is usable; the first: " if len(failures) > 1 else ""
     return kind(many + first.what, first.where, first.remedy)

@@ -42,7 +42,7 @@ class Profile(NamedTuple):
         """Every key it sets or inherits."""
         return group("trainer", self.name, self.search)
 
-
+# %% ../../nbs/core/032_profiles.ipynb #find
 def find(
     which: str | Path,  # the name of a profile, or its YAML file
 ) -> Profile:
@@ -77,7 +77,7 @@ class Clause:
     def __str__(self) -> str:
         return f"ok  {self.name}" if self.fault is None else f"X   {self.name}: {self.fault}"
 
-
+# %% ../../nbs/core/032_profiles.ipynb #check
 def check(
     which: str | Path,  # the name of a profile, or its YAML file
 ) -> list[Clause]:
@@ -188,5 +188,5 @@ def _released(path: Path) -> str | None:
         files = metadata.files("spectramind-nb") or []
     except metadata.PackageNotFoundError:
         return None
-    known = (file for file in files if file.hash is not None and file.name == path.name)
-    return next((file.hash.value for file in known if Path(file.locate()) == path), None)
+    same = (file for file in files if file.name == path.name and Path(file.locate()) == path)
+    return next((file.hash.value for file in same if file.hash is not None), None)

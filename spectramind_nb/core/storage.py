@@ -54,7 +54,7 @@ def _plain(obj: Any) -> Any:
         return obj + 0.0  # -0.0 becomes 0.0
     return str(obj) if isinstance(obj, Path) else obj
 
-
+# %% ../../nbs/core/020_storage.ipynb #digest
 def digest(obj: Any) -> str:
     """SHA-256 of the canonical JSON of `obj`, as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(obj).encode()).hexdigest()
@@ -76,16 +76,16 @@ def file_digest(
             append_line(memory, json.dumps([identity, value]))
     return value
 
-
+# %% ../../nbs/core/020_storage.ipynb #known-digest
 def known_digest(
     path: str | Path,
     memory: Path | None = None,  # the file that remembers digests; None: in the cache folder
 ) -> str | None:
-    """The same without reading the file: None if its digest is not remembered."""
+    """The remembered SHA-256 of a file, which is not read; None where it is not remembered."""
     path = Path(path).absolute()
     return _remembered(memory or cache_root() / "file_digests.jsonl").get(_identity(path, os.stat(path)))
 
-
+# %% ../../nbs/core/020_storage.ipynb #reread-digests
 def reread_digests() -> None:
     """Forget what this process remembers, so that it sees what other processes have written down."""
     _remembered.cache_clear()
@@ -111,7 +111,10 @@ def imported_modules(
 ) -> dict[str, Path]:  # name -> file, in the order of their names
     """A module and all that it imports of its package, directly or not, inside functions too; without the package's `core`."""
     package = module.split(".")[0]
-    folder, found, waiting = Path(find_spec(package).origin).parent.parent, {}, [module]
+    spec, found, waiting = find_spec(package), dict[str, Path](), [module]
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"there is no package {package}", name=package)
+    folder = Path(spec.origin).parent.parent
     while waiting:
         name = waiting.pop()
         path = folder.joinpath(*name.split(".")).with_suffix(".py")
@@ -151,9 +154,8 @@ def code_digest(
 def _deeds(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_text(body[0]):
-            node.body = body[1:] or [ast.Pass()]
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body and _is_text(node.body[0]):
+            node.body = node.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
@@ -187,7 +189,7 @@ def _umask() -> int:
     os.umask(mask)
     return mask
 
-
+# %% ../../nbs/core/020_storage.ipynb #append-line
 def append_line(
     path: str | Path,
     line: str,  # without a line break
@@ -255,23 +257,23 @@ class Store:
             ) from error
         return arrays, meta
 
-
+# %% ../../nbs/core/020_storage.ipynb #write-arrays
 _ALIGNMENT = 64  # bytes: numpy's own, and a cache line
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """An .npz, not compressed, in which every array starts at a multiple of 64 bytes."""
-    with zipfile.ZipFile(path, "w") as archive:
+    with open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             content = io.BytesIO()
             np.lib.format.write_array(content, np.asarray(array), allow_pickle=False)
             entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             # a local header has 30 bytes and the name; the padding is an extra field with a header of 4 bytes
-            padding = -(archive.fp.tell() + 34 + len(entry.filename.encode())) % _ALIGNMENT
+            padding = -(file.tell() + 34 + len(entry.filename.encode())) % _ALIGNMENT
             entry.extra = struct.pack("<HH", 0xD935, padding) + bytes(padding)
             archive.writestr(entry, content.getbuffer())
 
-
+# %% ../../nbs/core/020_storage.ipynb #map-arrays
 def _map_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz that is not compressed, as views of one copy-on-write memory map."""
     arrays = {}
@@ -283,7 +285,5 @@ def _map_arrays(path: Path) -> dict[str, np.ndarray]:
             major, _ = np.lib.format.read_magic(file)
             read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read_header(file)
-            order = "F" if fortran else "C"
-            arrays[entry.filename.removesuffix(".npy")] = np.ndarray(shape, dtype, mapped, file.tell(), order=order)
+            arrays[entry.filename.removesuffix(".npy")] = np.ndarray(shape, dtype, mapped, file.tell(), order="F" if fortran else "C")
     return arrays
-

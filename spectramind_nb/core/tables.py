@@ -26,7 +26,7 @@ def existing_file(
         raise DataMissingError(f"{path.name} is missing", path, remedy)
     return path
 
-
+# %% ../../nbs/core/024_tables.ipynb #require-columns
 def require_columns(
     path: Path,  # of the table, for the sentence
     present: Iterable[str],
@@ -92,7 +92,7 @@ def read_rows(
     read = _csv(path, remedy, dtype={"planet_id": str}, on_bad_lines="skip")  # a line with too many cells is nobody's
     require_columns(path, read.columns, ["planet_id", *(columns if needed else ())], remedy)
     absent = [name for name in columns if name not in read.columns]
-    numbers, faults = read["planet_id"].str.extract(r"^\s*0*(\d{1,18})(?:\.0*)?\s*$")[0], {}
+    numbers, faults = read["planet_id"].str.extract(r"^\s*0*(\d{1,18})(?:\.0*)?\s*$")[0], dict[int | str, str]()
     for row in numbers.index[numbers.isna()]:
         faults[f"line {row + 2}"] = f"line {row + 2} of {path.name} has planet_id {read['planet_id'][row]!r}, which is no whole number"
     read = read[numbers.notna()].assign(planet_id=numbers.dropna().astype(np.int64))

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
 from typing import Any
@@ -30,12 +30,12 @@ def in_processes(
     threads: int = 1,  # of each process
 ) -> Iterator[tuple[Any, Any]]:
     """Yield each item with what `work` returns, in the order in which they finish."""
-    waiting, suspects = deque(items), deque()
+    waiting, suspects = deque(items), deque[Any]()
     while waiting or suspects:
         one_by_one = bool(suspects)
         queue, width = (suspects, 1) if one_by_one else (waiting, workers)
         pool = ProcessPoolExecutor(width, multiprocessing.get_context("spawn"), _begin_worker, (threads,))
-        running = {}
+        running: dict[Future, Any] = {}
         try:
             while queue or running:
                 while queue and len(running) < width:
@@ -64,7 +64,8 @@ def _begin_worker(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)
 
 
@@ -102,7 +103,10 @@ def on_cluster(
     workers: int,  # processes of a cluster that is made here
     scheduler: str | None = None,  # address; None: Dask's own configuration names one, else a cluster is made here
 ) -> Iterator[tuple[Any, Any]]:
-    """The same by Dask. Raises ConfigError when Dask is not installed or the scheduler does not answer."""
+    """Each item with what `work` returns, by a Dask cluster, in the order in which they finish.
+
+    Raises ConfigError when Dask is not installed or the scheduler does not answer.
+    """
     try:
         import dask
         from distributed import Client, LocalCluster, as_completed

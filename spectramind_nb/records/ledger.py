@@ -27,7 +27,7 @@ def line_hash(
     """SHA-256 of a line of the ledger, as the next one names it."""
     return hashlib.sha256(line).hexdigest()
 
-
+# %% ../../nbs/records/510_ledger.ipynb #append
 def append(
     ledger: Path,  # logs/audit.jsonl
     entry: Mapping[str, Any],  # plain values
@@ -70,7 +70,7 @@ def _sequence(line: bytes) -> int:
     except (ValueError, KeyError, TypeError):
         return 0
 
-
+# %% ../../nbs/records/510_ledger.ipynb #entries
 def entries(
     ledger: Path,
 ) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ def human_block(
     lines += [f"* error: {entry['error']}"] if entry.get("error") else []
     return "\n".join([*lines, f"* chain {chain}", "", ""])
 
-
+# %% ../../nbs/records/510_ledger.ipynb #rebuild
 def rebuild(
     ledger: Path,
     view: Path,  # v50_debug_log.md, replaced
@@ -114,7 +114,7 @@ def rebuild(
         temporary.write_text("".join(blocks))
     return len(blocks)
 
-
+# %% ../../nbs/records/510_ledger.ipynb #human-blocks
 def human_blocks(ledger: Path) -> list[str]:
     """The blocks of the human log, one for each line of the ledger that tells of an end."""
     found = []

@@ -24,7 +24,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from ..core.errors import PreflightError
 from ..core.quantities import size_bytes
 from ..core.storage import atomic_path
-from ..records.audit import load, sentence
+from ..records.record import load, sentence
 from .guards import Wall
 from ..records.journal import EventLog, events
 

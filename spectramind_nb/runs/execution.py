@@ -24,7 +24,7 @@ from ..core.schema import RunConfig
 from ..observations.challenge import Challenge
 from ..records import audit
 from ..records.journal import EventLog, history, trace
-from ..records.provenance import without_secrets
+from ..records.provenance import redact_words
 from .attempts import Attempt
 from .devices import Devices, FollowerSignals, matmul_precision, resolve_devices
 from .directory import score_line
@@ -135,7 +135,7 @@ def execute(
     before = audit.load(attempt.dir / "audit.json")
     inherited = {name: before[name] for name in ("parent", "snapshot", "pretrained", "data") if before.get(name)}
     record.adopt(
-        attempt.dir, logs, debug_log, attempt=attempt.number, overrides=without_secrets(config.launch.overrides),
+        attempt.dir, logs, debug_log, attempt=attempt.number, overrides=redact_words(config.launch.overrides),
         choices=config.launch.choices, config=config.plain(), config_hash=config.hash,
         science_hash=config.science_hash, wall={"budget_s": wall.budget_s, "used_s": None}, profile=profile, **{**inherited, **fields},
     )

@@ -37,8 +37,9 @@ from ..physics import fitting
 from ..observations.challenge import open_challenge
 from ..observations.lightcurve_files import adopt_light_curves
 from ..simulation.dataset import simulate
-from ..records.audit import Record, recorded
+from ..records.audit import recorded
 from ..records.provenance import environment, float32_precision, manifest
+from ..records.record import Record
 
 # %% ../../nbs/runs/622_stages.ipynb #prepare-process
 def prepare_process(

@@ -32,7 +32,7 @@ def train_composed(
         refuse_pretraining(here, branch=fork is not None)
     if not here.leads:
         return follow(config, here)
-    audit.settle(Path(config.paths.logs), Path(config.paths.debug_log))
+    audit.close_dead_records(Path(config.paths.logs), Path(config.paths.debug_log))
     if fork is not None:
         parent = Run.open(fork)
         snapshot = branch_checkpoint(parent, config.trainer.max_epochs)

@@ -22,7 +22,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from ..core.environment import is_terminal, tell
 from ..core.errors import SpectraMindError
 from ..learning.datamodule import VisitDataModule
-from ..records.journal import Diary, loggers, weights_digest
+from ..records.journal import EventLogger, loggers, weights_digest
 from spectramind_nb.runs.devices import (
     HalfPrecisionOverflow, OverflowMonitor, RankSyncCheck, cluster_plugins, dismiss, relaunchable, steadier_precision,
     synchronised_batchnorm,
@@ -40,7 +40,7 @@ from .trainer import OptimizerFromConfig, ProgressLines, TopKCheckpoint, numeric
 # %% ../../nbs/runs/646_training_loop.ipynb #training-callbacks
 def training_callbacks(
     session: Session,
-    diary: Diary,
+    diary: EventLogger,
     overflow_state: Path,  # where the state goes in which fp16 failed
 ) -> list[Callback]:
     """What watches a training, in the order in which it is asked."""
@@ -83,7 +83,7 @@ def load_best(
 
 
 def _fit(session: Session, model: pl.LightningModule, data: VisitDataModule, overflow_state: Path) -> dict[str, float]:
-    profile, diary = session.config.trainer, Diary(session.log)
+    profile, diary = session.config.trainer, EventLogger(session.log)
     trackers = loggers(session.config.logger, session.dir, session.attempt.number, profile.network)
     arguments = trainer_arguments(profile, session.devices)
     arguments["enable_progress_bar"] = profile.enable_progress_bar and is_terminal()

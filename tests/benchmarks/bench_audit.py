@@ -38,10 +38,10 @@ def one_run() -> None:
     from spectramind_nb.runs import execution, session, training, training_loop
 
     for owner, names in (
-        (audit.Record, ("update", "tell", "adopt", "finish")), (audit, ("settle", "_identify")),
+        (audit.Record, ("update", "tell", "adopt", "finish")), (audit, ("close_dead_records", "_identify")),
         (session, ("environment", "data_manifest", "run_hash", "weights_digest")), (training_loop, ("weights_digest",)),
         (execution, ("trace",)),
-        (journal.Diary, ("on_train_start", "on_train_batch_end", "on_validation_end", "on_train_epoch_end")),
+        (journal.EventLogger, ("on_train_start", "on_train_batch_end", "on_validation_end", "on_train_epoch_end")),
     ):
         for name in names:
             clocked(owner, name, spent, depth)

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from spectramind_nb.core.errors import ConfigError, PreflightError, TerminatedRun, WallReached
-from spectramind_nb.records import audit, provenance
+from spectramind_nb.records import audit, provenance, record
 from spectramind_nb.records.ledger import append, chain_faults, entries, rebuild
 
 
@@ -143,7 +144,7 @@ def test_p44_a_tampered_record_file_or_log_shows(places):
         file = Path(path)
         whole = file.read_text()
         file.write_text(whole.replace(before, after, 1))
-        audit.settle(**places)  # as the next invocation does: it must not hide anything
+        audit.close_dead_records(**places)  # as the next invocation does: it must not hide anything
         found = audit.verify(**places)
         assert len(found) == 1 and found[0].startswith(problem)
         file.write_text(whole)
@@ -170,12 +171,12 @@ def test_p3_a_killed_run_is_named_by_the_next_invocation_and_a_living_one_is_not
             os.read(go[0], 1)
         os._exit(0)
     os.read(ready[0], 1)
-    assert audit.settle(**places) == []
+    assert audit.close_dead_records(**places) == []
     with pytest.raises(PreflightError, match="another process"), audit.held(Path("logs/a")):
         pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert audit.settle(**places) == ["a"]
+    assert audit.close_dead_records(**places) == ["a"]
     assert audit.load(Path("logs/a/audit.json"))["exit_code"] == 137 and audit.verify(**places) == []
 
 
@@ -196,7 +197,7 @@ def test_p3_killed_at_any_step_of_writing_a_record_loses_nothing(places, moment,
                 return function(*args, **kwargs)
             return counted
 
-        steps = (audit.Record, "_write"), (audit, "append"), (os, "replace"), (audit.shutil, "copyfile"), (audit.shutil, "rmtree")
+        steps = (audit.Record, "_write"), (record, "append"), (os, "replace"), (shutil, "copyfile"), (shutil, "rmtree")
         for owner, name in steps:
             setattr(owner, name, deadly(getattr(owner, name)))
         invocation(places, "a")

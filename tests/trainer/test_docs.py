@@ -215,7 +215,7 @@ def test_p12_p19_p65_the_merged_configuration_is_captured(shell):
     """What lies in a run directory composes to the run's hash again, and says what was typed."""
     from spectramind_nb.core.configuration import read_config
     from spectramind_nb.core.storage import file_digest
-    from spectramind_nb.records.audit import load
+    from spectramind_nb.records.record import load
 
     succeeded(shell("spectramind train trainer=ci_fast trainer.limit_train_batches=1 run_id=kept", warm=True))
     record = load(next(path for path in shell("true").runs() if path.parent.name == "kept"))
