@@ -102,7 +102,7 @@ def band_of(
     time: Any,  # (T,)
     wavelength: Any,  # (C,) or one
     flux: Any,  # (T, C), or (T,) of one channel
-    error: Any = None,  # one, (C,), (T,) or (T, C), in the flux's unit; None: as the flux scatters
+    error: Any = None,  # one, (C,), (T,) or (T, C) in the flux's unit; the fit takes each channel's median; None: as the flux scatters
     width: Any = None,  # one or (C,): full width of each bin, in the wavelengths' unit
     mask: Any = None,  # (T, C) or (T,): True where the flux is not to be used, as in numpy
     time_unit: str = "d",

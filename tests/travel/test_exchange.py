@@ -14,9 +14,9 @@ from astropy.io import fits
 from astropy.table import QTable
 from own_curves import draw
 
-from spectramind_nb import LightCurves, fit_visit, star_row
+from spectramind_nb import LightCurves, Spectrum, fit_visit, star_row
 from spectramind_nb.core.errors import ConfigError, PreflightError, SchemaError
-from spectramind_nb.observations.exchange import FORMATS, export_spectra, record_of
+from spectramind_nb.observations.exchange import FORMATS, Spectra, export_spectra, record_of
 
 MICRON = "um"
 
@@ -123,3 +123,13 @@ def test_covariances_need_not_be_known():
     assert record_of(one).width_um.tolist() == [0.2, 1, 1]
     write = FORMATS["petitradtrans"][0]
     assert np.allclose(write(record_of(one))["SPECTRUM"].data.field("COVARIANCE"), 1e-8 * np.eye(3))
+
+
+def test_what_a_run_predicted_is_written_a_file_a_planet(tmp_path):
+    wavelengths = np.r_[0.7, np.linspace(1.95, 3.9, 282)]
+    spectra = Spectra({planet: Spectrum(planet, wavelengths, 0.01 + 1e-6 * wavelengths, 1e-5 * wavelengths) for planet in (12, 345)})
+    assert [path.name for path in spectra.export("taurex", tmp_path)] == ["12.dat", "345.dat"]
+    array = np.loadtxt(tmp_path / "345.dat")
+    assert np.array_equal(array[:, 0], wavelengths) and np.array_equal(array[:, 2], 1e-5 * wavelengths)
+    assert array[0, 3] == 0.2 and np.allclose(array[1:, 3], np.diff(wavelengths)[1])
+    assert "covariance" not in (tmp_path / "345.dat").read_text()
