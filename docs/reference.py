@@ -156,7 +156,7 @@ def _table(rows: list[Docment], linked: Callable[[str], str]) -> str:
     """Parameters or fields, and at last the result, whose name is empty; defaults stand in the signature."""
     lines = ["| name | type | meaning |", "|---|---|---|"]
     for row in rows:
-        cells = [f"`{row.name}`" if row.name else "*returns*", f"`{row.kind}`" if row.kind else "", linked(plain(row.said))]
+        cells = [f"`{row.name}`" if row.name else "*returns*", linked(f"`{row.kind}`") if row.kind else "", linked(plain(row.said))]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) if rows else ""
 
