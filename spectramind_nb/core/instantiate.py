@@ -57,10 +57,19 @@ def build(
     node: Mapping,  # with `_target_`
     **more: Any,  # further arguments
 ) -> Any:
-    """Build the object that a configuration node describes; nodes in it that have a `_target_` are built too."""
+    """Build the object that a configuration node describes; nodes in it that have a `_target_` are built too.
+
+    Raises `ConfigError` for a class that may not be built, or that has no such setting.
+    """
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node)
     arguments = {
         name: build(value) if isinstance(value, Mapping) and "_target_" in value else value
         for name, value in plain.items()
     }
-    return trusted_class(arguments.pop("_target_"))(**arguments, **more)
+    kind = trusted_class(arguments.pop("_target_"))
+    try:
+        return kind(**arguments, **more)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ConfigError(f"{kind.__name__} cannot be built: {error}", "_target_", "A run of another version needs that version") from error

@@ -11,7 +11,7 @@ from torch import Tensor
 
 # %% ../../nbs/learning/414_nuisances.ipynb #with-prior
 def _inverse(matrix: Tensor) -> Tensor:
-    """Of symmetric positive definite matrices."""
+    """Inverse of symmetric positive definite matrices."""
     return torch.cholesky_inverse(torch.linalg.cholesky((matrix + matrix.mT) / 2))
 
 

@@ -40,7 +40,7 @@ class Population:
 
     @property
     def covariance(self) -> Tensor:  # (283, 283)
-        """Of the spectra of the population's planets."""
+        """Covariance of the spectra of the population's planets."""
         sigma = torch.full((CHANNELS,), self.colour_sigma, dtype=torch.float64)
         sigma[0] = self.fgs1_sigma
         return self.level_sigma**2 + colour_correlation() * sigma[:, None] * sigma

@@ -69,7 +69,7 @@ PPM = 1e6
 def in_ppm(
     nuisance_covariance: Tensor,  # (..., C + Q) of nuisances with depths, then among themselves
 ) -> Tensor:
-    """The same with depths in ppm."""
+    """Covariances of nuisances with depths in ppm."""
     unit = nuisance_covariance.new_ones(nuisance_covariance.shape[-1])
     unit[:CHANNELS] = PPM
     return nuisance_covariance * unit

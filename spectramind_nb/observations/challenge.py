@@ -126,7 +126,7 @@ class ChallengeVisits(ChallengeFiles):
     chosen: frozenset[Visit] | None = None  # the visits that count, in whichever split; None: all
 
     def only(self, visits: Iterable[Visit]) -> Self:
-        """The same folder as if it held these of its visits alone."""
+        """The folder as if it held these of its visits alone."""
         wanted = frozenset(Visit(*visit) for visit in visits)
         return replace(self, chosen=wanted if self.chosen is None else wanted & self.chosen)
 

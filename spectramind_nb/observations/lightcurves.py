@@ -28,58 +28,15 @@ from .airs import extract_airs
 from .challenge import Challenge, open_challenge
 from .fgs1 import extract_fgs1
 from .layout import INSTRUMENTS, Visit
+from .lightcurve_figure import draw_light_curves
 from .photometry import InstrumentCurves
 from .readers import OwnLightCurves
 from .series import excess_noise
 
-# %% ../../nbs/observations/130_lightcurves.ipynb #light-curve-maps
+# %% ../../nbs/observations/130_lightcurves.ipynb #without-masks
 def _whole(flux: np.ndarray) -> np.ndarray:
-    """The same with each channel's median where a sample is masked, so that white light does not jump there."""
+    """Light curves with each channel's median where a sample is masked, so that white light does not jump there."""
     return flux if np.isfinite(flux).all() else np.where(np.isfinite(flux), flux, np.nanmedian(flux, axis=0))
-
-
-def _draw(curves: "LightCurves") -> Any:
-    """What `LightCurves.plot` shows."""
-    import matplotlib.pyplot as plt
-
-    many = [name for name, flux in curves.flux.items() if flux.ndim == 2]
-    rows = 1 + 2 * len(many)
-    figure, axes = plt.subplots(rows, 1, figsize=(8, 2.7 * rows), sharex=True, layout="constrained", squeeze=False)
-    plt.close(figure)  # a notebook shows the returned figure, and only that
-    top, *others = axes[:, 0]
-    for k, instrument in enumerate(curves.channels):
-        top.plot(curves.time_h[instrument], curves.white(instrument) - 0.01 * k, ".", ms=2, label=instrument)
-    lower = "\n(each 0.01 below the one before)" if len(curves.channels) > 1 else ""
-    top.set(ylabel="relative flux" + lower, title=f"planet {curves.planet_id}, visit {curves.visit}")
-    top.legend(loc="best", markerscale=4)
-    for instrument, middle, bottom in zip(many, others[::2], others[1::2]):
-        _draw_channels(curves, instrument, middle, bottom)
-    axes[-1, 0].set_xlabel("hours")
-    return figure
-
-
-def _draw_channels(curves: "LightCurves", instrument: str, middle: Any, bottom: Any) -> None:
-    """Two maps of one instrument: its channels over time, and what is left of them without what they have in common."""
-    # some fifty rows and a few minutes a tile: below that it is noise
-    flux, wavelength = curves.flux[instrument], curves.wavelengths_um[curves.channels[instrument]]
-    first = np.arange(0, flux.shape[1], -(-flux.shape[1] // 50))
-    sizes = np.diff(np.r_[first, flux.shape[1]])
-    flux, wavelength = np.add.reduceat(flux, first, axis=1), np.add.reduceat(wavelength, first) / sizes
-    time = curves.time_h[instrument]
-    step = -(-len(time) // 60)
-    tiles = len(time) // step * step
-    flux = flux[:tiles].reshape(-1, step, flux.shape[1]).mean(axis=1)
-    time = time[:tiles].reshape(-1, step).mean(axis=1)
-    relative = flux / np.nanmean(flux, axis=0)
-    rest = (relative / np.nanmean(relative, axis=1, keepdims=True) - 1) * 1e6
-    limit = 3 * np.nanmedian(np.abs(rest)) + 1e-9
-    options = {"shading": "nearest", "rasterized": True}
-    channels = middle.pcolormesh(time, wavelength, relative.T, cmap="viridis", **options)
-    left = bottom.pcolormesh(time, wavelength, rest.T, cmap="RdBu_r", vmin=-limit, vmax=limit, **options)
-    middle.set(ylabel="wavelength (µm)", title=f"channels of {instrument}")
-    bottom.set(ylabel="wavelength (µm)", title="channels without what they have in common")
-    middle.figure.colorbar(channels, ax=middle, label="relative flux")
-    middle.figure.colorbar(left, ax=bottom, label="ppm")
 
 # %% ../../nbs/observations/130_lightcurves.ipynb #lightcurves
 @dataclass(frozen=True)
@@ -101,7 +58,7 @@ class LightCurves(OwnLightCurves):
 
     @property
     def channels(self) -> dict[str, slice]:
-        """Of each instrument, which of the wavelengths are its own."""
+        """Which of the wavelengths are an instrument's own, for each of them."""
         counts = [1 if np.ndim(self.flux.get(name)) < 2 else self.flux[name].shape[1] for name in self.time_h]
         first = np.cumsum([0, *counts[:-1]]).tolist()
         return {name: slice(a, b) for name, a, b in zip(self.time_h, first, [*first[1:], None])}
@@ -116,7 +73,7 @@ class LightCurves(OwnLightCurves):
 
     def plot(self) -> Any:  # matplotlib Figure
         """White light of all instruments, and of each with many channels these over time, and what they don't have in common."""
-        return _draw(self)
+        return draw_light_curves(self)
 
     def __repr__(self) -> str:
         bins = ", ".join(f"{name} {len(self.time_h[name])} bins" for name in self.channels)

@@ -18,7 +18,8 @@ from ..core.errors import ConfigError
 from ..core.instantiate import build
 from ..core.storage import atomic_path
 from ..core.schema import RunConfig
-from ..learning.datamodule import PlanetSet, VisitDataModule
+from ..learning.datamodule import VisitDataModule
+from ..learning.planetset import PlanetSet
 from ..learning.metrics import ariel_score, calibration
 from ..learning.planetmodel import raw_fit
 from .guards import StepSeed

@@ -25,7 +25,8 @@ from ..core.errors import ConfigError, DataMissingError, SchemaError
 from ..core.instantiate import build, check_targets
 from ..core.storage import file_digest
 from ..core.schema import RunConfig
-from ..learning.datamodule import PlanetDataset, PlanetSet, VisitDataModule, whole
+from ..learning.datamodule import PlanetDataset, VisitDataModule, identity_collate
+from ..learning.planetset import PlanetSet
 from ..observations.challenge import Challenge
 from ..observations.root_tables import read_labels
 from ..records import audit
@@ -61,8 +62,8 @@ def predict_planets(
 ) -> Prediction:
     """The model's answer for every planet."""
     if meet:
-        model.meet(planets)
-    loader = DataLoader(PlanetDataset(model.fields(planets)), config.data.batch_size, collate_fn=whole)
+        model.adapt_to(planets)
+    loader = DataLoader(PlanetDataset(model.fields(planets)), config.data.batch_size, collate_fn=identity_collate)
     parts = bare_trainer(config.trainer).predict(model, loader)
     planet_id, mu, sigma = (torch.cat([part[name] for part in parts]).cpu() for name in ("planet_id", "mu", "sigma"))
     return Prediction(planet_id.numpy(), mu.double().numpy(), sigma.double().numpy())

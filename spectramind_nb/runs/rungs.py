@@ -25,7 +25,7 @@ from ..core.groups import group
 from ..core.errors import SpectraMindError
 from ..core.instantiate import build
 from ..core.schema import RunConfig
-from ..learning.datamodule import PlanetSet, has_fit, planet_set
+from ..learning.planetset import PlanetSet, has_fit, planet_set
 from ..learning.population import population_of_fits, population_of_spectra
 from ..observations.challenge import Challenge
 from . import submission

@@ -19,7 +19,8 @@ from ..core.environment import Place, tell
 from ..core.errors import DamagedFileError, DataMissingError, PreflightError
 from ..core.instantiate import build
 from ..core.schema import RunConfig
-from ..learning.datamodule import PlanetSet, VisitDataModule, contradictions
+from ..learning.datamodule import VisitDataModule
+from ..learning.planetset import PlanetSet, contradictions
 from ..learning.planetmodel import PlanetModel
 from ..observations.challenge import Challenge
 from ..records import audit

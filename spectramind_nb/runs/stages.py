@@ -28,8 +28,9 @@ from ..core.environment import check_writable, competition_root, pin_threads
 from ..core.errors import PreflightError, SchemaError
 from ..core.storage import digest
 from ..core.schema import RunConfig
-from ..learning.curves import Bins, standard_curves
-from ..learning.datamodule import PlanetSet, VisitDataModule, planet_set, planet_sets
+from ..learning.standard_curves import Bins, standard_curves
+from ..learning.datamodule import VisitDataModule
+from ..learning.planetset import PlanetSet, planet_set, planet_sets
 from ..observations import lightcurves
 from ..observations.challenge import Challenge
 from ..observations.layout import Visit

@@ -21,7 +21,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from ..core.environment import Place, tell
 from ..core.instantiate import build
 from ..core.schema import GuardsConfig, TrainerConfig
-from ..learning.curves import Bins
+from ..learning.standard_curves import Bins
 from . import submission
 from .devices import Devices, cluster_plugins, one_device, resolve_devices
 from .guards import NumericsGuard

@@ -126,7 +126,7 @@ def with_errors(
     visit: int,
     errors: Mapping,  # dark, flat, read: relative, 1 sigma
 ) -> Detector:
-    """The same pixels with an error of measurement between them and the others."""
+    """Pixels with an error of measurement between them and the others."""
     rng = rng_for(seed, planet_id, visit, f"calibration {instrument}")
     off = {name: 1 + errors[name] * rng.normal(size=detector.dark.shape) for name in ("dark", "flat", "read")}
     return replace(detector, **{name: getattr(detector, name) * factor for name, factor in off.items()})

@@ -14,7 +14,8 @@ from full_visit import write_full_visit
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import pin_threads
 from spectramind_nb.core.instantiate import build
-from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
+from spectramind_nb.learning.datamodule import VisitDataModule
+from spectramind_nb.learning.planetset import planet_set
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.layout import Visit
 from spectramind_nb.observations.lightcurve_files import VisitFiles

@@ -17,7 +17,8 @@ import torch
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import Place
 from spectramind_nb.core.instantiate import build
-from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataModule
+from spectramind_nb.learning.datamodule import VisitDataModule
+from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.records import audit
 from spectramind_nb.records.journal import weights_digest
 from spectramind_nb.runs.attempts import Attempt

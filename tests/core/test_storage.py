@@ -119,7 +119,7 @@ def test_every_module_behind_a_stage_counts(repo, tmp_path, monkeypatch):
     copy = shutil.copytree(repo / "spectramind_nb", tmp_path / "spectramind_nb", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(storage, "find_spec", lambda name: SimpleNamespace(origin=tmp_path / name / "__init__.py"))
     behind = {f"spectramind_nb.{stage}": set(imported_modules(f"spectramind_nb.{stage}"))
-              for stage in ("observations.lightcurves", "physics.fitting", "learning.curves", "simulation.dataset")}
+              for stage in ("observations.lightcurves", "physics.fitting", "learning.standard_curves", "simulation.dataset")}
     assert {"detector", "photometry", "challenge"} < {name.split(".")[-1] for name in behind["spectramind_nb.physics.fitting"]}
     for path in sorted(copy.glob("*/*.py")):
         name = ".".join(path.relative_to(tmp_path).with_suffix("").parts)

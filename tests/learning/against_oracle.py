@@ -15,8 +15,9 @@ from oracle import Truth, box_depths, oracle, pca_replacement, score_of, tuned
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.instantiate import build
-from spectramind_nb.learning.datamodule import VisitDataModule, planet_set
+from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.metrics import calibration
+from spectramind_nb.learning.planetset import planet_set
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.layout import wavelength_grid_um
 from spectramind_nb.runs.stages import fill_split
@@ -79,7 +80,7 @@ def line(words: str, mu, sigma, truth, naive) -> float:
 
 @torch.no_grad()
 def answer(model, planets):
-    model.meet(planets)
+    model.adapt_to(planets)
     return model(planets.tensors())
 
 

@@ -12,18 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from spectramind_nb.core.errors import ConfigError, NonFiniteError, SchemaError
-from spectramind_nb.learning.datamodule import (
-    FEATURES,
-    PlanetOrder,
-    PlanetSet,
-    ResumableLoader,
-    VisitDataModule,
-    describe,
-    has_fit,
-    planet_set,
-    planet_sets,
-    split_planets,
-)
+from spectramind_nb.learning.datamodule import PlanetOrder, ResumableLoader, VisitDataModule
+from spectramind_nb.learning.planetset import FEATURES, PlanetSet, describe, has_fit, planet_set, planet_sets, split_planets
 from spectramind_nb.physics.visit_fit import VisitFit
 
 CHANNELS = 283

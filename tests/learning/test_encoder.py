@@ -11,10 +11,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from spectramind_nb.core.errors import ConfigError, NonFiniteError, SchemaError
 from spectramind_nb.core.groups import group
-from spectramind_nb.learning.curves import Bins, standard_visit, together
-from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataModule, planet_set
+from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.encoder import EncoderModel, bridges, mirrored, negativity, roughness
 from spectramind_nb.learning.metrics import CHANNELS, ariel_score
+from spectramind_nb.learning.planetset import FEATURES, PlanetSet, planet_set
+from spectramind_nb.learning.standard_curves import Bins, standard_visit, together
 from spectramind_nb.observations.lightcurves import LightCurves
 from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 from spectramind_nb.physics.transit import light_curve
@@ -224,7 +225,7 @@ def test_penalties_pull_the_way_they_should(few):
 def test_every_trained_number_gets_a_gradient(trained, few):
     model, *_ = trained
     model.zero_grad()
-    mu, sigma = model._answer(few.curves, few.features)
+    mu, sigma = model.answer(few.curves, few.features)
     model.loss(mu, sigma, few.target, model.naive_mean, model.naive_sigma).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all() and parameter.grad.abs().max() > 0, name
@@ -277,7 +278,7 @@ def test_errors_have_their_class(few, held):
         trainer().fit(made(few), datamodule=VisitDataModule(without, held, None, 8, 0))
     with pytest.raises(ConfigError, match="float64"):
         trainer(precision="bf16-true").fit(made(few), datamodule=VisitDataModule(few, held, None, 8, 0))
-    for wrong in ({"width": 15}, {"heads": 0}, {"wavelength_bins": 283}, {"looks": 0}):
+    for wrong in ({"width": 15}, {"heads": 0}, {"wavelength_bins": 283}, {"residual_features": 0}):
         with pytest.raises(ConfigError, match="Choose sizes"):
             EncoderModel(**{**SMALL, **wrong})
 

@@ -10,17 +10,19 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, SchemaError
 from spectramind_nb.core.instantiate import build
-from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataModule
+from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.encoder import EncoderModel
 from spectramind_nb.learning.ensemble import Ensemble, mixture
+from spectramind_nb.learning.error_bars import calibration_factors
 from spectramind_nb.learning.metrics import CHANNELS, WeightedGaussianNLL, ariel_score
-from spectramind_nb.learning.models import PosteriorModel, calibration_factors
+from spectramind_nb.learning.planetset import FEATURES, PlanetSet
+from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.runs.pretraining import pretraining_config
 from spectramind_nb.runs.stages import bins_of
 from spectramind_nb.runs.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-TINY = {"components": 2, "smooth": 4, "amplitude_nodes": 3, "unfamiliar": [60.0]}
+TINY = {"components": 2, "smooth": 4, "amplitude_nodes": 3, "outlier_scales": [60.0]}
 
 
 def population(planets: int, seed: int) -> PlanetSet:
@@ -156,7 +158,7 @@ def test_members_begin_differently_and_the_global_stream_does_not_notice(planets
     torch.manual_seed(5)
     ensemble = Ensemble(member, folds=2)
     assert torch.equal(torch.rand(3), expected) and torch.initial_seed() == 5
-    first, second = (member.place for member in ensemble.members)
+    first, second = (member.network.position for member in ensemble.members)
     assert not torch.equal(first, second) and ensemble.needs == ("curves",)
 
 
@@ -185,11 +187,11 @@ def test_of_seeds_alone_there_is_no_such_score_and_members_calibrate_themselves(
 
 def test_what_is_to_be_predicted_is_shown_to_every_member(planets):
     class Curious(PosteriorModel):
-        def meet(self, planets):
+        def adapt_to(self, planets):
             self.met = len(planets)
 
     ensemble = made(planets, member=Curious(**TINY))
-    ensemble.meet(planets[:5])
+    ensemble.adapt_to(planets[:5])
     assert [member.met for member in ensemble.members] == [5, 5, 5]
 
 

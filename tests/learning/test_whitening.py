@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from test_models import answer, population, trainer
+from test_posterior import answer, population, trainer
 
 from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.ensemble import Ensemble
-from spectramind_nb.learning.models import PosteriorModel
+from spectramind_nb.learning.posterior import PosteriorModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -31,19 +31,19 @@ def moved(few):
 def test_inner_products_are_those_of_the_whole_noise_covariance(moved, few):
     """The fit's covariance with the prior that was learned, scaled, with errors proportional to the depth: all as one matrix."""
     with torch.no_grad():
-        batch, fold = few.tensors(), moved._fold(few.planet_id)
+        batch, fold = few.tensors(), moved.fold(few.planet_id)
         x = moved.standardised(few.features)
-        unresolved = moved._amplitude(x)[:, None] * moved.value("unresolved").exp()
-        found = moved._products(moved._condense(batch, fold), x, unresolved)
+        unresolved = moved.amplitude(x)[:, None] * moved.value("unresolved").exp()
+        found = moved.products(moved.condense(batch, fold), x, unresolved)
 
-        depth, covariance = moved._informed(batch, x)
+        depth, covariance = moved.informed(batch, x)
         scale = (moved.value("inflation") + x @ moved.value("inflation_features").T).clamp(-2, 3).exp()
         scale, unresolved = (torch.cat([pair[:, :1], pair[:, 1:].expand(-1, 282)], 1) for pair in (scale, unresolved))
         relative = moved.value("systematic").exp()[:, None] * moved.systematic_shapes
         level = depth[:, 1:].mean(1).clamp(min=0)
         noise = covariance * scale[:, :, None] * scale[:, None] + torch.diag_embed(unresolved.square())
         noise += level.square()[:, None, None] * (relative.T @ relative)
-        spectra = torch.cat([moved._columns(fold)[:, :-1], (depth - moved.expected_level)[:, None]], dim=1)
+        spectra = torch.cat([moved.columns(fold)[:, :-1], (depth - moved.expected_level)[:, None]], dim=1)
         expected = spectra @ torch.linalg.solve(noise, spectra.mT)
     size = expected.diagonal(dim1=1, dim2=2).sqrt()
     error = (found - expected) / (size[:, :, None] * size[:, None])
@@ -60,8 +60,8 @@ def test_what_was_condensed_answers_with_the_same_bits(moved, few):
         for condensed, plain in zip(moved(batch), moved(held.tensors()), strict=True):
             assert torch.equal(condensed, plain)
         taught = torch.ones(len(few), dtype=torch.bool)
-        for condensed, plain in zip(moved(moved.fields(few, taught), moved._fold(few.planet_id)),
-                                    moved(few.tensors(), moved._fold(few.planet_id)), strict=True):  # fmt: skip
+        for condensed, plain in zip(moved(moved.fields(few, taught), moved.fold(few.planet_id)),
+                                    moved(few.tensors(), moved.fold(few.planet_id)), strict=True):  # fmt: skip
             assert torch.equal(condensed, plain)
 
 

@@ -1,5 +1,6 @@
 """The competition's folder: real layout, both editions, and a clear sentence for each damage."""
 
+import pickle
 import shutil
 import time
 
@@ -96,6 +97,20 @@ def test_opening_a_thousand_planets_takes_milliseconds(tmp_path):
 def test_second_visits_are_found(made_up):
     shutil.copy(made_up.root / "train/7/FGS1_signal_0.parquet", made_up.root / "train/7/FGS1_signal_1.parquet")
     assert ch.open_challenge(made_up.root).visits() == [(7, 0), (7, 1)]
+
+
+def test_some_of_its_visits_are_a_challenge_too(made_up):
+    """As a folder that held these alone, whatever the tables and the sample submission say of the others."""
+    shutil.copy(made_up.root / "train/7/FGS1_signal_0.parquet", made_up.root / "train/7/FGS1_signal_1.parquet")
+    challenge = ch.open_challenge(made_up.root)
+    few = challenge.only([(7, 1)])
+    assert few.visits() == [(7, 1)] and few.planets() == [7] and few.asked_for("train") == [7]
+    assert few.inputs("train", 7, 1) == challenge.inputs("train", 7, 1) and few.faults() == []
+    assert few.only([(7, 0)]).chosen == frozenset() and challenge.chosen is None
+    assert few == challenge.only(iter([(7, 1), (7, 1)])) and "1 visits" in repr(few)
+    with pytest.raises(DataMissingError, match="no planet folder"):
+        challenge.only([(8, 0)]).visits()
+    assert pickle.loads(pickle.dumps(few)) == few  # workers get it
 
 
 def test_2024_layout(made_up):

@@ -12,7 +12,7 @@ from corrupt_stars import DAMAGES, damaged, pool
 from synthetic_visits import observe
 
 from spectramind_nb.core.errors import SchemaError
-from spectramind_nb.learning.datamodule import describe
+from spectramind_nb.learning.planetset import describe
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.physics import fitting
 from spectramind_nb.physics.catalogue import believed

@@ -129,7 +129,7 @@ def test_p30_ci_fast_keeps_no_checkpoint_and_says_so_plainly(words):
 
 
 def test_p32_a_nan_in_the_loss_ends_the_run_with_its_own_code_and_is_never_resumed(words, monkeypatch):
-    from spectramind_nb.learning.models import PosteriorModel
+    from spectramind_nb.learning.posterior import PosteriorModel
 
     honest = PosteriorModel.training_step
 
@@ -151,7 +151,7 @@ def test_p32_a_nan_in_the_loss_ends_the_run_with_its_own_code_and_is_never_resum
 
 
 def test_p32_weights_that_are_not_finite_never_become_the_best(words, monkeypatch):
-    from spectramind_nb.learning.models import PosteriorModel
+    from spectramind_nb.learning.posterior import PosteriorModel
 
     def step(self, *args, **kwargs):
         with torch.no_grad():

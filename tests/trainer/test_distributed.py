@@ -115,7 +115,7 @@ def test_p24_p37_p50_all_processes_leave_at_the_wall_together_and_resume_exactly
 POISON = """
 import os
 if os.environ.get("LOCAL_RANK") == "1":
-    from spectramind_nb.learning.models import PosteriorModel as Model
+    from spectramind_nb.learning.posterior import PosteriorModel as Model
     {patch}
 """
 

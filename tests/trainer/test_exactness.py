@@ -68,7 +68,7 @@ def test_p50_metrics_keep_their_history_when_a_run_goes_on_with_more_epochs(word
 
 def test_p50_a_run_killed_in_its_last_validation_keeps_its_training_metrics(whole_run, words, monkeypatch):
     """kill_and_resume.py found this: nothing is trained after such a resume, and the last training loss was lost."""
-    from spectramind_nb.learning.models import PosteriorModel
+    from spectramind_nb.learning.posterior import PosteriorModel
 
     def killed(self):
         if self.trainer.state.fn == "fit" and self.global_step == whole_run.history["step"].max() + 1:

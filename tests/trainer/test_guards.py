@@ -14,7 +14,7 @@ import torch
 from toys import N, Tiny, fit
 
 from spectramind_nb.core.errors import InterruptedRun, NonFiniteError, SchemaError, TerminatedRun
-from spectramind_nb.learning.models import PosteriorModel
+from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.records.journal import EventLog, MetricsFile, events, history, weights_digest
 from spectramind_nb.runs.guards import NumericsGuard, SafePoints, Signals, StepSeed, Wall
 from spectramind_nb.runs.run import Run

@@ -145,7 +145,7 @@ def test_p24_a_budget_used_up_before_the_run_is_said_and_leaves_the_process_aliv
 
 CHILD = """
 import sys, time
-from spectramind_nb.learning.models import PosteriorModel as Model
+from spectramind_nb.learning.posterior import PosteriorModel as Model
 from spectramind_nb.runs.training import train
 honest = getattr(Model, {method!r})
 def slow(self, batch, batch_idx):

@@ -8,16 +8,13 @@ import pytorch_lightning as pl
 import torch
 
 from spectramind_nb.core.errors import ConfigError, SchemaError
-from spectramind_nb.learning.datamodule import FEATURES, PlanetSet, VisitDataModule
+from spectramind_nb.learning.conditioning import condition
+from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.metrics import WeightedGaussianNLL, ariel_score
-from spectramind_nb.learning.models import (
-    PosteriorModel,
-    condition,
-    principal_shapes,
-    ridge,
-    smooth_variances,
-)
 from spectramind_nb.learning.planetmodel import raw_fit
+from spectramind_nb.learning.planetset import FEATURES, PlanetSet
+from spectramind_nb.learning.posterior import PosteriorModel
+from spectramind_nb.learning.shapes import principal_shapes, ridge, smooth_variances
 
 CHANNELS = 283
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -209,7 +206,7 @@ def test_training_lowers_the_loss(few):
     losses = []
     for _ in range(20):
         optimizer.zero_grad()
-        mu, sigma, _ = model._posterior(few.tensors(), model._fold(few.planet_id))
+        mu, sigma, _ = model.posterior(few.tensors(), model.fold(few.planet_id))
         loss = model.loss(mu, sigma, few.target, model.naive_mean, model.naive_sigma)
         loss.backward()
         optimizer.step()
@@ -319,7 +316,7 @@ def test_training_twice_gives_the_same_bits(few, held):
 
 
 def test_every_trained_number_gets_a_gradient(prepared, few):
-    mu, sigma, _ = prepared._posterior(few.tensors(), prepared._fold(few.planet_id))
+    mu, sigma, _ = prepared.posterior(few.tensors(), prepared.fold(few.planet_id))
     WeightedGaussianNLL()(mu, sigma, few.target, prepared.naive_mean, prepared.naive_sigma).backward()
     for name, parameter in prepared.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
