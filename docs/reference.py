@@ -34,7 +34,8 @@ class Module:
     @cached_property
     def public(self) -> list[str]:
         """Names in `__all__`, in their order."""
-        return list(names_in_all(self.tree))
+        lists = [node.value for node in self.tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"]
+        return ast.literal_eval(lists[0]) if lists else []
 
     @cached_property
     def definitions(self) -> dict[str, ast.stmt]:
@@ -49,14 +50,6 @@ class Module:
     @property
     def path(self) -> str:
         return f"{PACKAGE}.{self.room.name}"
-
-
-def names_in_all(tree: ast.Module) -> list[str]:
-    """What `__all__` lists."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return ast.literal_eval(node.value)
-    return []
 
 
 def _names(node: ast.AST) -> list[str]:
