@@ -27,9 +27,9 @@ _HOME = {
     "predict": "runs.run",
     "Run": "runs.run",
     "replay": "runs.replay",
-    "score": "apps.report",
+    "score": "apps.scoring",
     "report": "apps.report",
-    "Spectrum": "apps.figures",
+    "Spectrum": "apps.spectrum",
     "launchpad": "apps.launchpad",
 }
 _EXAMPLE = {  # shown by `train?` and `help(train)`, below what the arguments mean

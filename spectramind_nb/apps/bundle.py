@@ -21,7 +21,7 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
 import spectramind_nb
-from .kaggle import PLACEHOLDER, kaggle_user, read_json, with_user
+from .kaggle_metadata import PLACEHOLDER, kaggle_user, read_json, with_user
 from ..core.environment import MOUNTS, attached, check_writable
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError, SpectraMindError
 
@@ -76,7 +76,7 @@ def sha256(path: Path) -> str:
     "SHA-256 of a file, hexadecimal."
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
-
+# %% ../../nbs/apps/726_bundle.ipynb #kaggle-tags
 def kaggle_tags(
     python: str,  # "3.12"
 ) -> set[Tag]:
@@ -86,7 +86,7 @@ def kaggle_tags(
     platforms += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
     return {*cpython_tags(version, platforms=platforms), *compatible_tags(version, f"cp{version[0]}{version[1]}", platforms)}
 
-
+# %% ../../nbs/apps/726_bundle.ipynb #pip
 def pip(
     *words: str,
 ) -> str:
@@ -99,7 +99,7 @@ def pip(
                                "Building a bundle needs a checkout, setuptools and the network")
     return done.stdout
 
-
+# %% ../../nbs/apps/726_bundle.ipynb #our-wheel
 def our_wheel(
     source: Path,  # a checkout
     out: Path,  # where the wheel goes
@@ -117,7 +117,7 @@ def our_wheel(
             target.chmod(0o644)
         pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(out), str(copy))
 
-
+# %% ../../nbs/apps/726_bundle.ipynb #other-wheel
 def other_wheel(
     requirement: str,  # such as "polars==1.35.2"
     pythons: Sequence[str],  # each must be able to install it
@@ -151,7 +151,7 @@ def pack_run(
         files[name] = {"place": place, "sha256": sha256(out / name)}
     return {"id": run.name, "files": files}
 
-
+# %% ../../nbs/apps/726_bundle.ipynb #unpack-run
 def unpack_run(
     folder: Path,  # a bundle that holds a run
     logs: Path,  # where runs lie
@@ -166,7 +166,7 @@ def unpack_run(
         shutil.copyfile(folder / name, target)
     return logs / run["id"]
 
-
+# %% ../../nbs/apps/726_bundle.ipynb #attached-run
 def attached_run(
     logs: Path | str,  # where a run from a bundle is unpacked
     mounts: Path | str = MOUNTS,  # where Kaggle mounts inputs
@@ -178,7 +178,7 @@ def attached_run(
     runs = [checkpoint.parents[1] for checkpoint in attached("logs/*/checkpoints/best.ckpt", mounts)]
     return max(runs, key=lambda run: run.name, default=None)
 
-# %% ../../nbs/apps/726_bundle.ipynb #build-bundle
+# %% ../../nbs/apps/726_bundle.ipynb #requirements-in
 def requirements_in(
     path: Path,  # a requirements file
 ) -> list[str]:
@@ -186,7 +186,7 @@ def requirements_in(
     lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
     return [line for line in lines if line]
 
-
+# %% ../../nbs/apps/726_bundle.ipynb #write-manifest
 def write_manifest(
     folder: Path,  # holds the wheels and the installer
     pythons: Sequence[str] = PYTHONS,  # for which it was built
@@ -202,7 +202,7 @@ def write_manifest(
     path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     return path
 
-
+# %% ../../nbs/apps/726_bundle.ipynb #build-bundle
 def build_bundle(
     out: Path | str,  # the folder to make; it must be empty or not there
     pythons: Sequence[str] = PYTHONS,  # that must be able to install it

@@ -25,10 +25,11 @@ from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from .bundle import INSTALLER, kaggle_tags, sha256
-from .kaggle import client_request, dataset_problems, read_json
+from .kaggle_client import client_request
+from .kaggle_metadata import dataset_problems, read_json
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError, SpectraMindError
 
-# %% ../../nbs/apps/728_bundle_check.ipynb #file-problems
+# %% ../../nbs/apps/728_bundle_check.ipynb #manifest-of
 NEEDED = ("spectramind-nb", "hydra-core")  # no image has them
 OF_THE_IMAGE = re.compile(r"torch|torchvision|triton|numpy|nvidia-.*|cuda-.*|pytorch-lightning")
 ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar")
@@ -44,7 +45,7 @@ def manifest_of(
         raise DamagedFileError("the manifest cannot be read", folder / "manifest.json", "Build the bundle again")
     return found
 
-
+# %% ../../nbs/apps/728_bundle_check.ipynb #file-problems
 def file_problems(
     folder: Path,  # a bundle
 ) -> list[str]:  # one sentence each
@@ -69,12 +70,13 @@ def file_problems(
         problems.append("install.py is missing or was changed")
     return problems
 
-
+# %% ../../nbs/apps/728_bundle_check.ipynb #wheel-problems
 def wheel_problems(
     folder: Path,  # a bundle
 ) -> list[str]:  # one sentence each
     "Wheels whose names pip would not take, that no image could install, or that are not ours to bring."
-    manifest, problems, fits = manifest_of(folder), [], {}
+    manifest, problems = manifest_of(folder), []
+    fits: dict[str, set[str]] = {}  # project -> Pythons
     pythons = manifest.get("python") or []
     for name, entry in manifest["wheels"].items():
         try:
@@ -103,7 +105,7 @@ def read_image(
         raise DamagedFileError("the list holds no line of the form name==version", path, "Make one with pip freeze in a Kaggle notebook")
     return {canonicalize_name(name): version for name, version in found}
 
-
+# %% ../../nbs/apps/728_bundle_check.ipynb #needs
 def needs(
     wheel: Path,
 ) -> list[Requirement]:
@@ -116,7 +118,7 @@ def needs(
         raise DamagedFileError(f"{wheel.name} cannot be read as a wheel", wheel) from error
     return [Requirement(line) for line in header.get_all("Requires-Dist", [])]
 
-
+# %% ../../nbs/apps/728_bundle_check.ipynb #image-problems
 def image_problems(
     folder: Path,  # a bundle whose files are in order
     image: Mapping[str, str],  # project -> version
@@ -161,7 +163,7 @@ def bundle_problems(
         problems = [f"{problem} ({Path(image).name})" for image in images for problem in image_problems(folder, read_image(Path(image)))]
     return problems + [f"dataset-metadata.json: {fault}" for fault in faults]
 
-
+# %% ../../nbs/apps/728_bundle_check.ipynb #check-bundle
 def check_bundle(
     folder: Path | str,  # a bundle
     images: Sequence[Path | str] = (),  # package lists of Kaggle's images
@@ -170,7 +172,7 @@ def check_bundle(
     if problems := bundle_problems(folder, images):
         raise ConfigError("; ".join(problem.rstrip(".") for problem in problems), folder, "Build the bundle again")
 
-# %% ../../nbs/apps/728_bundle_check.ipynb #try-bundle
+# %% ../../nbs/apps/728_bundle_check.ipynb #no-network
 def no_network() -> list[str]:  # words to put before a command
     "How a command is run without network here. Raises `SpectraMindError` where that is not possible."
     for words in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
@@ -178,13 +180,13 @@ def no_network() -> list[str]:  # words to put before a command
             return words
     raise SpectraMindError("the network cannot be cut off here", "unshare --net", "Run it on Linux, or leave the real run out with --quick")
 
-
+# %% ../../nbs/apps/728_bundle_check.ipynb #here
 def here() -> dict[str, str]:  # project -> version
     "What is installed here, as if it were an image; without what a bundle brings in any case."
     found = {canonicalize_name(dist.metadata["Name"]): dist.version for dist in metadata.distributions()}
     return {name: version for name, version in found.items() if name not in NEEDED}
 
-
+# %% ../../nbs/apps/728_bundle_check.ipynb #try-bundle
 def _listed(image: Mapping[str, str], site: Path) -> Iterator[Path]:
     for name, version in image.items():
         folder = site / f"{name.replace('-', '_')}-{version}.dist-info"

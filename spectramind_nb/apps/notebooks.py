@@ -52,13 +52,14 @@ def parameters_of(
     found = {}
     try:
         for node in ast.parse(cells[0].source).body:
-            if isinstance(node, ast.AnnAssign):
-                found[node.target.id] = (ast.unparse(node.annotation), ast.literal_eval(node.value))
-            elif isinstance(node, ast.Assign) and len(node.targets) == 1:
-                found[node.targets[0].id] = ("", ast.literal_eval(node.value))
-            else:
-                raise ValueError(f"line {node.lineno} is no assignment")
-    except (SyntaxError, ValueError, AttributeError, TypeError) as error:
+            match node:
+                case ast.AnnAssign(target=ast.Name(id=name), annotation=kind, value=ast.expr() as value):
+                    found[name] = (ast.unparse(kind), ast.literal_eval(value))
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    found[name] = ("", ast.literal_eval(value))
+                case _:
+                    raise ValueError(f"line {node.lineno} assigns no value to a name")
+    except (SyntaxError, ValueError, TypeError) as error:
         raise ConfigError(f"the parameters cell may hold only assignments of literals: {error}", path) from error
     return found
 
@@ -264,14 +265,14 @@ def json_text(
 
     return json.dumps(finite(plain(value)), indent=1, sort_keys=True, allow_nan=False)
 
-
+# %% ../../nbs/apps/710_notebooks.ipynb #result-of
 def result_of(
     run,  # a Run of runs.run
 ) -> dict[str, object]:  # plain values
     "What other programs want to know of a run: id, folder, outcome, metrics."
     return {"id": run.id, "dir": str(run.dir), "outcome": run.outcome, "metrics": dict(run.metrics)}
 
-
+# %% ../../nbs/apps/710_notebooks.ipynb #write-result
 def write_result(
     path: Path | str,  # the JSON file; folders are made
     result: Mapping[str, object],  # what the job found

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .choice import Choice
-from .comparison import compare_html, compared_curves
-from .jobs import Job, Task
+from .two_runs import compared_curves, two_runs_html
+from .jobs import CommandProcess, Task
 from .page_state import CurvePicture, PageState, choose, look_around, weigh, why_not
 from .page_views import picture_html
 from .past_runs import PastRun, hand_in, has_predicted, output_path, printed, score_curve
@@ -69,7 +69,7 @@ def watch_run(
     run = run or next(iter(state.elsewhere), None)
     if run is not None and run.pid is not None and not state.training.busy:
         show_progress(state, run.dir)
-        job = Job(["train", *run.words], run.pid, output=printed(run), run_dir=run.dir)
+        job = CommandProcess(["train", *run.words], run.pid, output=printed(run), run_dir=run.dir)
         state.training = Task("running", f"{run.id} was started elsewhere and is still going.", job)
         weigh(state)
 
@@ -162,7 +162,7 @@ def show_comparison(
         left, right = run.dir, next(past.dir for past in state.runs if past.id == state.other)
         words = f"Scores of {left.name} and {right.name}."
         drawn = any(score_curve(folder)[0] for folder in (left, right))
-        state.panel = (picture_html(compared_curves(left, right), words) if drawn else "") + compare_html(left, right)
+        state.panel = (picture_html(compared_curves(left, right), words) if drawn else "") + two_runs_html(left, right)
         return Task("done", f"{left.name} beside {right.name}.")
 
     answer(state, "Compare", side_by_side)

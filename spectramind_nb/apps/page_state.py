@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .choice import Choice, Fault, changed_keys, composed, faults
+from .choice import Choice, Fault, changed_keys, composed, faults_of
 from .estimate import Estimate, estimate
 from .figures import plot_learning, png_bytes
 from .jobs import Task
@@ -108,7 +108,7 @@ def choose(
     choice: Choice,
 ) -> None:
     "Take a new choice and see what it means."
-    state.choice, state.faults, whole = choice, faults(choice), composed(choice.words)
+    state.choice, state.faults, whole = choice, faults_of(choice), composed(choice.words)
     state.config = whole if isinstance(whole, RunConfig) and not state.faults else None
     state.changed = {} if state.config is None else changed_keys(state.config)
     weigh(state)

@@ -29,7 +29,7 @@ PAGE_STYLE = """
 .launchpad ul[role=alert] { list-style: "\\2717  "; margin: 0; padding-left: 1.2em }
 .launchpad pre, .launchpad code { color: var(--text); background: transparent }
 .launchpad code { white-space: pre-wrap; user-select: all }
-.launchpad pre { white-space: pre-wrap; margin: 4px 0; font-size: 85% }
+.launchpad pre { white-space: pre-wrap; word-break: normal; margin: 4px 0; font-size: 85% }
 .launchpad .launchpad-yaml { white-space: pre; height: 21em; overflow: auto; border: 1px solid var(--edge); padding: 4px 4px 4px 10px;
   line-height: 1.25; margin: 0; font-size: 90%; box-sizing: border-box }
 .launchpad .launchpad-yaml b { box-shadow: -4px 0 var(--mark) }

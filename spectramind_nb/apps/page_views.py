@@ -111,7 +111,7 @@ def progress_html(state: PageState) -> str:
     epochs = found.epochs if found.epochs and found.epochs > 0 else None
     done = f"epoch {found.epoch}" + (f" of {epochs}" if epochs else "")
     bar = bar_html("Epochs", found.epoch, epochs) if epochs and not stage else ""
-    left = f", {duration_in_words(max(0.0, found.wall_s - found.used_s))} left" if found.wall_s else ", no limit"
+    left = "" if found.ended else f", {duration_in_words(max(0.0, found.wall_s - found.used_s))} left" if found.wall_s else ", no limit"
     score = "" if found.history.score is None else f" · score {found.history.score:.4f}"
     again = f" · attempt {found.attempt}" if found.attempt > 1 else ""
     words = f"{found.run_dir.name}{again} · {found.stage} · {done} · {duration_in_words(found.used_s)} used{left}{score}"

@@ -64,8 +64,8 @@ def arranged(
         return widgets.HBox(children).add_class("launchpad-row")
 
     parts, menus = page.parts, widgets.Box(list(page.menus.values())).add_class("launchpad-menus")
-    left = widgets.VBox([menus, parts["about"], page.overrides, row(*page.suggestions), parts["check"], parts["estimate"], parts["going"],
-                         row(page.train, page.stop, page.watch, page.end), parts["status"], parts["progress"]])
+    left = widgets.VBox([menus, parts["about"], page.overrides, parts["check"], row(*page.suggestions), parts["estimate"],
+                         parts["going"], row(page.train, page.stop, page.watch, page.end), parts["status"], parts["progress"]])
     right = widgets.VBox([parts["command"], parts["preview"]])
     columns = widgets.Box([left.add_class("launchpad-left"), right.add_class("launchpad-right")]).add_class("launchpad-columns")
     return widgets.VBox([
@@ -103,6 +103,7 @@ def show_choice(
     state: PageState,
 ) -> None:
     "Show what the choice means."
+    page.overrides.rows = min(max(3, len(state.choice.text.splitlines())), 10)
     show_suggestions(page.suggestions, state.faults[0] if state.faults else None)
     for name, view in (("about", profile_html), ("check", check_html), ("command", command_html), ("preview", preview_html)):
         page.parts[name].value = view(state)

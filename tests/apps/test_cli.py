@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from spectramind_nb.apps import cli
 from spectramind_nb.apps.cli import app
-from spectramind_nb.apps.cli_base import sentence
+from spectramind_nb.apps.cli_base import failure_sentence
 from spectramind_nb.core.errors import ConfigError, ReplayMismatch, WallReached
 from spectramind_nb.runs import submission
 
@@ -28,7 +28,7 @@ def assert_one_sentence(result, code, *words):
 
 @pytest.mark.parametrize("error", [ConfigError("a"), WallReached("b"), ReplayMismatch("c")])
 def test_our_errors_keep_their_codes(error):
-    assert sentence(error) == (f"error: {error}", error.exit_code)
+    assert failure_sentence(error) == (f"error: {error}", error.exit_code)
 
 
 def test_a_fault_of_the_program_says_how_to_see_the_trace(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from spectramind_nb.apps import doctor
-from spectramind_nb.apps.doctor import check_version, examine, requirements
+from spectramind_nb.apps.doctor import examine, examine_version, requirements
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from spectramind_nb.apps.doctor import check_version, examine, requirements
     ],
 )
 def test_versions(requirement, installed, state):
-    finding = check_version(Requirement(requirement), installed)
+    finding = examine_version(Requirement(requirement), installed)
     assert finding.state == state and (state == "ok" or finding.advice)
 
 
@@ -38,4 +38,4 @@ def test_secrets_are_not_printed(monkeypatch):
 
 def test_a_full_disk_is_noted(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1e6}))
-    assert doctor.check_disk("stores", tmp_path / "not" / "there").state == "note"
+    assert doctor.examine_disk("stores", tmp_path / "not" / "there").state == "note"

@@ -9,19 +9,10 @@ import nbformat
 import pytest
 from typer.testing import CliRunner
 
-from spectramind_nb.apps import kaggle
 from spectramind_nb.apps.cli import app
-from spectramind_nb.apps.kaggle import (
-    PLACEHOLDER,
-    build_kernel,
-    client_request,
-    dataset_problems,
-    kaggle_user,
-    kernel_check,
-    kernel_problems,
-    metadata_problems,
-    push_kernel,
-)
+from spectramind_nb.apps.kaggle_client import client_request
+from spectramind_nb.apps.kaggle_metadata import PLACEHOLDER, dataset_problems, kaggle_user, metadata_problems
+from spectramind_nb.apps.kernels import build_kernel, kernel_check, kernel_folder, kernel_problems, push_kernel
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, SpectraMindError
 
 GOOD = {
@@ -39,7 +30,7 @@ GOOD = {
     "competition_sources": ["ariel-data-challenge-2025"],
 }
 DATASET = {"id": "me/spectramind-bundle", "title": "SpectraMind bundle", "licenses": [{"name": "apache-2.0"}]}
-KERNELS = sorted(path.parent.name for path in kaggle.kernel_folder("train").parent.glob("*/kernel-metadata.json"))
+KERNELS = sorted(path.parent.name for path in kernel_folder("train").parent.glob("*/kernel-metadata.json"))
 
 BROKEN = {  # name of the fault -> change of the metadata, words of the sentence
     "internet on": ({"enable_internet": True}, "enable_internet"),
@@ -114,7 +105,7 @@ def folder(tmp_path, repo):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_our_kernels_are_accepted_by_us_and_by_kaggles_client(name):
-    folder = kaggle.kernel_folder(name)
+    folder = kernel_folder(name)
     assert kernel_problems(folder) == []
     request, metadata = client_request(folder), json.loads((folder / "kernel-metadata.json").read_text())
     assert request.enable_internet is False and request.machine_shape == metadata["machine_shape"]
@@ -174,7 +165,7 @@ def test_kernel_folders_without_their_files(tmp_path):
     with pytest.raises(ConfigError, match=r"train\.ipynb"):
         kernel_check(tmp_path)
     with pytest.raises(DataMissingError, match="Did you mean 'train'"):
-        kaggle.kernel_folder("trian")
+        kernel_folder("trian")
 
 
 def test_a_notebook_has_rules_too(folder):

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from spectramind_nb.apps import jobs
-from spectramind_nb.apps.choice import MENUS, Choice, changed_keys, composed, faults
+from spectramind_nb.apps.choice import MENUS, Choice, changed_keys, composed, faults_of
 from spectramind_nb.apps.estimate import estimate
 from spectramind_nb.apps.launchpad import JobWatcher, launchpad
 from spectramind_nb.apps.notebooks import run_notebook
@@ -87,7 +87,7 @@ def test_a_suggestion_replaces_its_line_only():
 def test_every_option_of_every_menu_composes_or_says_what_it_needs():
     for menu, group in MENUS.items():
         for option in options(group):
-            found = faults(Choice(**{menu: option}))
+            found = faults_of(Choice(**{menu: option}))
             assert found == [] or (option, found[0].line) == ("ddp", None), (option, found)
 
 
@@ -110,7 +110,7 @@ def test_controls_follow_each_other():
 
 
 def test_what_comes_from_outside_is_escaped():
-    state = PageState(training=jobs.Task("running", "<img src=x>", jobs.Job(["train"], 1), lines=["1: 1/2, <script>"]))
+    state = PageState(training=jobs.Task("running", "<img src=x>", jobs.CommandProcess(["train"], 1), lines=["1: 1/2, <script>"]))
     choose(state, Choice("<b>", text="a=<script>"))
     assert "<script>" not in page_html(state) and "<img" not in page_html(state)
 
@@ -145,7 +145,7 @@ def fake(monkeypatch, workspace):
         def start(words, output=None):
             output = tempfile.TemporaryFile()
             process = subprocess.Popen([sys.executable, "-uc", source], stdout=output, stderr=output)
-            return jobs.Job(list(words), process.pid, process, output)
+            return jobs.CommandProcess(list(words), process.pid, process, output)
 
         monkeypatch.setattr(jobs, "start", start)
         monkeypatch.setattr(JobWatcher, "INTERVAL_S", 0.02)

@@ -7,14 +7,14 @@ import sys
 import pytest
 
 from spectramind_nb.apps import jobs
-from spectramind_nb.apps.choice import Choice, composed, faults, words_of
-from spectramind_nb.apps.comparison import compare_html
+from spectramind_nb.apps.choice import Choice, composed, faults_of, words_of
 from spectramind_nb.apps.estimate import estimate, steps_of
 from spectramind_nb.apps.launchpad import launchpad
 from spectramind_nb.apps.page_actions import begin_prediction, put_submission
 from spectramind_nb.apps.page_state import PageState, choose, look_around
 from spectramind_nb.apps.page_views import progress_html
 from spectramind_nb.apps.past_runs import output_path, recent_runs, run_timings
+from spectramind_nb.apps.two_runs import two_runs_html
 from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.runs import submission
 
@@ -46,8 +46,8 @@ def test_words_pasted_on_one_line_are_read_as_a_shell_reads_them(workspace):
     assert words_of("spectramind train trainer=ci_fast 'data.root=/my data' seed=7")[1:] == ["data.root=/my data", "seed=7"]
     for one in ("data.root=/my data", "a={x: 1, y: 2}", "# seed=1 seed=2", "max epochs 3", "a='"):
         assert words_of(one) == [one]
-    assert faults(Choice(text="trainer.max_epochs=3 seed=7")) == []
-    fault, = faults(Choice(text="seed=7 trainer.max_epoch=3"))
+    assert faults_of(Choice(text="trainer.max_epochs=3 seed=7")) == []
+    fault, = faults_of(Choice(text="seed=7 trainer.max_epoch=3"))
     assert (fault.line, fault.word) == (1, "trainer.max_epoch=3")
     pad = launchpad()
     pad.widgets.overrides.value = "seed=7 trainer.max_epoch=3"
@@ -97,13 +97,14 @@ def test_a_fallback_that_is_handed_in_is_not_called_done(past, workspace):
 
 
 def test_a_run_without_metrics_is_named_beside_another(past):
-    same = compare_html(past("left", ["trainer=defaults"]), past("right", ["trainer=defaults"]))
+    same = two_runs_html(past("left", ["trainer=defaults"]), past("right", ["trainer=defaults"]))
     assert "left has no metrics" in same and "right has no metrics" in same and "<table" not in same
-    assert "other has no metrics" in compare_html(past("one", []), past("other", ["seed=7"]))
+    assert "other has no metrics" in two_runs_html(past("one", []), past("other", ["seed=7"]))
 
 
 def test_a_stage_that_counts_its_visits_moves_a_bar(workspace):
-    state = PageState(training=jobs.Task("running", "", jobs.Job(["train"], 1), ["note: x", "fitting train (2 done): 3/6, about 4 s left"]))
+    lines = ["note: x", "fitting train (2 done): 3/6, about 4 s left"]
+    state = PageState(training=jobs.Task("running", "", jobs.CommandProcess(["train"], 1), lines))
     assert "max='6' value='3'" in progress_html(state) and "fitting train (2 done): 3 of 6" in progress_html(state)
     state.training.lines.append("epoch 1/40: train/loss 0.5")
     assert "value='3'" not in progress_html(state)

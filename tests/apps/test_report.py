@@ -8,8 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from spectramind_nb.apps.figures import Spectrum, plot_branches, plot_learning, plot_planets, plot_residuals, plot_spectra, png_bytes
-from spectramind_nb.apps.report import answers, family, report, spectra
+from spectramind_nb.apps.answers import answers, spectra
+from spectramind_nb.apps.figures import plot_branches, plot_learning, plot_planets, plot_residuals, png_bytes
+from spectramind_nb.apps.report import report
+from spectramind_nb.apps.report_sections import family
+from spectramind_nb.apps.spectrum import Spectrum, plot_spectra
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.training import train
@@ -141,7 +144,7 @@ def test_to_look_at_a_run_begins_no_long_work(stopped_run, monkeypatch):
     diary = stopped_run.dir / "events.jsonl"
     diary.write_text("".join(line for line in diary.read_text().splitlines(True) if '"event": "fit"' not in line))
     shutil.rmtree(stopped_run.dir / "checkpoints")
-    monkeypatch.setattr("spectramind_nb.apps.report.fill_split", lambda *_: pytest.fail("a report fills stores"))
+    monkeypatch.setattr("spectramind_nb.apps.report_data.fill_split", lambda *_: pytest.fail("a report fills stores"))
     assert "ended before its test planets were fitted" in words_of(report(stopped_run))
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from spectramind_nb.apps.figures import figure_html, page, plot_calibration, png_bytes, table_html
+from spectramind_nb.apps.figures import plot_calibration, png_bytes
+from spectramind_nb.apps.report_html import figure_html, html_page, table_html
 
 pytestmark = pytest.mark.browser
 
@@ -16,7 +17,7 @@ def test_a_report_fits_a_telephone(screen, tmp_path):
     record = {"config hash": "0123456789abcdef" * 4, "overrides": "data.root=" + "/a-folder" * 20, "rms of error / sigma": 1.0123456}
     path = tmp_path / "report.html"
     sections = {"Calibration": figure_html(png_bytes(figure), "caption"), "Record": table_html(record)}
-    path.write_text(page("Run 20261128-101112-ci_fast", sections))
+    path.write_text(html_page("Run 20261128-101112-ci_fast", sections))
     for width in (420, 900):
         screen.set_viewport_size({"width": width, "height": 800})
         screen.goto(path.as_uri())

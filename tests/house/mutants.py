@@ -49,7 +49,7 @@ MUTANTS = (  # module, a line's part as it is, the same with a fault
     ("records/provenance", "b\"\\1\" + root(leaves[:half]) + root(leaves[half:])", "b\"\\1\" + root(leaves[:half]) + root(leaves[:half])"),
     ("apps/estimate", "if self.run_bytes > self.budget_bytes:", "if self.run_bytes < self.budget_bytes:"),
     ("apps/jobs", "if record.get(\"exit_code\") is not None else 137", "if record.get(\"exit_code\") is not None else 0"),
-    ("apps/report", "mid_d = (geometry[\"mid_time_h\"] + later * geometry[\"offset_h\"]) / 24",
+    ("apps/light_curve_figure", "mid_d = (geometry[\"mid_time_h\"] + later * geometry[\"offset_h\"]) / 24",
      "mid_d = (geometry[\"mid_time_h\"] - later * geometry[\"offset_h\"]) / 24"),
 )
 

@@ -146,7 +146,7 @@ def test_one_bad_row_costs_nobody_else_anything(damaged_root, short_root, stores
 
 def test_stage_and_report_say_what_is_not_believed(damaged_root, workspace):
     from spectramind_nb import fit
-    from spectramind_nb.apps.report import flags
+    from spectramind_nb.apps.report_data import flags
 
     root, _, bad = damaged_root
     train = next(filled for filled in fit(overrides=[f"data.root={root}", "data.workers=1"]) if filled.split == "train")

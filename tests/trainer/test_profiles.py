@@ -225,7 +225,7 @@ def test_p58_a_checkpoint_is_scored_without_training(whole_run, here, monkeypatc
 
 
 def test_p58_a_submission_is_scored_with_labels_alone(whole_run, short_root, here, tmp_path):
-    from spectramind_nb.apps.report import score
+    from spectramind_nb.apps.scoring import score
 
     table = whole_run.predict(split="train")
     made = submission.write(tmp_path / "train.csv", table["planet_id"], *(
