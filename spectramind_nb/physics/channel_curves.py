@@ -88,4 +88,5 @@ def channel_light_curves(
     "Light curves of many channels with depths near a common one, and the occultation terms they are made of."
     terms = torch.from_numpy(occultation_terms(np.ascontiguousarray(z.numpy()), math.sqrt(white)))
     hidden, by_z, by_depth = terms.split(3, dim=1)
-    return 1 - terms[:, [0, 1, 2, 6, 7, 8]] @ torch.cat([shares, shares * (depth - white)]), hidden, by_z, by_depth
+    parts = terms[:, [0, 1, 2, 6, 7, 8]], torch.cat([shares, shares * (depth - white)])
+    return torch.addmm(terms.new_ones(1), *parts, alpha=-1), hidden, by_z, by_depth  # 1 - product, without a second array

@@ -58,11 +58,11 @@ def _spectrum_figure(fit: "VisitFit", wavelengths_um: np.ndarray | torch.Tensor 
     ax.legend(fontsize=7)
     return fig
 
-# %% ../../nbs/physics/228_visit_fit.ipynb #visitfit
+# %% ../../nbs/physics/228_visit_fit.ipynb #nuisances
 # ln speed, impact parameter squared, limb darkening of FGS1 and (in the middle, and how it changes to the ends) of AIRS
 NUISANCES = ("ln_speed", "impact2", "u1_FGS1", "u2_FGS1", "u1_AIRS", "u1_tilt_AIRS", "u2_AIRS", "u2_tilt_AIRS")
 
-
+# %% ../../nbs/physics/228_visit_fit.ipynb #visitfit
 @dataclass(frozen=True)
 class VisitFit(ExportableSpectrum):
     "Transit depths of a visit (or of several, combined) with their covariance."
