@@ -64,9 +64,9 @@ def test_p21_a_changed_override_is_named_before_anything_runs(whole_run, monkeyp
 
 
 def test_p21_changed_code_is_named_before_anything_runs(copy, monkeypatch):
-    edit(copy, modules={**copy.record["modules"], "learning/models.py": "0" * 64})
+    edit(copy, modules={**copy.record["modules"], "learning/posterior.py": "0" * 64})
     monkeypatch.setattr(module, "train_again", None)
-    with pytest.raises(ReplayMismatch, match="code file learning/models.py changed") as caught:
+    with pytest.raises(ReplayMismatch, match="code file learning/posterior.py changed") as caught:
         replay(copy)
     assert caught.value.exit_code == 20
 
@@ -191,7 +191,7 @@ def test_only_finished_runs_and_known_tolerances(copy):
 
 def test_a_poisoned_record_runs_nothing(copy, tmp_path):
     path, flag = copy.dir / "config.yaml", tmp_path / "ran"
-    text = path.read_text().replace("spectramind_nb.learning.models.PosteriorModel", "os.mkdir\n  path: " + str(flag))
+    text = path.read_text().replace("spectramind_nb.learning.posterior.PosteriorModel", "os.mkdir\n  path: " + str(flag))
     path.write_text(text)
     with pytest.raises((ConfigError, ReplayMismatch)):
         replay(copy, tolerance="stat")
