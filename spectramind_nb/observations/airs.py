@@ -30,7 +30,7 @@ from spectramind_nb.observations.photometry import (
 from spectramind_nb.observations.series import (
     excess_noise,
     high_pass,
-    inner_products,
+    products_in_time,
     jitter_coefficients,
     mean_during,
     running_mean,
@@ -86,8 +86,8 @@ def guided_shift(
     slow = running_mean(both, half_width)
     for part in (slow, both - slow):
         seen, moved = part[0], part[1:]
-        gram = inner_products(moved, moved) + 1e-12 * np.eye(len(moved))
-        answer = np.linalg.solve(gram, inner_products(moved, seen[None])[:, 0])
+        gram = products_in_time(moved, moved) + 1e-12 * np.eye(len(moved))
+        answer = np.linalg.solve(gram, products_in_time(moved, seen[None])[:, 0])
         certainty = answer @ gram @ answer / (noise + 1e-300)  # chi^2 of two numbers: chance exceeds 20 once in 20,000 times
         told += max(0.0, 1 - 20 / (certainty + 1e-300)) * np.einsum("k,kt->t", answer, moved)
     return told + wiener_mean(own - told, half_width)

@@ -21,7 +21,7 @@ import pandas as pd
 from ..core.errors import DamagedFileError, DataMissingError, SchemaError, SpectraMindError
 from ..core.tables import read_rows
 from .layout import INSTRUMENTS, PRODUCTS, SPLITS, STAR_COLUMNS, Visit
-from .root_tables import read_converter, read_grid, read_labels, read_shared, read_times_h
+from .root_tables import read_converter, read_grid, read_labels, read_once, read_times_h
 
 # %% ../../nbs/observations/110_challenge.ipynb #planet-folders
 def _planet_number(name: str) -> int | None:
@@ -231,7 +231,7 @@ class Challenge(ChallengeKnowledge):
     @property
     def wavelengths_um(self) -> np.ndarray:  # (283,) ascending
         """Wavelength of each label column."""
-        return read_shared(read_grid, self.root / "wavelengths.csv").copy()
+        return read_once(read_grid, self.root / "wavelengths.csv").copy()
 
     def adc(self, instrument: str, planet_id: int, split: str = "train") -> tuple[float, float]:
         """Gain and offset of an instrument's converter: electrons = counts / gain + offset."""

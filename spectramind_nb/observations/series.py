@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['running_sum', 'running_mean', 'high_pass', 'wiener_mean', 'mean_during', 'excess_noise', 'without_spikes',
-           'without_gaps', 'inner_products', 'jitter_coefficients']
+           'without_gaps', 'products_in_time', 'jitter_coefficients']
 
 # %% ../../nbs/observations/120_series.ipynb #imports
 import numpy as np
@@ -151,7 +151,7 @@ def _inner(a, b, out):
                 out[i, j] += (s0 + s1) + (s2 + s3)
 
 
-def inner_products(
+def products_in_time(
     a: np.ndarray,  # (i, T)
     b: np.ndarray,  # (j, T)
 ) -> np.ndarray:  # (i, j)
@@ -172,6 +172,6 @@ def jitter_coefficients(
     design = high_pass(terms, half_width)
     scale = np.sqrt((design**2).mean(axis=1, keepdims=True)) + 1e-300
     design /= scale
-    gram = inner_products(design, design) + 1e-9 * terms.shape[1] * np.eye(len(terms))
-    side = inner_products(design, high_pass(relative, half_width))
+    gram = products_in_time(design, design) + 1e-9 * terms.shape[1] * np.eye(len(terms))
+    side = products_in_time(design, high_pass(relative, half_width))
     return (np.linalg.solve(gram, side) / scale).T
