@@ -80,7 +80,7 @@ def test_p13_without_a_word_the_profile_is_defaults():
 ])
 def test_p14_quick_start_words_compose(words, values):
     config = compose(overrides=words)
-    assert {key: config.trainer[key] for key in values} == values
+    assert {key: getattr(config.trainer, key) for key in values} == values
 
 
 def test_p4_p14_overrides_win_and_are_recorded_beside_the_whole():
