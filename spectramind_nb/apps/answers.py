@@ -23,7 +23,8 @@ from ..physics.visit_fit import VisitFit
 from ..records.journal import events
 from ..runs import submission
 from ..runs.run import Run, predict
-from ..runs.stages import fill_split, open_data
+from ..runs.data import open_data
+from ..runs.stages import fill_split
 
 # %% ../../nbs/apps/705_answers.ipynb #answers-class
 @dataclass(frozen=True)

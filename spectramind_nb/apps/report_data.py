@@ -20,7 +20,8 @@ from ..observations.lightcurves import LightCurves, lightcurve_store, load_light
 from ..physics.visit_fit import VisitFit
 from ..records.journal import events
 from ..runs.run import Run
-from ..runs.stages import StageResult, fill_split, open_data, splits_of
+from ..runs.data import open_data, splits_of
+from ..runs.stages import StageResult, fill_split
 
 # %% ../../nbs/apps/706_report_data.ipynb #answered-planets
 @dataclass(frozen=True)

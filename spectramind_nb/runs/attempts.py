@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from ..core.identity import differences
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError
+from ..core.identity import differences
 from ..core.schema import RunConfig
 from ..records import audit
 from .directory import RunDirectory

@@ -9,6 +9,7 @@ __all__ = ['LEAST', 'planet_scores', 'paired_difference', 'Comparison', 'compare
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,10 @@ import pandas as pd
 from ..core.errors import ConfigError, DataMissingError
 from ..core.identity import differences, flat
 from ..learning.metrics import channel_weights, edition, value_scores
+from .data import open_data, splits_of
+from .planets import data_module
 from .run import Run, loaded_run, predict_planets
-from .stages import data_module, fill_split, open_data, splits_of
+from .stages import fill_split
 
 # %% ../../nbs/runs/682_comparison.ipynb #planet-scores
 def planet_scores(
@@ -28,10 +31,12 @@ def planet_scores(
         challenge = open_data(config)
         data = data_module(config, challenge, {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)})
         found, constants = predict_planets(model, data.val, config, meet=False), edition(config.data.edition)
-        mu, sigma = (data.val.target.new_tensor(values) for values in (found.mu, found.sigma))
+        truth = data.val.target
+        assert truth is not None, "validation planets have labels"
+        mu, sigma = (truth.new_tensor(values) for values in (found.mu, found.sigma))
         naive = model.naive_mean.double(), model.naive_sigma.double()
         weights = channel_weights(constants)
-        scores = value_scores(mu, sigma, data.val.target, *naive, constants) @ weights / weights.sum()
+        scores = value_scores(mu, sigma, truth, *naive, constants) @ weights / weights.sum()
     return pd.Series(scores.numpy(), index=found.planet_id, name=Run.open(run).id)
 
 # %% ../../nbs/runs/682_comparison.ipynb #paired-difference
@@ -100,7 +105,8 @@ def compare(
     opened = [Run.open(run) for run in runs]
     if len({run.dir for run in opened}) < max(2, len(opened)):
         raise ConfigError("a comparison needs different runs, at least two", ", ".join(run.id for run in opened), "Name each run once")
-    first, judged = opened[0], []
+    first = opened[0]
+    judged: list[dict[str, Any]] = []
     said = {run.id: run.config.plain() for run in opened}
     keys = sorted({key for other in said.values() for key in differences(said[first.id], other) if not _is_told_elsewhere(key)})
     changed = pd.DataFrame({name: [flat(plain).get(key) for key in keys] for name, plain in said.items()}, index=keys)

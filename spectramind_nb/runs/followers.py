@@ -16,7 +16,7 @@ from pathlib import Path
 from ..core import errors
 from ..core.errors import InterruptedRun, SpectraMindError, TerminatedRun, WallReached
 from ..records import audit
-from .launch import read_shared, write_shared
+from .launch import read_message, write_message
 
 # %% ../../nbs/runs/614_followers.ipynb #leave-failure-note
 @contextlib.contextmanager
@@ -31,16 +31,16 @@ def leave_failure_note(
         return  # decided by the leading process
     except SpectraMindError as error:
         words = [error.what, error.where and str(error.where), error.remedy]
-        write_shared(run_dir / f"rank-{rank}.failed.json", {"class": type(error).__name__, "words": words})
+        write_message(run_dir / f"rank-{rank}.failed.json", {"class": type(error).__name__, "words": words})
     except BaseException as error:
-        write_shared(run_dir / f"rank-{rank}.failed.json", {"class": None, "words": [audit.sentence(error), None, None]})
+        write_message(run_dir / f"rank-{rank}.failed.json", {"class": None, "words": [audit.sentence(error), None, None]})
 
 # %% ../../nbs/runs/614_followers.ipynb #read-failure-note
 def read_failure_note(
     run_dir: Path,
 ) -> SpectraMindError | None:
     """What another process of the run noted as wrong, those first that found the cause themselves."""
-    notes = [(rank.name.partition(".")[0], read_shared(rank)) for rank in sorted(run_dir.glob("rank-*.failed.json"))]
+    notes = [(rank.name.partition(".")[0], read_message(rank)) for rank in sorted(run_dir.glob("rank-*.failed.json"))]
     for name, note in sorted(notes, key=lambda item: item[1].get("class") is None):
         what, where, remedy = note["words"]
         kind = getattr(errors, note["class"] or "", SpectraMindError)

@@ -16,16 +16,45 @@ import torch
 
 from ..core.errors import ConfigError
 from ..core.instantiate import build
-from ..core.storage import atomic_path
 from ..core.schema import RunConfig
+from ..core.storage import atomic_path
 from ..learning.datamodule import VisitDataModule
-from ..learning.planetset import PlanetSet
 from ..learning.metrics import ariel_score, calibration
 from ..learning.planetmodel import raw_fit
-from .guards import StepSeed
+from ..learning.planetset import PlanetSet
+from .data import open_data, splits_of
+from .numerics import StepSeed
+from .planets import data_module
+from .process import prepare_process
 from .run import Run, loaded_run, predict_planets
-from .stages import data_module, fill_split, open_data, prepare_process, splits_of
+from .stages import fill_split
 from .trainer import bare_trainer
+
+# %% ../../nbs/runs/642_learning_curve.ipynb #one-point
+def _trained(config: RunConfig, data: VisitDataModule, few: PlanetSet) -> pl.LightningModule:
+    """The run's model, from the start, on some of its training planets."""
+    prepare_process(config)
+    model = build(config.model, loss=build(config.loss))
+    model.prepare(few)
+    module = VisitDataModule(few, data.val, None, config.data.batch_size, config.seed, config.trainer.loader.plain())
+    bare_trainer(config.trainer, [StepSeed(config.seed)]).fit(model, datamodule=module)
+    return model
+
+
+def _found(model: pl.LightningModule, data: VisitDataModule, config: RunConfig) -> dict[str, float]:
+    """How good a model's answers are for the planets that a validation of the run looks at, and as it looks at them."""
+    limit, batches = config.trainer.limit_val_batches, len(data.val_dataloader())
+    batches = limit if isinstance(limit, int) else int(limit * batches)
+    seen = data.val[: batches * config.data.batch_size or None]  # a run that validates nothing is judged by all
+    prediction = predict_planets(model, seen, config, meet=False)
+    mu, sigma = torch.tensor(prediction.mu), torch.tensor(prediction.sigma)
+    known, truth = data.train.target, seen.target
+    assert known is not None and truth is not None, "planets to learn from have labels"
+    naive = known.mean(), known.std(correction=0)
+    fit = raw_fit(seen.depth, seen.sigma, *naive)
+    found = {"score": ariel_score(mu, sigma, truth, *naive, config.data.edition),
+             "score_fit": ariel_score(*fit, truth, *naive, config.data.edition)}
+    return found | {f"{name} {key}": value for name, values in calibration(mu, sigma, truth).items() for key, value in values.items()}
 
 # %% ../../nbs/runs/642_learning_curve.ipynb #learning-curve-function
 FILE = "learning_curve.csv"
@@ -66,27 +95,3 @@ def learning_curve(
         table = pd.read_csv(path).drop(columns="config")
         record.update(metrics={f"score with {row.planets} training planets": row.score for row in table.itertuples()})
     return table
-
-
-def _trained(config: RunConfig, data: VisitDataModule, few: PlanetSet) -> pl.LightningModule:
-    """The run's model, from the start, on some of its training planets."""
-    prepare_process(config)
-    model = build(config.model, loss=build(config.loss))
-    model.prepare(few)
-    module = VisitDataModule(few, data.val, None, config.data.batch_size, config.seed, config.trainer.loader.plain())
-    bare_trainer(config.trainer, [StepSeed(config.seed)]).fit(model, datamodule=module)
-    return model
-
-
-def _found(model: pl.LightningModule, data: VisitDataModule, config: RunConfig) -> dict[str, float]:
-    """How good a model's answers are for the planets that a validation of the run looks at, and as it looks at them."""
-    limit, batches = config.trainer.limit_val_batches, len(data.val_dataloader())
-    batches = limit if isinstance(limit, int) else int(limit * batches)
-    seen = data.val[: batches * config.data.batch_size or None]  # a run that validates nothing is judged by all
-    prediction = predict_planets(model, seen, config, meet=False)
-    mu, sigma = torch.tensor(prediction.mu), torch.tensor(prediction.sigma)
-    truth, naive = seen.target, (data.train.target.mean(), data.train.target.std(correction=0))
-    fit = raw_fit(seen.depth, seen.sigma, *naive)
-    found = {"score": ariel_score(mu, sigma, truth, *naive, config.data.edition),
-             "score_fit": ariel_score(*fit, truth, *naive, config.data.edition)}
-    return found | {f"{name} {key}": value for name, values in calibration(mu, sigma, truth).items() for key, value in values.items()}

@@ -21,7 +21,7 @@ from ..core.errors import PreflightError
 from ..core.schema import RunConfig
 from ..records import audit
 from ..records.provenance import package_digest
-from .launch import read_shared, write_shared
+from .launch import read_message, write_message
 
 # %% ../../nbs/runs/612_rendezvous.ipynb #meeting-folder
 def meeting_folder(
@@ -67,12 +67,12 @@ def rendezvous_leader(
     Raises `PreflightError` when one does not come or is not like this one.
     """
     word, world = uuid.uuid4().hex, here.world_size or 1
-    write_shared(folder / "leader.json", {"word": word})
+    write_message(folder / "leader.json", {"word": word})
     answers: dict[int, dict] = {}
     began = told = time.monotonic()
     while len(answers) < world - 1:
         for rank in range(1, world):
-            answer = read_shared(folder / f"rank-{rank}.json")
+            answer = read_message(folder / f"rank-{rank}.json")
             if answer.get("echo") == word:
                 answers[rank] = answer
         missing = world - 1 - len(answers)
@@ -85,7 +85,7 @@ def rendezvous_leader(
         time.sleep(0.05)
     refusal = next((sentence for rank in sorted(answers) if (sentence := _unlike(known, answers[rank]["facts"], rank))), None)
     words = {str(rank): answer["word"] for rank, answer in answers.items()}
-    write_shared(folder / "go.json", {"words": words, "word": word, "run_dir": str(run_dir), "refused": refusal})
+    write_message(folder / "go.json", {"words": words, "word": word, "run_dir": str(run_dir), "refused": refusal})
     if refusal:
         raise PreflightError(refusal, None, "All processes of a run must be alike")
 
@@ -106,11 +106,11 @@ def rendezvous_follower(
     """Answer the leading process and wait for its go. Raises `PreflightError` when it does not come or refuses."""
     word, echoed, began = uuid.uuid4().hex, None, time.monotonic()
     while time.monotonic() - began < patience_s:
-        call = read_shared(folder / "leader.json").get("word")
+        call = read_message(folder / "leader.json").get("word")
         if call not in (None, echoed):
-            write_shared(folder / f"rank-{here.rank}.json", {"echo": call, "word": word, "facts": known})
+            write_message(folder / f"rank-{here.rank}.json", {"echo": call, "word": word, "facts": known})
             echoed = call
-        go = read_shared(folder / "go.json")
+        go = read_message(folder / "go.json")
         if go.get("words", {}).get(str(here.rank)) == word:
             if go["refused"]:
                 raise PreflightError(go["refused"])
@@ -123,7 +123,7 @@ def announce_stores(
     folder: Path,  # of the meeting
 ) -> None:
     """Tell the others that the stores are full."""
-    write_shared(folder / "stores.json", {"word": read_shared(folder / "leader.json").get("word")})
+    write_message(folder / "stores.json", {"word": read_message(folder / "leader.json").get("word")})
 
 # %% ../../nbs/runs/612_rendezvous.ipynb #wait-for-stores
 def wait_for_stores(
@@ -132,7 +132,7 @@ def wait_for_stores(
     run_dir: Path,
 ) -> None:
     """Return when the leading process has filled the stores. Raises `PreflightError` if its run ends before that."""
-    while read_shared(folder / "stores.json").get("word") != word:
+    while read_message(folder / "stores.json").get("word") != word:
         if audit.load(run_dir / "audit.json").get("outcome") not in (None, "running"):
             raise PreflightError("process 0 ended before its stores were full", run_dir)
         time.sleep(0.2)

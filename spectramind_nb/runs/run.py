@@ -19,12 +19,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..core.configuration import adjusted, compose
-from ..core.overrides import override_words
 from ..core.environment import Place, check_writable
 from ..core.errors import ConfigError, DataMissingError, SchemaError
 from ..core.instantiate import build, check_targets
-from ..core.storage import file_digest
+from ..core.overrides import override_words
 from ..core.schema import RunConfig
+from ..core.storage import file_digest
 from ..learning.datamodule import PlanetDataset, VisitDataModule, identity_collate
 from ..learning.planetset import PlanetSet
 from ..observations.challenge import Challenge
@@ -32,14 +32,15 @@ from ..observations.root_tables import read_labels
 from ..records import audit
 from ..records.journal import weights_digest
 from . import submission
+from .data import data_manifest, data_root, open_data, splits_of
 from .devices import one_device, resolve_devices
 from .directory import RunDirectory, checkpoint_weights, score_line
-from .guards import Signals, StepSeed
+from .numerics import StepSeed
+from .planets import bins_of, data_module, planets_to_predict
 from .prediction import Prediction
-from spectramind_nb.runs.stages import (
-    bins_of, check_paths, data_manifest, data_module, data_root, fill_split, note_configuration, open_data, planets_to_predict,
-    prepare_process, restored_process, splits_of,
-)
+from .process import check_paths, prepare_process, restored_process
+from .stages import fill_split, note_configuration
+from .stopping import Signals
 from .trainer import bare_trainer, numerics_guard, quiet_lightning
 
 # %% ../../nbs/runs/640_run.ipynb #validate-model

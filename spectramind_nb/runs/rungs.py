@@ -21,17 +21,19 @@ import torch
 from omegaconf import OmegaConf
 
 from ..core.configuration import adjusted, validate
-from ..core.groups import group
 from ..core.errors import SpectraMindError
+from ..core.groups import group
 from ..core.instantiate import build
 from ..core.schema import RunConfig
 from ..learning.planetset import PlanetSet, has_fit, planet_set
 from ..learning.population import population_of_fits, population_of_spectra
 from ..observations.challenge import Challenge
 from . import submission
+from .data import open_data
 from .prediction import Prediction
+from .process import prepare_process
 from .run import Run, predict_planets
-from .stages import fill_split, open_data, prepare_process
+from .stages import fill_split
 from .trainer import quiet_lightning
 from .views import View
 
@@ -182,7 +184,7 @@ def predict_from_fits(
 def predictor(
     settings: Mapping[str, Any],  # gpus: whether it may see any
 ) -> Callable[[Mapping[str, Any]], None]:
-    """What a member of the crew does with a task: `rung` and `out`; `run` and the overrides `wanted`, or configurations, see above."""
+    """What a worker does with a task: `rung` and `out`; `run` and the overrides `wanted`, or configurations, see above."""
     if not settings["gpus"]:
         os.environ.update(NO_GPUS)
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,7 +28,7 @@ from ..core.overrides import override_words
 from ..core.schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
-from .guards import Signals
+from .stopping import Signals
 
 # %% ../../nbs/runs/680_sweep.ipynb #combinations
 def combinations(
@@ -59,7 +60,8 @@ class Member:
 
     def attempts(self) -> list[Path]:
         """The directories of its attempts, oldest first. Raises ConfigError for one of another configuration."""
-        logs, wanted, found = Path(self.config.paths.logs), self.config.hash, []
+        logs, wanted = Path(self.config.paths.logs), self.config.hash
+        found: list[Path] = []
         for number in itertools.count(1):
             folder = logs / (self.name if number == 1 else f"{self.name}-{number}")
             known = audit.load(folder / "audit.json").get("config_hash") if folder.exists() else None
@@ -68,6 +70,7 @@ class Member:
             if known not in (None, wanted):
                 raise ConfigError(f"run '{folder.name}' has another configuration", folder, "Give this sweep another --name")
             found.append(folder)
+        raise AssertionError("there is always a next number")
 
     def finished(self) -> Path | None:
         """The directory of the run if it came to its end."""
@@ -117,7 +120,7 @@ def _told(member: Member, exit_code: int | None, folder: Path) -> dict:
     attempts = member.attempts()
     record = audit.load(attempts[-1] / "audit.json") if attempts else {}
     varied = dict(word.lstrip("+").split("=", 1) for word in member.varied)
-    row = {"run": attempts[-1].name if attempts else member.name, **varied}
+    row: dict[str, Any] = {"run": attempts[-1].name if attempts else member.name, **varied}
     row |= {"outcome": record.get("outcome", "refused"), "exit_code": exit_code}
     return row | {name: value for name, value in (record.get("metrics") or {}).items() if isinstance(value, float)}
 
@@ -154,7 +157,8 @@ def sweep(
 
 def _side_by_side(runs: list[Member], folder: Path, parallel: int, codes: dict[str, int | None]) -> None:
     """Train the runs, some at a time, and note their exit codes; whoever stops the sweep stops them, and they can go on."""
-    started, stopping = {}, threading.Event()
+    started: dict[str, subprocess.Popen] = {}
+    stopping = threading.Event()
     with Signals(), ThreadPoolExecutor(parallel) as pool:
         running: dict[Future, Member] = {pool.submit(_train, run, folder, started, stopping): run for run in runs}
         try:

@@ -22,9 +22,10 @@ from ..core.environment import Place, tell
 from ..core.instantiate import build
 from ..core.schema import GuardsConfig, TrainerConfig
 from ..learning.standard_curves import Bins
-from . import submission
-from .devices import Devices, cluster_plugins, one_device, resolve_devices
-from .guards import NumericsGuard
+from ..observations.layout import CHANNELS
+from .devices import Devices, one_device, resolve_devices
+from .numerics import NumericsGuard
+from .processes import cluster_plugins
 
 # %% ../../nbs/runs/638_trainer.ipynb #trainer-arguments
 _ARGUMENTS = frozenset(inspect.signature(pl.Trainer.__init__).parameters) - {"self", "logger", "callbacks"}
@@ -61,7 +62,7 @@ def bare_trainer(
 def numerics_guard(
     guards: GuardsConfig,
     metrics: Sequence[str] = (),  # what a validation must report
-    channels: int = submission.N_CHANNELS,
+    channels: int = CHANNELS,
     bins: Bins | None = None,  # of the light curves, for models that look at them
 ) -> NumericsGuard:
     """The guard for batches and models of this product."""

@@ -9,12 +9,12 @@ __all__ = ['train_composed', 'train', 'train_again']
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.overrides import override_words
 from ..core.environment import place
+from ..core.overrides import override_words
 from ..core.schema import RunConfig
 from ..records import audit
 from .attempts import branch_checkpoint, named_attempt, new_attempt, unfinished_attempt
-from .execution import execute, follow
+from .execution import execute, join_run
 from .launch import requested_config
 from .pretraining import begins_with, pretrained, refuse_pretraining
 from .run import Run
@@ -31,7 +31,7 @@ def train_composed(
     if config.pretrain is not None:
         refuse_pretraining(here, branch=fork is not None)
     if not here.leads:
-        return follow(config, here)
+        return join_run(config, here)
     audit.close_dead_records(Path(config.paths.logs), Path(config.paths.debug_log))
     if fork is not None:
         parent = Run.open(fork)

@@ -23,18 +23,17 @@ from ..core.environment import is_terminal, tell
 from ..core.errors import SpectraMindError
 from ..learning.datamodule import VisitDataModule
 from ..records.journal import EventLogger, loggers, weights_digest
-from spectramind_nb.runs.devices import (
-    HalfPrecisionOverflow, OverflowMonitor, RankSyncCheck, cluster_plugins, dismiss, relaunchable, steadier_precision,
-    synchronised_batchnorm,
-)
 from .directory import checkpoint_weights
-from .envelope import check_storage
-from .guards import SafePoints, StepSeed
 from .followers import watch_followers
 from .launch import LaunchPlan
+from .numerics import StepSeed
+from .planets import bins_of
+from .precision import HalfPrecisionOverflow, OverflowMonitor, steadier_precision
+from .processes import RankSyncCheck, cluster_plugins, dismiss, relaunchable, synchronised_batchnorm
 from .rendezvous import announce_stores, meeting_folder
+from .safe_points import SafePoints
 from .session import Session
-from .stages import bins_of
+from .storage_budget import check_storage
 from .trainer import OptimizerFromConfig, ProgressLines, TopKCheckpoint, numerics_guard, trainer_arguments
 
 # %% ../../nbs/runs/646_training_loop.ipynb #training-callbacks

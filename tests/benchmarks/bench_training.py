@@ -20,12 +20,12 @@ from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.records import audit
-from spectramind_nb.records.journal import weights_digest
+from spectramind_nb.records.journal import EventLog, weights_digest
 from spectramind_nb.runs.attempts import Attempt
 from spectramind_nb.runs.devices import resolve_devices
-from spectramind_nb.runs.guards import Signals, Wall
+from spectramind_nb.runs.process import restored_process
 from spectramind_nb.runs.session import Session
-from spectramind_nb.runs.stages import restored_process
+from spectramind_nb.runs.stopping import Signals, Wall
 from spectramind_nb.runs.trainer import quiet_lightning
 from spectramind_nb.runs.training_loop import fit_model
 
@@ -84,7 +84,8 @@ def guarded(config, train: PlanetSet, val: PlanetSet, folder: Path) -> tuple[flo
         silent = contextlib.redirect_stderr(io.StringIO())
         with silent, quiet_lightning(), restored_process():
             record.fields["weights"] = {}
-            session = Session(config, Attempt(folder), Wall(time.time(), 3600.0), signals, record, Place())
+            log = EventLog(folder / "events.jsonl", flush_s=config.logger.flush_s)
+            session = Session(config, Attempt(folder), Wall(time.time(), 3600.0), signals, record, Place(), log)
             session.devices = resolve_devices(config.trainer.plain(), session.here)
             began = time.process_time()
             fit_model(session, model, data)

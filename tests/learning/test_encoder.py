@@ -20,7 +20,7 @@ from spectramind_nb.observations.lightcurves import LightCurves
 from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 from spectramind_nb.physics.transit import light_curve
 from spectramind_nb.physics.visit_fit import VisitFit
-from spectramind_nb.runs.guards import StepSeed
+from spectramind_nb.runs.numerics import StepSeed
 from spectramind_nb.runs.trainer import numerics_guard
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -287,7 +287,7 @@ def test_hydra_builds_it_from_the_shipped_configuration(repo):
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from spectramind_nb.runs.stages import bins_of
+    from spectramind_nb.runs.planets import bins_of
 
     shipped = {name: OmegaConf.load(repo / "configs" / name / f"{file}.yaml") for name, file in [("model", "encoder"), ("loss", "gll")]}
     settings = OmegaConf.merge({"data": {"edition": "2024"}}, shipped)

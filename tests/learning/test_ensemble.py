@@ -17,8 +17,8 @@ from spectramind_nb.learning.error_bars import calibration_factors
 from spectramind_nb.learning.metrics import CHANNELS, WeightedGaussianNLL, ariel_score
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.learning.posterior import PosteriorModel
+from spectramind_nb.runs.planets import bins_of
 from spectramind_nb.runs.pretraining import pretraining_config
-from spectramind_nb.runs.stages import bins_of
 from spectramind_nb.runs.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,11 +12,12 @@ import pytest
 from spectramind_nb.core.errors import ConfigError, DataMissingError
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.layout import Visit
-from spectramind_nb.runs.crew import Answer
-from spectramind_nb.runs.job import job_settings, submit
-from spectramind_nb.runs.queue import Pace, Queue
+from spectramind_nb.runs.job import submit
+from spectramind_nb.runs.job_settings import job_settings
+from spectramind_nb.runs.queue import Queue, VisitTiming
 from spectramind_nb.runs.submission import read, validate
 from spectramind_nb.runs.views import View
+from spectramind_nb.runs.workers import Answer
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +44,17 @@ def root(short_root, tmp_path):
 
 def queue(root, tmp_path, left_s=1e9, size=1, **seconds):
     challenge = open_challenge(root)
-    views = {rung: View(tmp_path / rung, challenge) for rung in ("full", "plain")}
-    pace = Pace(0.5, {"full": seconds.get("full", []), "plain": seconds.get("plain", [])})
-    return Queue("test", views, pace, lambda: left_s, size, degrade=True)
+    views = {quality: View(tmp_path / quality, challenge) for quality in ("full", "plain")}
+    timing = VisitTiming(0.5, {"full": seconds.get("full", []), "plain": seconds.get("plain", [])})
+    return Queue("test", views, timing, lambda: left_s, size, degrade=True)
 
 
 def drain(jobs, outcome=lambda task: "done"):
     """Work through a queue; returns what was tried, in order."""
     tried = []
     while (task := jobs.next()) is not None:
-        tried.append((task["planet_id"], task["visit"], task["rung"]))
-        assert jobs.views[task["rung"]].seen.visits("test").count(Visit(task["planet_id"], task["visit"])) == 1
+        tried.append((task["planet_id"], task["visit"], task["quality"]))
+        assert jobs.views[task["quality"]].seen.visits("test").count(Visit(task["planet_id"], task["visit"])) == 1
         jobs.answered(Answer(task, outcome(task), None, "because", 1.0))
     return tried
 
@@ -77,28 +78,28 @@ def test_less_is_done_in_the_stated_order_as_time_runs_short(root, tmp_path):
         jobs.left_s = lambda: left[0]
 
         def done(task):
-            left[0] -= {"full": 10, "plain": 4}[task["rung"]]
+            left[0] -= {"full": 10, "plain": 4}[task["quality"]]
             return "done"
 
         drain(jobs, done)
         assert jobs.photometry() == expected, left_s
 
 
-def test_what_was_in_the_store_says_nothing_about_the_pace(root, tmp_path):
+def test_what_was_in_the_store_says_nothing_about_the_time(root, tmp_path):
     jobs = queue(root, tmp_path)
     task = jobs.next()
     jobs.answered(Answer(task, "done", True, "", 0.1))
-    assert jobs.pace.seconds("full") == 0 and jobs.done
+    assert jobs.timing.seconds("full") == 0 and jobs.done
     task = jobs.next()
     jobs.answered(Answer(task, "done", False, "", 9.0))
-    assert jobs.pace.seconds("full") == 9
+    assert jobs.timing.seconds("full") == 9
 
 
 def test_what_fails_in_full_is_tried_in_plain_and_then_keeps_the_mean(root, tmp_path):
     jobs = queue(root, tmp_path)
     first, second = jobs.views["full"].challenge.planets("test")
     tried = drain(jobs, lambda task: "crashed" if task["planet_id"] == second else "done")
-    assert [rung for planet, _, rung in tried if planet == second] == ["full", "plain"]
+    assert [quality for planet, _, quality in tried if planet == second] == ["full", "plain"]
     assert jobs.photometry() == {first: "full", second: "mean"} and jobs.failed == {Visit(second, 0): "because"}
     # what was not finished is not seen by prediction
     assert jobs.views["full"].seen.planets("test") == [first]
@@ -151,14 +152,14 @@ def test_killed_then_slow_with_a_crash_and_a_hang_it_leaves_a_valid_degraded_fil
     assert "SIGSEGV" in found["failed"][f"test planet {planets[4]} visit 0"]
     # what the first attempt finished was used as it was, and prediction, which reads through the same links, computed nothing
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
-    done = sum(found["counts"].get(rung, 0) for rung in ("full", "plain"))
+    done = sum(found["counts"].get(quality, 0) for quality in ("full", "plain"))
     assert done <= len(list(fits.rglob("*.npz"))) <= done + 2  # two were being worked on when the first attempt was killed
     ours = [line for line in found["log"].splitlines() if not line.startswith("[IPKernelApp]")]
     assert len(ours) < 15 and max(map(len, ours)) < 200, found["log"]
     # only the planets without a prediction have the training mean
     table = read(tmp_path / "submission.csv").set_index("planet_id")
     flat = {planet for planet in planets if table.loc[planet].iloc[:283].nunique() == 1}
-    assert flat == {int(planet) for planet, rung in found["photometry"].items() if rung == "mean"}
+    assert flat == {int(planet) for planet, got in found["photometry"].items() if got == "mean"}
     assert not list(tmp_path.rglob(".ballast"))
 
 

@@ -17,23 +17,26 @@ import pytest
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, PreflightError, SpectraMindError
+from spectramind_nb.core.quantities import duration_s
 from spectramind_nb.runs import job as job_module
-from spectramind_nb.runs import rungs
-from spectramind_nb.runs.crew import Answer
-from spectramind_nb.runs.job import Outcome, job_settings, submit
+from spectramind_nb.runs import job_attempt, job_model, job_rows, rungs
+from spectramind_nb.runs.job import submit
+from spectramind_nb.runs.job_outcome import Outcome
+from spectramind_nb.runs.job_settings import job_settings
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.submission import read, validate
 from spectramind_nb.runs.training import train
+from spectramind_nb.runs.workers import Answer
 
 TIMES = {"budget": "30m", "reserve": "15s", "predict": "1m", "train": "2m"}
 
 
 class AtOnce:
-    """A crew whose work is done here and now."""
+    """A pool whose work is done here and now."""
 
     def __init__(self, maker, settings, size, timeout_s, threads=1):
         module, _, name = maker.partition(":")
-        with patch.dict(os.environ):  # a member hides GPUs from its own process, and here that is ours
+        with patch.dict(os.environ):  # a worker hides GPUs from its own process, and here that is ours
             self.made = getattr(importlib.import_module(module), name)(json.loads(json.dumps(settings)))
 
     def work(self, next_task, left_s):
@@ -48,8 +51,9 @@ class AtOnce:
 def quick(here, short_root, tmp_path, monkeypatch):
     """A job without processes of its own on the small data set; `trains` says what becomes of each training."""
     began = time.time()
-    monkeypatch.setattr(job_module, "Crew", AtOnce)
-    monkeypatch.setattr(job_module, "process_start", lambda: began)  # a worker of this suite may be older than the budget
+    for module in (job_attempt, job_rows):
+        monkeypatch.setattr(module, "WorkerPool", AtOnce)
+    monkeypatch.setattr(job_attempt, "process_start", lambda: began)  # a worker of this suite may be older than the budget
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
     def run(trains=None, words=(), profile="ci_fast", root=short_root, trained=None, place=tmp_path, frames=True, **settings):
@@ -59,9 +63,10 @@ def quick(here, short_root, tmp_path, monkeypatch):
             asked.append((compose(overrides=words[1:-2]), limit_s, gpus))  # raises for what does not compose, as the command does
             (trains or refuses)(words[1:-2])
 
-        monkeypatch.setattr(job_module, "command", command)
+        monkeypatch.setattr(job_model, "command", command)
         if not frames:  # nor are there test planets to predict
-            monkeypatch.setattr(job_module, "work_through", lambda job, split, *_, **__: SimpleNamespace(done=split == "train"))
+            for module in (job_module, job_model):
+                monkeypatch.setattr(module, "work_through", lambda job, split, *_, **__: SimpleNamespace(done=split == "train"))
         words = [f"data.root={root}", "data.batch_size=2", *words]
         outcome = submit(trained, words, profile, place / "submission.csv", {**TIMES, **settings})
         assert validate(outcome.path).planets == len(outcome.made)
@@ -163,8 +168,8 @@ def test_labels_that_cannot_be_used_cost_only_themselves(quick, short_root, tmp_
 def test_settings_that_contradict_each_other_are_adapted_before_training(quick, profile, words, settings):
     outcome, asked = quick(None, words, profile, frames=False, **settings)
     config, limit_s, _ = asked[0]  # it composed
-    wall, until_s = config.trainer.wall, job_module.duration_s(settings.get("train", TIMES["train"]))
-    budget_s, reserve_s = job_module.duration_s(wall.budget), job_module.duration_s(wall.reserve)
+    wall, until_s = config.trainer.wall, duration_s(settings.get("train", TIMES["train"]))
+    budget_s, reserve_s = duration_s(wall.budget), duration_s(wall.reserve)
     assert config.launch.choices["trainer"] == profile and wall.anchor == "process" and config.trainer.enable_checkpointing
     assert budget_s > reserve_s and until_s * 0.99 <= limit_s <= 1.5 * until_s + 11 or outcome.adapted
     assert ("900TB" in "".join(words)) == any("900TB" in what for what in outcome.adapted)
@@ -246,7 +251,7 @@ def test_another_attempt_keeps_what_is_better_and_only_if_the_same_is_asked(quic
 
 
 def test_no_time_is_said_and_not_a_success(quick, monkeypatch):
-    monkeypatch.setattr(job_module, "process_start", lambda: time.time() - 7200)
+    monkeypatch.setattr(job_attempt, "process_start", lambda: time.time() - 7200)
     outcome, _ = quick()
     assert rung_of(outcome) == "mean" and str(outcome).startswith("NOT AS ASKED") and "no time was left" in outcome.reasons["fits"]
 

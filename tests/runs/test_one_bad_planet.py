@@ -10,8 +10,8 @@ import pytest
 from spectramind_nb.core.errors import SchemaError
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.records.journal import events
+from spectramind_nb.runs.data import labelled_planets, naive_statistics
 from spectramind_nb.runs.run import evaluate
-from spectramind_nb.runs.stages import labelled_planets, naive_statistics
 from spectramind_nb.runs.submission import validate
 from spectramind_nb.runs.training import train
 

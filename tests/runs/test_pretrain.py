@@ -14,11 +14,11 @@ from spectramind_nb.core.instantiate import build
 from spectramind_nb.records import audit
 from spectramind_nb.records.journal import tensor_digests, weights_digest
 from spectramind_nb.runs import execution, training
-from spectramind_nb.runs.guards import Wall, Watchdog
 from spectramind_nb.runs.pretraining import pretraining_config
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.session import load_pretrained
+from spectramind_nb.runs.stopping import Wall, Watchdog
 from spectramind_nb.runs.training import train
 
 SMALL = ["model.width=16", "model.layers=1", "model.heads=2", "model.time_bins=20", "model.wavelength_bins=12"]

@@ -17,7 +17,8 @@ from spectramind_nb.core import environment
 from spectramind_nb.core.environment import place
 from spectramind_nb.core.errors import InterruptedRun, PreflightError
 from spectramind_nb.records.audit import recorded
-from spectramind_nb.runs import devices, stages
+from spectramind_nb.runs import process
+from spectramind_nb.runs.processes import cluster_plugins
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.trainer import ProgressLines
 from spectramind_nb.runs.training import train
@@ -95,7 +96,9 @@ def test_a_fit_is_the_same_whatever_the_notebook_did_before(short_root, stores, 
 import torch
 torch.set_default_device('meta'), torch.set_default_dtype(torch.float64)
 from spectramind_nb.core.configuration import compose
-from spectramind_nb.runs.stages import fill_split, open_data, restored_process
+from spectramind_nb.runs.data import open_data
+from spectramind_nb.runs.process import restored_process
+from spectramind_nb.runs.stages import fill_split
 for cache in ({str(tmp_path)!r}, {str(stores)!r}):
     with restored_process():
         config = compose(overrides=["data.root={short_root}", "data.workers=1", "paths.cache=" + cache])
@@ -112,7 +115,7 @@ def test_the_notebooks_random_numbers_go_on_where_they_were():
     for within in (False, True):
         random.seed(1), np.random.seed(1), torch.manual_seed(1)
         if within:
-            with stages.restored_process():
+            with process.restored_process():
                 random.seed(2), np.random.seed(2), torch.manual_seed(2)
         drawn.append((random.random(), float(np.random.rand()), float(torch.rand(1))))
     assert drawn[0] == drawn[1]
@@ -120,7 +123,7 @@ def test_the_notebooks_random_numbers_go_on_where_they_were():
 
 def test_everything_is_given_back_after_a_failure_too():
     before = state()
-    with pytest.raises(ZeroDivisionError), stages.restored_process():
+    with pytest.raises(ZeroDivisionError), process.restored_process():
         torch.set_default_dtype(torch.float64), os.environ.update(SPECTRAMIND_TEST="1")
         raise ZeroDivisionError
     assert state() == before
@@ -156,7 +159,7 @@ def test_a_number_that_is_none_is_named(known):
 def test_lightning_does_not_wait_for_what_srun_never_started(words, whole_run, monkeypatch):
     for name, value in BATCH.items():
         monkeypatch.setenv(name, value)
-    assert [type(plugin).__name__ for plugin in devices.cluster_plugins(place())] == ["LightningEnvironment"]
+    assert [type(plugin).__name__ for plugin in cluster_plugins(place())] == ["LightningEnvironment"]
     run = train(overrides=words, resume="never")
     assert run.record["weights"] == whole_run.record["weights"] and run.evaluate() == whole_run.evaluate()
 

@@ -19,8 +19,8 @@ from spectramind_nb.records import audit
 from spectramind_nb.records.journal import step_losses
 from spectramind_nb.runs import execution, submission
 from spectramind_nb.runs.attempts import readable_checkpoint
-from spectramind_nb.runs.guards import Wall, Watchdog
 from spectramind_nb.runs.run import Run, evaluate, predict
+from spectramind_nb.runs.stopping import Wall, Watchdog
 from spectramind_nb.runs.trainer import trainer_arguments
 from spectramind_nb.runs.training import train
 

@@ -14,7 +14,8 @@ from spectramind_nb.core.groups import group
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.lightcurve_files import VisitFiles, adopt_light_curves
 from spectramind_nb.observations.lightcurves import lightcurve_store, load_light_curves, visit_key
-from spectramind_nb.runs.stages import data_manifest, fit, open_data
+from spectramind_nb.runs.data import data_manifest, open_data
+from spectramind_nb.runs.stages import fit
 from spectramind_nb.runs.training import train
 from spectramind_nb.simulation.dataset import simulate
 from spectramind_nb.simulation.light_curves import observed_light_curves

@@ -13,8 +13,9 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import Place, place
 from spectramind_nb.core.errors import ConfigError, PreflightError
 from spectramind_nb.runs import devices, launch
-from spectramind_nb.runs.devices import Gpu, one_device, resolve_devices, synchronised_batchnorm
-from spectramind_nb.runs.launch import check_request, write_shared
+from spectramind_nb.runs.devices import Gpu, one_device, resolve_devices
+from spectramind_nb.runs.launch import check_request, write_message
+from spectramind_nb.runs.processes import synchronised_batchnorm
 from spectramind_nb.runs.rendezvous import (
     announce_stores,
     process_identity,
@@ -235,7 +236,7 @@ def test_p19_a_frozen_configuration_that_was_changed_is_refused(tmp_path):
 
 
 def test_stores_are_waited_for_as_long_as_the_leading_process_lives(tmp_path):
-    write_shared(tmp_path / "leader.json", {"word": "w"})
+    write_message(tmp_path / "leader.json", {"word": "w"})
     (tmp_path / "run").mkdir()
     waiting = threading.Thread(target=wait_for_stores, args=(tmp_path, "w", tmp_path / "run"))
     waiting.start()

@@ -10,9 +10,11 @@ from toys import Tiny, fit
 
 from spectramind_nb.core.errors import PreflightError, WallReached
 from spectramind_nb.records.journal import EventLog, events
-from spectramind_nb.runs.envelope import Checkpoints, check_storage, directory_bytes, envelope, guardrails, summarise
-from spectramind_nb.runs.guards import SafePoints, Signals, Wall, Watchdog
+from spectramind_nb.runs.envelope import envelope, guardrails, summarise
 from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.safe_points import SafePoints
+from spectramind_nb.runs.stopping import Signals, Wall, Watchdog
+from spectramind_nb.runs.storage_budget import BudgetedCheckpointIO, check_storage, directory_bytes
 from spectramind_nb.runs.training import train
 
 STATE = {"state_dict": {"w": torch.zeros(2000)}, "global_step": 1}
@@ -23,7 +25,7 @@ STATE = {"state_dict": {"w": torch.zeros(2000)}, "global_step": 1}
 
 def test_p21c_oldest_snapshots_go_and_the_best_and_the_latest_stay(tmp_path):
     folder, told = tmp_path / "checkpoints", []
-    checkpoints = Checkpoints(tmp_path, 60_000, lambda event, **fields: told.append(event))
+    checkpoints = BudgetedCheckpointIO(tmp_path, 60_000, lambda event, **fields: told.append(event))
     for number, name in enumerate(["best", "last", *(f"step{k}" for k in range(8))]):
         checkpoints.save_checkpoint(STATE, folder / f"{name}.ckpt")
         os.utime(folder / f"{name}.ckpt", (number, number))
@@ -36,7 +38,7 @@ def test_p21c_oldest_snapshots_go_and_the_best_and_the_latest_stay(tmp_path):
 
 def test_p21c_a_snapshot_without_room_is_left_out_and_the_latest_is_an_error(tmp_path):
     told = []
-    checkpoints = Checkpoints(tmp_path, 12_000, lambda event, **fields: told.append(event))
+    checkpoints = BudgetedCheckpointIO(tmp_path, 12_000, lambda event, **fields: told.append(event))
     checkpoints.save_checkpoint(STATE, tmp_path / "checkpoints" / "last.ckpt")
     checkpoints.save_checkpoint(STATE, tmp_path / "checkpoints" / "step1.ckpt")
     assert told == ["checkpoint", "snapshot left out"]
@@ -47,13 +49,13 @@ def test_p21c_a_snapshot_without_room_is_left_out_and_the_latest_is_an_error(tmp
 
 
 def test_p21c_a_run_with_many_snapshots_never_grows_beyond_its_budget(words, monkeypatch):
-    seen, honest = [], Checkpoints.save_checkpoint
+    seen, honest = [], BudgetedCheckpointIO.save_checkpoint
 
     def watched(self, *words, **more):
         honest(self, *words, **more)
         seen.append(directory_bytes(self.run_dir))
 
-    monkeypatch.setattr(Checkpoints, "save_checkpoint", watched)
+    monkeypatch.setattr(BudgetedCheckpointIO, "save_checkpoint", watched)
     limits = ["trainer.storage.budget=600KB", "trainer.checkpoint.save_top_k=-1", "trainer.max_epochs=30"]
     run = train(overrides=[*words[:-1], *limits], resume="never")
     assert run.outcome == "finished" and max(seen) <= 600_000 and directory_bytes(run.dir) <= 600_000
@@ -73,7 +75,7 @@ def test_p21c_a_budget_that_cannot_be_kept_is_refused_before_the_training(words)
 
 
 def test_p21c_what_a_killed_process_left_half_written_is_swept_away(tmp_path):
-    checkpoints = Checkpoints(tmp_path, 10**6)
+    checkpoints = BudgetedCheckpointIO(tmp_path, 10**6)
     checkpoints.save_checkpoint(STATE, tmp_path / "checkpoints" / "last.ckpt")
     (tmp_path / "checkpoints" / ".last.ckpt.abc.ckpt").write_bytes(b"half")
     checkpoints.sweep()
@@ -116,7 +118,7 @@ def test_p27_the_diary_is_written_no_oftener_than_it_may(tmp_path, monkeypatch):
 
 def test_p48_p27_files_of_a_run_appear_whole(tmp_path, monkeypatch):
     """Whoever looks while a checkpoint is written sees the old one, and nothing when the writing fails."""
-    checkpoints = Checkpoints(tmp_path, 10**6)
+    checkpoints = BudgetedCheckpointIO(tmp_path, 10**6)
     path = tmp_path / "checkpoints" / "last.ckpt"
     checkpoints.save_checkpoint(STATE, path)
     before, honest = path.read_bytes(), os.replace

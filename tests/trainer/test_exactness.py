@@ -11,8 +11,9 @@ import torch
 from toys import Tiny, fit
 
 from spectramind_nb.core.errors import ConfigError
-from spectramind_nb.runs.guards import SafePoints, Signals, Wall
 from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.safe_points import SafePoints
+from spectramind_nb.runs.stopping import Signals, Wall
 from spectramind_nb.runs.training import train
 
 SCRIPT = Path(__file__).parent / "kill_and_resume.py"

@@ -16,8 +16,10 @@ from toys import N, Tiny, fit
 from spectramind_nb.core.errors import InterruptedRun, NonFiniteError, SchemaError, TerminatedRun
 from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.records.journal import EventLog, MetricsFile, events, history, weights_digest
-from spectramind_nb.runs.guards import NumericsGuard, SafePoints, Signals, StepSeed, Wall
+from spectramind_nb.runs.numerics import NumericsGuard, StepSeed
 from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.safe_points import SafePoints
+from spectramind_nb.runs.stopping import Signals, Wall
 from spectramind_nb.runs.training import train
 
 

@@ -1,6 +1,7 @@
 """Which precision a run computes in, and what happens when fp16 is not enough."""
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,15 +10,9 @@ import torch
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import Place
 from spectramind_nb.records.journal import events, step_losses
-from spectramind_nb.runs import devices
-from spectramind_nb.runs.devices import (
-    Gpu,
-    HalfPrecisionOverflow,
-    OverflowMonitor,
-    effective_precision,
-    resolve_devices,
-    steadier_precision,
-)
+from spectramind_nb.runs import precision
+from spectramind_nb.runs.devices import Gpu, resolve_devices
+from spectramind_nb.runs.precision import HalfPrecisionOverflow, OverflowMonitor, effective_precision, steadier_precision
 from spectramind_nb.runs.training import train
 
 T4, A100 = Gpu("Tesla T4", (7, 5)), Gpu("A100", (8, 0))
@@ -128,11 +123,11 @@ def overflowing(monkeypatch):
     from spectramind_nb.runs import session
 
     scales = itertools.chain([2.0**16] * 3, (2.0**-k for k in itertools.count()))
-    monkeypatch.setattr(devices, "_scale", lambda trainer: next(scales))
+    monkeypatch.setattr(precision, "_scale", lambda trainer: next(scales))
     honest = resolve_devices
 
     def as_on_a_gpu(profile, here, *rest):
-        return devices.replace(honest(profile, here, *rest), precision="16-mixed")
+        return replace(honest(profile, here, *rest), precision="16-mixed")
 
     monkeypatch.setattr(session, "resolve_devices", as_on_a_gpu)
 

@@ -13,8 +13,9 @@ from toys import Tiny, fit
 
 from spectramind_nb.core.errors import ConfigError, WallReached
 from spectramind_nb.runs import submission
-from spectramind_nb.runs.guards import SafePoints, Signals, Wall, Watchdog, wall_anchor
 from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.safe_points import SafePoints
+from spectramind_nb.runs.stopping import Signals, Wall, Watchdog, wall_anchor
 from spectramind_nb.runs.training import train
 
 

@@ -8,13 +8,13 @@ import time
 import pytest
 
 from spectramind_nb.core.errors import SpectraMindError
-from spectramind_nb.runs.crew import Crew
+from spectramind_nb.runs.workers import WorkerPool
 
-HERE = "tests.runs.test_crew"  # members import their work from this very module
+HERE = "tests.runs.test_workers"  # workers import their work from this very module
 
 
 def chores(settings):
-    """What members do in these tests."""
+    """What workers do in these tests."""
 
     def work(task):
         if task == "crash":
@@ -32,7 +32,7 @@ def chores(settings):
 
 
 def stillborn(settings):
-    """A member that never gets ready."""
+    """A worker that never gets ready."""
     sys.exit("no such library")
 
 
@@ -41,14 +41,14 @@ def importable(repo, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(repo))
 
 
-def crew(maker="chores", size=2, timeout_s=60.0, **more):
-    return Crew(f"{HERE}:{maker}", {"greeting": "hello"}, size, timeout_s, **more)
+def pool(maker="chores", size=2, timeout_s=60.0, **more):
+    return WorkerPool(f"{HERE}:{maker}", {"greeting": "hello"}, size, timeout_s, **more)
 
 
 def test_every_task_is_answered_once_whatever_it_does():
     tasks = ["a", "crash", "b", "wrong", "talk", "c"]
     waiting = iter(tasks)
-    answers = {answer.task: answer for answer in crew().work(lambda: next(waiting, None), lambda: 100)}
+    answers = {answer.task: answer for answer in pool().work(lambda: next(waiting, None), lambda: 100)}
     assert sorted(answers) == sorted(tasks)
     assert {task: answer.outcome for task, answer in answers.items() if answer.outcome != "done"} == {"crash": "crashed", "wrong": "failed"}
     assert answers["talk"].value == "hello talk" and "SIGSEGV" in answers["crash"].reason
@@ -57,7 +57,7 @@ def test_every_task_is_answered_once_whatever_it_does():
 
 def test_a_task_that_hangs_is_ended_and_the_others_go_on():
     waiting = iter(["hang", "a", "b"])
-    answers = {a.task: a for a in crew(size=1, timeout_s=3).work(lambda: next(waiting, None), lambda: 100)}
+    answers = {a.task: a for a in pool(size=1, timeout_s=3).work(lambda: next(waiting, None), lambda: 100)}
     assert [answers[task].outcome for task in ("hang", "a", "b")] == ["crashed", "done", "done"]
     assert "no answer in 3 s" in answers["hang"].reason
 
@@ -69,18 +69,18 @@ def test_when_the_time_is_over_nobody_is_waited_for():
         return until[0] - time.monotonic() if until else 100
 
     found = []
-    for answer in (team := crew(size=1)).work(lambda: next(waiting, None), left_s):
+    for answer in (team := pool(size=1)).work(lambda: next(waiting, None), left_s):
         found.append((answer.task, answer.outcome))
         until[:] = [time.monotonic() + 2]  # counted from the first answer: starting a process takes its time
-    assert found == [("a", "done"), ("hang", "late")] and next(waiting) == "never" and team.members == []
+    assert found == [("a", "done"), ("hang", "late")] and next(waiting) == "never" and team.workers == []
 
 
-def test_members_are_gone_when_the_caller_leaves_early():
-    team = crew()
+def test_workers_are_gone_when_the_caller_leaves_early():
+    team = pool()
     waiting = iter(["a", "hang"])
     for answer in team.work(lambda: next(waiting, None), lambda: 100):
         assert answer.task == "a"
-        left = [member.process for member in team.members]
+        left = [worker.process for worker in team.workers]
         break
     del answer
     import gc
@@ -89,6 +89,6 @@ def test_members_are_gone_when_the_caller_leaves_early():
     assert left and all(process.poll() is not None for process in left)
 
 
-def test_a_crew_that_cannot_start_says_why():
+def test_a_pool_that_cannot_start_says_why():
     with pytest.raises(SpectraMindError, match="no such library"):
-        list(crew("stillborn", size=1).work(lambda: "a", lambda: 100))
+        list(pool("stillborn", size=1).work(lambda: "a", lambda: 100))
