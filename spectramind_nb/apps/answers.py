@@ -8,7 +8,7 @@ __all__ = ['Answers', 'answers', 'truth_of', 'spectra_of', 'spectra']
 # %% ../../nbs/apps/705_answers.ipynb #imports
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pandas as pd
 from .spectrum import Spectrum
 from ..core.errors import SpectraMindError
 from ..observations.challenge import Challenge
+from ..observations.exchange import Spectra
 from ..observations.layout import Visit
 from ..observations.root_tables import read_labels
 from ..physics.visit_fit import VisitFit
@@ -85,9 +86,11 @@ def spectra_of(
 # %% ../../nbs/apps/705_answers.ipynb #spectra
 def spectra(
     run: Run | str | Path,  # a run, its id or its directory
-) -> dict[int, Spectrum]:  # planet -> spectrum
+) -> Spectra:  # planet -> spectrum; .export writes them all
     "What a run found, as spectra, see `answers`. Raises `DataMissingError` when run or data are not there."
     run = Run.open(run)
     found, challenge = answers(run), open_data(run.config)
     fits = fill_split(run.config, challenge, "test", "fit").done
-    return spectra_of(found.table, challenge, fits, found.origin)
+    made = spectra_of(found.table, challenge, fits, found.origin)
+    source = {"run": run.id, "origin": found.origin, "run_hash": run.record.get("run_hash")}
+    return Spectra({planet: replace(spectrum, provenance=source) for planet, spectrum in made.items()})

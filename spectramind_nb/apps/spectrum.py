@@ -7,16 +7,18 @@ __all__ = ['Spectrum', 'draw_spectrum', 'plot_spectra']
 
 # %% ../../nbs/apps/702_spectrum.ipynb #imports
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from .figures import BLUE, GREY, ORANGE, PPM, new_figure, png_bytes
 from .report_html import figure_html
+from ..observations.exchange import ExportableSpectrum
 
 # %% ../../nbs/apps/702_spectrum.ipynb #spectrum-2
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(ExportableSpectrum):
     "The spectrum of a planet: transit depths (Rp/Rs)^2 with their uncertainty, FGS1 first."
 
     planet_id: int
@@ -26,6 +28,7 @@ class Spectrum:
     truth: np.ndarray | None = None  # (283,) where it is known
     raw: np.ndarray | None = None  # (283,) depths of the fit, before the model saw them
     origin: str = "predicted"  # or what else it is
+    provenance: dict[str, Any] = field(default_factory=dict)  # the run that it comes from
 
     @property
     def rms_z(self) -> float | None:

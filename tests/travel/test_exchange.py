@@ -133,3 +133,4 @@ def test_what_a_run_predicted_is_written_a_file_a_planet(tmp_path):
     assert np.array_equal(array[:, 0], wavelengths) and np.array_equal(array[:, 2], 1e-5 * wavelengths)
     assert array[0, 3] == 0.2 and np.allclose(array[1:, 3], np.diff(wavelengths)[1])
     assert "covariance" not in (tmp_path / "345.dat").read_text()
+    assert np.array_equal(spectra[12].to_taurex(), np.loadtxt(tmp_path / "12.dat"))
