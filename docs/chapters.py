@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from house import REPO, Room
-from reference import Module, chapter
+from reference import Module, chapter, is_shown
 
 settings = configparser.ConfigParser(delimiters=["="])
 settings.read(REPO / "settings.ini")
@@ -57,8 +57,9 @@ class Linker:
         found: dict[str, str] = {}
         for base in [ast.unparse(base) for base in classes[name].bases][::-1]:
             found |= self._methods(base, classes) if base in classes else {}
-        own = [node.name for node in classes[name].body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-        return found | {method: f"{self.targets[name]}.{method}" for method in own if name in self.targets}
+        defined = [node for node in classes[name].body if isinstance(node, ast.FunctionDef)]
+        own = [node.name for node in defined if is_shown(node)] if name in self.targets else []
+        return found | {method: f"{self.targets[name]}.{method}" for method in own}
 
     def names(self, text: str) -> str:
         """`light_curve` becomes a link to its entry in the reference."""

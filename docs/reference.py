@@ -123,8 +123,13 @@ def _class(module: Module, node: ast.ClassDef, linked: Callable[[str], str]) -> 
         signature += f"({', '.join(row.name + (f'={row.default}' if row.default else '') for row in rows)})"
     bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases)
     about = [plain(ast.get_docstring(node) or ""), f"Is a {bases}." if bases else ""]
-    members = [_function(module, one, linked, "method") for one in methods if not one.name.startswith("_") and ast.get_docstring(one)]
+    members = [_function(module, one, linked, "method") for one in methods if is_shown(one)]
     return _directive("class", signature, [*map(linked, about), _table(rows, linked), _example(module, node.name), *members])
+
+
+def is_shown(method: ast.FunctionDef) -> bool:
+    """Whether a method has an entry: it is public and says what it does."""
+    return not method.name.startswith("_") and ast.get_docstring(method) is not None
 
 
 def _is_record(node: ast.ClassDef) -> bool:
