@@ -88,7 +88,7 @@ def test_names_become_links_and_words_do_not(module):
     home = "spectramind_nb.physics.example"
     assert linker.names("`light_curve`, `VisitFit` and `fit()`") == (
         f"{{py:obj}}`light_curve <{home}.light_curve>`, {{py:obj}}`VisitFit <{home}.VisitFit>` and {{py:obj}}`fit() <{home}.fit>`")
-    kin = "__all__ = ['A', 'B']\nclass A:\n    def read(self): 'Says.'\nclass B(A):\n    def show(self): 'Says.'\n    def step(self): pass\n"
+    kin = "__all__ = ['A', 'B']\nclass A:\n    def read(self): 'Says.'\nclass B(A):\n    def show(self): 'Says.'\n    def step(self): 1\n"
     heirs = Linker([module(kin)], {}, ())
     assert heirs.names("`B.read()`") == f"{{py:obj}}`B.read() <{home}.A.read>`" and f"{home}.B.show" in heirs.names("`B.show()`")
     assert heirs.names("`B.step()`") == "`B.step()`", "what says nothing has no entry"
