@@ -218,11 +218,11 @@ def _converted(x, start, pairs, gain, offset, linearity, dark_even, dark_odd, el
 
 
 @compiled()
-def _average(cds, pairs, per_bin, response, series):
-    """Means over time bins, by the pixel's response; the last bin may have fewer pairs."""
+def _average(cds, pairs, per_bin, response, series, at):
+    """Means over time bins, by the pixel's response, into `series` from `at` on; the last bin may have fewer pairs."""
     if per_bin == 1:
         for j in range(pairs):
-            series[np.uint64(j)] = cds[np.uint64(j)] / response
+            series[np.uint64(at + j)] = cds[np.uint64(j)] / response
         return
     whole_bin = 1 / (per_bin * response)
     for b in range((pairs + per_bin - 1) // per_bin):
@@ -238,7 +238,7 @@ def _average(cds, pairs, per_bin, response, series):
             s0 += cds[np.uint64(j)]
             j += 1
         share = whole_bin if last - first == per_bin else 1 / ((last - first) * response)
-        series[b] = ((s0 + s1) + (s2 + s3)) * share
+        series[at + b] = ((s0 + s1) + (s2 + s3)) * share
 
 # %% ../../nbs/observations/112_kernels.ipynb #chain
 @compiled()
@@ -288,4 +288,4 @@ def calibrate_counts(
                 _converted(x, start, pairs, gain, offset, linearity, dark_even, dark_odd, electrons, cds)
             if spike_sigma > 0 and pairs > 8:
                 _without_cosmic_rays(cds, pairs, spike_sigma)
-            _average(cds, pairs, per_bin, flat[p], out[p, first_bin + start // per_bin :])
+            _average(cds, pairs, per_bin, flat[p], out[p], first_bin + start // per_bin)  # a row: loops run on vectors
