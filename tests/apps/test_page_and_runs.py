@@ -129,7 +129,8 @@ def test_the_same_run_is_not_started_twice(workspace, monkeypatch):
 def test_a_run_that_goes_on_elsewhere_is_shown_and_not_started_again(past):
     words = ["trainer=defaults", "run_id=elsewhere"]
     folder = past("elsewhere", words, outcome="running")
-    source = ("import sys, time; from pathlib import Path; from spectramind_nb.records import audit\n"
+    source = ("import signal, sys, time; from pathlib import Path; from spectramind_nb.records import audit\n"
+              "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a suite in the background would have it ignore
               "with audit.held(Path(sys.argv[1])):\n print('held', flush=True); time.sleep(600)")
     holder = subprocess.Popen([sys.executable, "-c", source, str(folder)], stdout=subprocess.PIPE)
     try:

@@ -48,7 +48,7 @@ class AtOnce:
 
 
 @pytest.fixture
-def quick(here, short_root, tmp_path, monkeypatch):
+def quick(here, short_root, tmp_path, whole_run, monkeypatch):  # that run first: it is everybody's, and sees what this machine has
     """A job without processes of its own on the small data set; `trains` says what becomes of each training."""
     began = time.time()
     for module in (job_attempt, job_rows):
