@@ -6,11 +6,12 @@
 __all__ = ['transit_and_drift', 'plot_light_curve']
 
 # %% ../../nbs/apps/704_light_curve_figure.ipynb #imports
+from ..observations.layout import PPM
 from collections.abc import Mapping
 
 import numpy as np
 
-from .figures import BLACK, BLUE, GREY, PPM, new_figure
+from .figures import BLACK, BLUE, GREY, new_figure
 from ..observations.lightcurves import LightCurves
 from ..physics.transit import light_curve
 from ..physics.visit_fit import VisitFit

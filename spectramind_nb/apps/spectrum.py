@@ -6,13 +6,14 @@
 __all__ = ['Spectrum', 'draw_spectrum', 'plot_spectra']
 
 # %% ../../nbs/apps/702_spectrum.ipynb #imports
+from ..observations.layout import PPM
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .figures import BLUE, GREY, ORANGE, PPM, new_figure, png_bytes
+from .figures import BLUE, GREY, ORANGE, new_figure, png_bytes
 from .report_html import figure_html
 from ..observations.exchange import ExportableSpectrum
 

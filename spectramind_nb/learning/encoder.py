@@ -18,7 +18,7 @@ from .metrics import CHANNELS
 from .planetmodel import PlanetModel
 from .planetset import FEATURES, PlanetSet, labels_of
 from .standard_curves import Bins
-from .whitening import PPM
+from ..observations.layout import PPM
 
 # %% ../../nbs/learning/430_encoder.ipynb #roughness
 def roughness(

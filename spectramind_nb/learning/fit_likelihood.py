@@ -6,6 +6,7 @@
 __all__ = ['GAUSSIAN_MEDIAN', 'InformedFit', 'FitLikelihood', 'CondensedFits']
 
 # %% ../../nbs/learning/426_fit_likelihood.ipynb #imports
+from ..observations.layout import PPM
 import math
 from collections.abc import Mapping
 
@@ -18,7 +19,7 @@ from .nuisances import learn_prior, nuisance_facts, with_prior
 from .planetmodel import without_covariances
 from .planetset import FEATURES, PlanetSet, has_fit, labels_of
 from .prior import MixedPrior
-from .whitening import PPM, condense, in_ppm
+from .whitening import condense, in_ppm
 
 # %% ../../nbs/learning/426_fit_likelihood.ipynb #informed-fit
 class InformedFit(MixedPrior):

@@ -15,7 +15,7 @@ from .conditioning import condition, mixture_shares, with_squares
 from .error_bars import calibration_counts, calibration_factors, per_channel
 from .fit_likelihood import CondensedFits
 from .planetset import FEATURES, PlanetSet
-from .whitening import PPM
+from ..observations.layout import PPM
 from ..physics.visit_fit import NUISANCES
 
 # %% ../../nbs/learning/428_posterior.ipynb #spectrum-posterior

@@ -16,7 +16,7 @@ from .metrics import CHANNELS
 from .planetmodel import PlanetModel
 from .planetset import PlanetSet, labels_of
 from .shapes import gauss_hermite, principal_shapes, ridge, smooth_terms, smooth_variances
-from .whitening import PPM
+from ..observations.layout import PPM
 
 # %% ../../nbs/learning/424_prior.ipynb #anchored-model
 class AnchoredModel(PlanetModel):

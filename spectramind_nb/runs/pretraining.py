@@ -9,7 +9,7 @@ __all__ = ['refuse_pretraining', 'pretraining_config', 'pretrained', 'begins_wit
 from pathlib import Path
 from typing import Any
 
-from ..core.configuration import validate
+from ..core.configuration import checked_config
 from ..core.environment import Place, tell
 from ..core.errors import ConfigError, PreflightError, WallReached
 from ..core.schema import RunConfig
@@ -46,7 +46,7 @@ def pretraining_config(
     if wanted["lr"] is not None:
         plain["model"].get("member", plain["model"])["optimizer"]["lr"] = wanted["lr"]
     plain["launch"]["choices"] |= {"data": "synthetic", "pretrain": "none"}
-    return validate({**plain, "pretrain": None, "run_id": None})
+    return checked_config({**plain, "pretrain": None, "run_id": None})
 
 # %% ../../nbs/runs/650_pretraining.ipynb #pretrained
 def pretrained(

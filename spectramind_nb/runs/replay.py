@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from ..core.configuration import adjusted, validate
+from ..core.configuration import adjusted, checked_config
 from ..core.environment import workspace
 from ..core.errors import ConfigError, DataMissingError, ReplayMismatch
 from ..core.identity import config_hash, differences
@@ -211,7 +211,7 @@ def _here(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         "root": str(here), "logs": str(here / "logs"), "debug_log": str(here / "v50_debug_log.md"),
         "cache": str(cache if cache.is_dir() else here / "cache"),
     }
-    return validate({**config.plain(), "paths": paths})
+    return checked_config({**config.plain(), "paths": paths})
 
 # %% ../../nbs/runs/654_replay.ipynb #replay-2
 def replay(
@@ -233,7 +233,7 @@ def replay(
             raise DataMissingError(f"run {original.id} did not finish: {original.outcome}", original.dir, "Replay a finished run")
         if changed := tampering(original):
             raise ReplayMismatch(f"run {original.id} cannot be repeated: {'; '.join(changed)}", original.dir, "Restore its files")
-        config = _here(validate(record["config"]), overrides)
+        config = _here(checked_config(record["config"]), overrides)
         check_targets(config.plain())
         prepare_process(config)
         verdict = expectation(record, _identity(config))

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from omegaconf import OmegaConf
 
-from ..core.configuration import adjusted, validate
+from ..core.configuration import adjusted, checked_config
 from ..core.errors import SpectraMindError
 from ..core.groups import group
 from ..core.instantiate import build
@@ -190,9 +190,9 @@ def predictor(
 
     def work(task: Mapping[str, Any]) -> None:
         if task["rung"] == "fits":
-            prediction = predict_from_fits(validate(task["wanted"]))
+            prediction = predict_from_fits(checked_config(task["wanted"]))
         elif task["rung"] == "prepared":
-            prediction = predict_prepared(validate(task["learned"]), validate(task["wanted"]))
+            prediction = predict_prepared(checked_config(task["learned"]), checked_config(task["wanted"]))
         else:
             prediction = Prediction.from_frame(Run.open(task["run"]).predict(task["wanted"]))
         prediction.write(task["out"])

@@ -12,10 +12,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 LONGEST_CELL, LONGEST_MODULE = 60, 350  # lines
-SHARED = {  # names that two rooms export; it only shrinks
-    "calibrate", "fit",  # of the visits of a split; what users call does it for a whole data set
-    "PPM", "explained", "sentence", "validate",
-}
+SHARED = {"calibrate", "fit"}  # of the visits of a split; what users call does it for a whole data set
 
 
 def exported_cells() -> dict[str, str]:

@@ -10,7 +10,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 from spectramind_nb.core import schema
-from spectramind_nb.core.configuration import adjusted, compose, validate
+from spectramind_nb.core.configuration import adjusted, checked_config, compose
 from spectramind_nb.core.errors import ConfigError
 from spectramind_nb.core.faults import SCIENCE_GROUPS, leaks
 from spectramind_nb.core.groups import config_dir, group, groups, options
@@ -47,7 +47,7 @@ def test_p1_every_key_that_is_removed_from_a_profile_is_missed():
     for key in plain["trainer"]:
         broken = {**plain, "trainer": {k: v for k, v in plain["trainer"].items() if k != key}}
         with pytest.raises(ConfigError, match=f"trainer.{key}: is missing"):
-            validate(broken)
+            checked_config(broken)
 
 
 def test_p1_p15_no_orchestration_is_written_in_python():
