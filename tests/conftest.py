@@ -140,10 +140,15 @@ def here(filled, monkeypatch) -> Path:
     return filled
 
 
+def small_run(root: Path) -> list[str]:
+    """Overrides of a run that takes a second."""
+    return [f"data.root={root}", "data.batch_size=2", "data.workers=1", "trainer.max_epochs=3"]
+
+
 @pytest.fixture
 def words(short_root, here) -> list[str]:
-    """Overrides of a small run that takes a second."""
-    return [f"data.root={short_root}", "data.batch_size=2", "data.workers=1", "trainer.max_epochs=3"]
+    """Overrides of a small run."""
+    return small_run(short_root)
 
 
 @pytest.fixture(scope="session")
@@ -152,12 +157,12 @@ def _kept() -> dict:
 
 
 @pytest.fixture
-def whole_run(words, _kept):
+def whole_run(short_root, here, _kept):  # not `words`: a test may have parameters of that name
     """That run, never interrupted."""
     from spectramind_nb.runs.training import train
 
     if "run" not in _kept:
-        _kept["run"] = train(overrides=words, resume="never")
+        _kept["run"] = train(overrides=small_run(short_root), resume="never")
     return _kept["run"]
 
 

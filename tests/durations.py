@@ -14,7 +14,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("durations.json")
-DEAR_S = 15.0  # a fixture is shared by many tests: it may take longer than a test
+DEAR_S = 5.5  # a fixture is shared by many tests: it may take longer than a test
 APART = "::test_notebook_runs["  # each in a process of its own: ten minutes that must not fall to one worker
 
 

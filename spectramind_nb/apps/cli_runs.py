@@ -50,6 +50,11 @@ def train_command(
         return
     if multirun:
         from spectramind_nb.apps.cli_many import sweep_command
+        from spectramind_nb.core.errors import ConfigError
+
+        if (resume, fork, result) != ("auto", None, None):
+            what = "many runs cannot be resumed, forked or told in one result"
+            raise ConfigError(what, "--multirun", "The same words continue them; leave --resume, --fork and --result out")
 
         return sweep_command(overrides)
     from spectramind_nb.core.environment import check_writable

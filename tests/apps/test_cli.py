@@ -56,6 +56,11 @@ def test_wrong_usage_ends_with_2(words):
     assert invoke(*words).exit_code == 2
 
 
+def test_many_runs_are_not_resumed_as_one():
+    done = invoke("train", "-m", "seed=1,2", "--resume", "never")
+    assert done.exit_code == 2 and "many runs cannot be resumed" in done.output
+
+
 def test_help_is_there_for_every_command():
     assert invoke("--help").exit_code == 0
     for command in app.registered_commands:
