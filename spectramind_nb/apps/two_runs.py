@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from .figures import BLUE, ORANGE, new_figure, png_bytes
 from .past_runs import score_curve
-from ..core.identity import differences
+from ..core.identity import settings_that_differ
 from ..records import audit
 
 # %% ../../nbs/apps/740_two_runs.ipynb #compare
@@ -23,9 +23,7 @@ def what_differs(
 ) -> tuple[dict[str, tuple], dict[str, tuple]]:  # key -> both values, of the configurations and of the metrics
     "What differs between two runs. Raises `OSError` when one of them has no configuration."
     configs = [OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")) for folder in (left, right)]
-    changed = differences(*configs)
-    told = {key for key in changed if key.split(".")[0] in ("launch", "paths", "run_id") or key.endswith(".doc")}
-    changed = {key: pair for key, pair in changed.items() if key not in told}
+    changed = settings_that_differ(*configs)
     first, second = (audit.load(folder / "audit.json").get("metrics") or {} for folder in (left, right))
     return changed, {name: (first.get(name), second.get(name)) for name in sorted({*first, *second})}
 

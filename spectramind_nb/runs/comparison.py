@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import ConfigError, DataMissingError
-from ..core.identity import differences, flat
+from ..core.identity import flat, settings_that_differ
 from ..learning.metrics import channel_weights, edition, value_scores
 from .data import open_data, splits_of
 from .planets import data_module
@@ -108,7 +108,7 @@ def compare(
     first = opened[0]
     judged: list[dict[str, Any]] = []
     said = {run.id: run.config.plain() for run in opened}
-    keys = sorted({key for other in said.values() for key in differences(said[first.id], other) if not _is_told_elsewhere(key)})
+    keys = sorted({key for other in said.values() for key in settings_that_differ(said[first.id], other)})
     changed = pd.DataFrame({name: [flat(plain).get(key) for key in keys] for name, plain in said.items()}, index=keys)
     metrics = pd.DataFrame({run.id: run.metrics for run in opened}).apply(pd.to_numeric, errors="coerce").sort_index()
     scores = {run.id: _scores_if_kept(run) for run in opened}
@@ -123,10 +123,6 @@ def compare(
         judged.append({"run": run.id, "planets": len(left.index.intersection(right.index)), "difference": mean, "low": low, "high": high,
                        "verdict": verdict})
     return Comparison(opened, metrics, changed, pd.DataFrame(judged))
-
-
-def _is_told_elsewhere(key: str) -> bool:
-    return key.split(".")[0] in ("launch", "paths", "run_id") or key.endswith(".doc")
 
 
 def _scores_if_kept(run: Run) -> pd.Series | None:
