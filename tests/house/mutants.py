@@ -23,7 +23,7 @@ MUTANTS = (  # module, a line's part as it is, the same with a fault
     ("core/storage", "> 2:  # times are coarse", "> -2:  # times are coarse"),
     ("core/environment", "return min(total, int(limit)) / 1e9", "return min(total, int(limit)) / 1e6"),
     ("core/errors", "return kind(many + first.what,", "return kind(first.what,"),
-    ("core/configuration", "return tuple(sorted(path.stem for path in", "return tuple((path.name for path in"),
+    ("core/groups", "return tuple(sorted(path.stem for path in", "return tuple((path.name for path in"),
     ("core/workforce", "suspects.extend(running.values())", "running.clear()"),
     ("observations/layout", "(np.arange(356) - 177.5) / 177.5", "(np.arange(356) - 178.5) / 177.5"),
     ("observations/kernels", "change += abs(cds[first + np.uint64(1)] - cds[first])", "change += cds[first + np.uint64(1)] - cds[first]"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mutants
 import yaml
 
 REPO = Path(__file__).resolve().parents[2]
@@ -113,3 +114,10 @@ def test_durations_choose_what_is_quick_and_what_begins_first(tmp_path):
     assert pytest_says("--quick", "--collect-only", "-q") == ["test_quick", "test_always", "test_first_by_name"]
     pytest_says("--record-durations", "tests/test_a.py")
     assert json.loads((tmp_path / "tests/durations.json").read_text()) == record, "a file that did not run keeps its entries"
+
+
+def test_every_mutant_is_planted_somewhere():
+    """A fault whose line has changed would be planted nowhere, and count as found."""
+    modules = {module: (REPO / f"spectramind_nb/{module}.py").read_text() for module, _, _ in mutants.MUTANTS}
+    assert {(module, line) for module, line, _ in mutants.MUTANTS if modules[module].count(line) != 1} == set()
+    assert len(modules) == len(mutants.MUTANTS) >= 30
