@@ -138,6 +138,8 @@ def sweep(
     name, runs = members(overrides, name)
     parallel = max(1, min(parallel, int(memory_gb() / RUN_GB), len(runs)))
     folder = Path(runs[0].config.paths.logs) / name
+    if (folder / "audit.json").exists():
+        raise ConfigError(f"'{name}' is the name of a run", folder, "Give this sweep another --name")
     with audit.recorded("sweep", override_words(overrides), run_id=name):
         folder.mkdir(parents=True, exist_ok=True)
         codes: dict[str, int | None] = {run.name: 0 for run in runs if run.finished()}

@@ -88,6 +88,15 @@ def test_seeds_that_differ_by_less_than_seeds_do_are_no_difference():
     assert paired_difference(scores, scores + 0.003)[3]
 
 
+def test_a_sweep_writes_into_no_run(whole_run):
+    before = sorted(whole_run.dir.iterdir())
+    with pytest.raises(ConfigError, match="is the name of a run"):
+        sweep(["seed=1,2"], whole_run.id)
+    assert sorted(whole_run.dir.iterdir()) == before
+
+
 def test_names_of_a_sweep_follow_from_its_words(here):
+    with pytest.raises(ConfigError, match="run_id"):
+        members(["seed=1,2"], "../elsewhere")
     name, runs = members(["trainer=ci_fast", "seed=range(1,12)"])
     assert [run.name for run in runs][::10] == [f"{name}-01", f"{name}-11"]
