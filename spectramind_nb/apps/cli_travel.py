@@ -80,10 +80,14 @@ def export_command(
 ):
     "The spectra that a run predicted, one file a planet, as retrievals read them."
     from spectramind_nb import Run
+    from spectramind_nb.apps.answers import NOT_ASKED
     from spectramind_nb.core.environment import check_writable
     from spectramind_nb.observations.exchange import check_format, export_spectra
 
     check_format(form)
     check_writable(out)
-    written = export_spectra(Run.open(run).spectra(), form, out)
+    spectra = Run.open(run).spectra(covariances=form not in ("csv", "taurex"))
+    written = export_spectra(spectra, form, out)
     print(f"{len(written)} spectra: {written[0]} .." if written else "the run predicted no spectrum")
+    for why in sorted({spectrum.provenance.get("no covariance", "") for spectrum in spectra.values()} - {"", NOT_ASKED}):
+        print(f"without covariance: {why}")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .answers import Answers, spectra_of, truth_of
+from .answers import Answers, shared_errors_of, spectra_of, truth_of
 from .scoring import score
 from .spectrum import Spectrum
 from ..core.errors import DataMissingError
@@ -34,6 +34,7 @@ class AnsweredPlanets:
     spectra: dict[int, Spectrum]  # planet -> spectrum, in the order of the submission
     scored: dict[str, Any]  # see `score`; empty where the truth is not known
     origin: str  # what the spectra are, see `Answers`
+    no_covariance: str = ""  # why it is not known of some, how their errors go together
 
     def light_curves(self, visit: Visit) -> LightCurves:
         "Light curves of a visit, from the store."
@@ -58,8 +59,9 @@ def answered_planets(
     if truth_of(challenge) is not None:
         labels = challenge.root / ("train.csv" if "train" in splits else "truth/test.csv")
         scored = score(answer.table, challenge.root / "truth" / "test.csv", labels, config.data.edition)
-    spectra = spectra_of(answer.table, challenge, filled.done, answer.origin)
-    return AnsweredPlanets(run, challenge, filled, spectra, scored, answer.origin)
+    shared, unknown = shared_errors_of(run, answer)
+    spectra = spectra_of(answer.table, challenge, filled.done, answer.origin, shared)
+    return AnsweredPlanets(run, challenge, filled, spectra, scored, answer.origin, unknown)
 
 # %% ../../nbs/apps/706_report_data.ipynb #visits-worth-showing
 def visits_worth_showing(

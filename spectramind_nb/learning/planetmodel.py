@@ -78,6 +78,10 @@ class ScoredModel(pl.LightningModule):
         mu, sigma = self(batch)
         return {"planet_id": batch["planet_id"], "mu": mu, "sigma": sigma}
 
+    def shared_errors(self, batch: Mapping[str, Tensor]) -> Tensor | None:  # (B, 283, K) float64, (Rp/Rs)^2
+        """Errors that channels have in common: the covariance of two is the product of their rows; None: sigma is all that is known."""
+        return None
+
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), **self.hparams.optimizer)
 

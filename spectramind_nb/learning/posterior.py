@@ -19,15 +19,20 @@ from ..observations.layout import PPM
 from ..physics.visit_fit import NUISANCES
 
 # %% ../../nbs/learning/428_posterior.ipynb #spectrum-posterior
+def _spread(covariance: Tensor, spectra: Tensor, unresolved: Tensor) -> Tensor:  # (B, q, q), (B, q, 283), (B, 2) -> (B, 283)
+    """Standard deviations of sums of spectra, and of what each channel has for itself."""
+    return ((spectra * (covariance @ spectra)).sum(1) + per_channel(unresolved.square())).sqrt()
+
+
 class SpectrumPosterior(CondensedFits):
     """Prior times likelihood, channel by channel."""
 
-    def posterior(
+    def coefficients(
         self,
         batch: Mapping[str, Tensor],
         fold: Tensor | None,  # (B,) whose shapes to leave out; None: shapes from all training planets
-    ) -> tuple[Tensor, Tensor, Tensor]:  # mu, sigma (B, 283), log of the nodes' weights (B, G)
-        """Posterior mean and standard deviation, not yet calibrated, and how likely each node of the amplitude and each outlier is."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # mean (B, q), covariance (B, q, q), of what spectra (B, q, 283), (B, 2), (B, G)
+        """What a spectrum is made of, in ppm, how much is its channels' own (FGS1, AIRS), log of the weights of nodes and outliers."""
         self.check_ready()
         with torch.autocast(device_type=self.naive_mean.device.type, enabled=False):
             x = self.standardised(batch["features"].double())
@@ -48,10 +53,18 @@ class SpectrumPosterior(CondensedFits):
             deviations, at_node = self.coefficient_prior(amplitude, sizes)
             products = self.products(batch, x, unresolved)
             mean, covariance, log_weights = condition(products, deviations, at_node, self.log_node_weights(), exemplars)
-            spectra = self.columns(fold)[:, :-1]
+            return mean, covariance, self.columns(fold)[:, :-1], unresolved, log_weights
+
+    def posterior(
+        self,
+        batch: Mapping[str, Tensor],
+        fold: Tensor | None,  # (B,) whose shapes to leave out; None: shapes from all training planets
+    ) -> tuple[Tensor, Tensor, Tensor]:  # mu, sigma (B, 283), log of the nodes' weights (B, G)
+        """Posterior mean and standard deviation, not yet calibrated, and how likely each node of the amplitude and each outlier is."""
+        mean, covariance, spectra, unresolved, log_weights = self.coefficients(batch, fold)
+        with torch.autocast(device_type=self.naive_mean.device.type, enabled=False):
             mu = (self.expected_level + (mean[:, None] @ spectra)[:, 0]) / PPM
-            variance = (spectra * (covariance @ spectra)).sum(1) + per_channel(unresolved.square())
-            sigma = variance.sqrt() * self._scale(self.value("temperature"), log_weights) / PPM
+            sigma = _spread(covariance, spectra, unresolved) * self._scale(self.value("temperature"), log_weights) / PPM
             return mu.clamp(min=0), sigma.clamp(min=self.hparams.sigma_floor), log_weights
 
     def _scale(self, log_factor: Tensor, log_weights: Tensor) -> Tensor:  # (2,), (B, G) -> (B, 283)
@@ -117,6 +130,16 @@ class CalibratedPosterior(AdaptivePosterior):
         if fold is not None:  # in training, which is what sigma is calibrated by
             return mu, sigma
         return mu, (sigma * self._scale(self.calibration.log(), log_weights)).clamp(min=self.hparams.sigma_floor)
+
+    def shared_errors(
+        self,
+        batch: Mapping[str, Tensor],  # as of `forward`
+    ) -> Tensor:  # (B, 283, K) float64, (Rp/Rs)^2
+        """Errors that channels have in common, scaled as sigma is."""
+        _, covariance, spectra, unresolved, _ = self.coefficients(batch, None)
+        scale = self(batch)[1] / _spread(covariance, spectra, unresolved)
+        value, vector = torch.linalg.eigh(covariance)
+        return scale[..., None] * (spectra.mT @ (vector * value.clamp(min=0).sqrt()[:, None]))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         mu, sigma = self(batch, self.fold(batch["planet_id"]))

@@ -1,14 +1,17 @@
 """The report of a run is one page that holds what it says it holds, with the pictures a reader expects."""
 
+import base64
+import io
 import json
 import re
 import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from spectramind_nb.apps.answers import answers, spectra
+from spectramind_nb.apps.answers import Answers, answers, shared_errors_of, spectra
 from spectramind_nb.apps.figures import plot_branches, plot_learning, plot_planets, plot_residuals, png_bytes
 from spectramind_nb.apps.report import report
 from spectramind_nb.apps.report_sections import family
@@ -42,8 +45,35 @@ def test_the_page_has_every_section_and_needs_nothing_else(trunk_and_branch):
     assert "model.optimizer.lr 0.003 → 0.02" in text and "truth inside the 68 % interval" in text and "as they were written" in text
     assert not re.search(r"(src|href)=[\"'](?!data:)", text) and "<script" not in text
     pictures = sorted(found.stem for found in (branch.dir / "figures").glob("*.png"))
-    assert {"ablations", "calibration", "learning", "light_curve", "light_curve_hardest", "planets", "residuals", "scores",
+    assert {"ablations", "calibration", "correlation", "learning", "light_curve", "light_curve_hardest", "planets", "residuals", "scores",
             "spectrum"} == set(pictures) and text.count("<img alt=") == len(pictures)
+
+
+def saved(page):
+    """The files that a page has inside, by name."""
+    found = re.findall(r'<a download="([^"]+)" href="data:application/octet-stream;base64,([^"]+)"', page.read_text())
+    return {name: base64.b64decode(content) for name, content in found}
+
+
+def test_the_numbers_are_in_the_page(whole_run):
+    table, files = whole_run.submission(), saved(report(whole_run))
+    planets = table["planet_id"].tolist()
+    assert set(files) == {"spectra.csv", *(f"{planet}.npz" for planet in planets)}
+    rows = pd.read_csv(io.BytesIO(files["spectra.csv"]))
+    assert rows.columns.tolist() == ["planet", "instrument", "wavelength_um", "width_um", "depth", "sigma"]
+    assert len(rows) == 283 * len(planets)
+    assert np.allclose(rows.loc[rows["planet"] == planets[1], "depth"], table.loc[1, "wl_1":"wl_283"].to_numpy(float), rtol=1e-8)
+    with np.load(io.BytesIO(files[f"{planets[1]}.npz"])) as held:
+        assert np.array_equal(held["sigma"], table.loc[1, "sigma_1":"sigma_283"].to_numpy(float))
+        assert np.allclose(np.diag(held["covariance"]), held["sigma"] ** 2, rtol=1e-12, atol=0)
+
+
+def test_a_report_says_why_there_is_no_covariance(stopped_run):
+    shutil.rmtree(stopped_run.dir / "checkpoints")
+    page = report(stopped_run)
+    assert "No covariance: these are fallback values and no predictions." in words_of(page)
+    with np.load(io.BytesIO(next(content for name, content in saved(page).items() if name.endswith(".npz")))) as held:
+        assert "covariance" not in held
 
 
 def test_a_polished_record_is_said_on_the_page(trunk_and_branch):
@@ -68,6 +98,27 @@ def test_spectra_are_the_rows_of_the_submission(whole_run):
     assert f"planet {one.planet_id}" in repr(one) and "<img alt=" in one._repr_html_()
     blind = Spectrum(one.planet_id, one.wavelengths_um, one.depth, one.sigma)
     assert blind.rms_z is None and png_bytes(blind.plot()) != png_bytes(one.plot())
+
+
+def test_a_run_knows_how_the_errors_of_its_spectra_go_together(whole_run, tmp_path):
+    found = spectra(whole_run)
+    for spectrum in found.values():
+        covariance = spectrum.covariance
+        assert np.allclose(np.diag(covariance), spectrum.sigma**2, rtol=1e-12, atol=0) and np.linalg.eigvalsh(covariance).min() > 0
+        assert "no covariance" not in spectrum.provenance
+    found.export("npz", tmp_path)
+    with np.load(tmp_path / f"{spectrum.planet_id}.npz") as held:
+        assert np.array_equal(held["covariance"], covariance)
+    assert all(spectrum.covariance is None for spectrum in spectra(whole_run, covariances=False).values())
+
+
+def test_an_answer_that_the_weights_do_not_give_has_no_covariance(stopped_run, whole_run):
+    table = whole_run.submission()
+    table.loc[0, "wl_7"] *= 1.01
+    shared, why = shared_errors_of(stopped_run, Answers(table, "predicted"))
+    assert list(shared) == table["planet_id"].tolist()[1:] and "say something else" in why
+    shutil.rmtree(stopped_run.dir / "checkpoints")
+    assert shared_errors_of(stopped_run, Answers(table, "predicted")) == ({}, "this run kept no checkpoint, so it cannot predict again")
 
 
 def test_what_users_hold_shows_itself(whole_run):

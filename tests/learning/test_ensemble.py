@@ -91,6 +91,17 @@ def test_what_they_say_together_has_the_moments_of_the_mixture():
     torch.testing.assert_close(mixture(mu, sigma)[1], ((sigma**2 + mu**2).mean(0) - mu.mean(0) ** 2).sqrt())
 
 
+def test_what_channels_share_has_the_moments_of_the_mixture(ensemble, planets):
+    unseen = population(6, 5).tensors()
+    with torch.no_grad():
+        shared, (mu, sigma) = ensemble.shared_errors(unseen), ensemble(unseen)
+        each = [(member.shared_errors(unseen), member(unseen)[0] - mu) for member in ensemble.members]
+    together = sum(part @ part.mT + off[:, :, None] * off[:, None] for part, off in each) / len(each)
+    factor = ensemble.calibration[torch.arange(CHANNELS).clamp(max=1)]
+    assert torch.allclose(shared @ shared.mT, factor[:, None] * together * factor, rtol=1e-9, atol=1e-16)
+    assert (shared.square().sum(2) < sigma.square()).all()
+
+
 def test_unseen_planets_are_answered_by_all_and_training_planets_by_those_who_left_them_out(ensemble, planets):
     ensemble.calibration.copy_(torch.tensor([0.5, 2.0]))
     mu, sigma = answer(ensemble, planets)
@@ -217,6 +228,10 @@ def test_the_configuration_chooses_and_builds_members():
     assert bins_of(config.model).time == 32 and pretraining_config(config).model["member"]["optimizer"]["lr"] == 0.001
     with pytest.raises(ConfigError, match=r"Did you mean 'width'"):
         compose(overrides=[*words, "model.member.widht=8"])
+
+
+def test_members_that_know_sigmas_alone_say_so():
+    assert Ensemble(EncoderModel(), folds=2).shared_errors({"depth": torch.zeros(1, CHANNELS)}) is None
 
 
 def test_it_trains_predicts_and_evaluates_like_any_model(words, tmp_path):

@@ -15,6 +15,7 @@ from spectramind_nb.learning.planetmodel import raw_fit
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.learning.shapes import principal_shapes, ridge, smooth_variances
+from spectramind_nb.runs.prediction import Prediction
 
 CHANNELS = 283
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -212,6 +213,40 @@ def test_training_lowers_the_loss(few):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
+
+
+def test_channels_share_what_the_textbook_says(prepared, held):
+    """One node, no exemplars, no outliers: the covariance is that of a Gaussian prior and a Gaussian likelihood, written out in full."""
+    model = PosteriorModel(exemplars=0, amplitude_nodes=1, outlier_share=0.0)
+    model.prepare(population(40, 4))
+    one = held[:3]
+    with torch.no_grad():
+        shared, (_, sigma) = model.shared_errors(one.tensors()), model(one.tensors())
+        x = model.standardised(one.features)
+        amplitude, sizes = model.amplitude(x), model.value("components").exp()
+        deviations, _ = model.coefficient_prior(amplitude, sizes)
+        basis = model.columns(model.no_fold(3))[:, :-2]
+        own = amplitude[:, None] * model.value("unresolved").exp()
+        products = model.products(model.condense(one.tensors(), model.no_fold(3)), x, own)[:, :-2, :-2]
+    inner = torch.linalg.inv(products + torch.diag_embed(deviations[:, 0] ** -2))
+    textbook = basis.mT @ inner @ basis + torch.diag_embed(torch.cat([own[:, :1] ** 2, own[:, 1:].expand(-1, 282) ** 2], dim=1))
+    correlation = textbook / torch.sqrt(textbook.diagonal(dim1=1, dim2=2)[:, :, None] * textbook.diagonal(dim1=1, dim2=2)[:, None])
+    found = shared @ shared.mT / (sigma[:, :, None] * sigma[:, None])
+    off = ~torch.eye(CHANNELS, dtype=torch.bool)
+    assert torch.allclose(found[:, off], correlation[:, off], rtol=0, atol=1e-9) and float(correlation[:, off].abs().mean()) > 0.2
+
+
+@pytest.mark.parametrize("trained_for", [0, 2])
+def test_sigma_is_what_the_covariance_has_on_its_diagonal(few, held, trained_for):
+    model = PosteriorModel()
+    model.prepare(few)
+    if trained_for:
+        trainer(trained_for).fit(model, datamodule=VisitDataModule(few, held, None, 6, 0))
+    with torch.no_grad():
+        shared, (mu, sigma) = model.shared_errors(held.tensors()), model(held.tensors())
+    for row in range(0, len(held), 10):
+        covariance = Prediction(held.planet_id.numpy(), mu.numpy(), sigma.numpy(), list(shared.numpy())).covariance(row)
+        assert np.allclose(np.diag(covariance), sigma[row].square(), rtol=1e-12, atol=0) and np.linalg.eigvalsh(covariance).min() > 0
 
 
 def test_error_bars_are_honest(held):
