@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 
 from ..core.configuration import compose
 from ..core.errors import SpectraMindError
-from ..core.groups import group, groups, options, profiles
+from ..core.config_groups import group, groups, options, profiles
 from ..core.identity import differences, flat
-from ..core.schema import RunConfig, TrainerConfig
+from ..core.config_schema import RunConfig, TrainerConfig
 
 # %% ../../nbs/apps/732_choice.ipynb #words-of
 def words_of(

@@ -25,7 +25,7 @@ def announce_size(
 ) -> None:
     "Say how much will be written, before the first file. Raises `PreflightError` when the disk is too small for it."
     from omegaconf import OmegaConf
-    from spectramind_nb.core.groups import config_dir
+    from spectramind_nb.core.config_groups import config_dir
 
     costs = OmegaConf.load(config_dir() / "costs.yaml")["short" if short else "full"]
     size = visits * (costs.raw_bytes if level == "frames" else costs.store_bytes)

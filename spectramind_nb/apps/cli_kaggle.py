@@ -65,23 +65,23 @@ KernelName = Annotated[str, typer.Argument(metavar="NAME", help="train, submissi
 @kernel_commands.command("build")
 def build_kernel_command(name: KernelName, out: Annotated[Path, typer.Option(help="A new folder.")] = Path("kernel"), user: User = None):
     "Put your name into a kernel and check it, without sending it."
-    from spectramind_nb.apps import kernels
+    from spectramind_nb.apps import kaggle_kernels
 
-    print(kernels.build_kernel(name, out, user))
+    print(kaggle_kernels.build_kernel(name, out, user))
 
 # %% ../../nbs/apps/782_cli_kaggle.ipynb #check-kernel
 @kernel_commands.command("check")
 def check_kernel_command(name: KernelName):
     "Check a kernel's metadata and notebook, by our rules and by Kaggle's own client."
-    from spectramind_nb.apps import kernels
+    from spectramind_nb.apps import kaggle_kernels
 
-    kernels.kernel_check(kernels.kernel_folder(name))
+    kaggle_kernels.kernel_check(kaggle_kernels.kernel_folder(name))
     print(f"{name}: Kaggle should accept it")
 
 # %% ../../nbs/apps/782_cli_kaggle.ipynb #push-kernel
 @kernel_commands.command("push")
 def push_kernel_command(name: KernelName, user: User = None):
     "Send a kernel to Kaggle, which starts it; fails when Kaggle says that something is wrong."
-    from spectramind_nb.apps import kernels
+    from spectramind_nb.apps import kaggle_kernels
 
-    print(f"started: {kernels.push_kernel(name, user)}")
+    print(f"started: {kaggle_kernels.push_kernel(name, user)}")

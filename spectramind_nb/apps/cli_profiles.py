@@ -21,7 +21,7 @@ profiles_commands = typer.Typer(help="The trainer profiles: how a run is run.", 
 @profiles_commands.command("list")
 def list_profiles():
     "Name and purpose of every profile."
-    from spectramind_nb.core.groups import profiles
+    from spectramind_nb.core.config_groups import profiles
 
     known = profiles()
     for name, purpose in known.items():

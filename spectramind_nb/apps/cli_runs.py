@@ -22,7 +22,7 @@ class TrainCommand(TyperCommand):
     "The command `train`, whose help names what can be chosen; that is read only when somebody asks."
 
     def format_help(self, ctx, formatter):
-        from spectramind_nb.core.groups import groups, options
+        from spectramind_nb.core.config_groups import groups, options
 
         chosen = [f"  {name}=  {', '.join(options(name))}" for name in groups()]
         examples = ("trainer=ci_fast", "data=ariel2025 data.root=DIR trainer=kaggle_safe trainer.max_epochs=30",

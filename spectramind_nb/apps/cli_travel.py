@@ -80,7 +80,7 @@ def export_command(
 ):
     "The spectra that a run predicted, one file a planet, as retrievals read them."
     from spectramind_nb import Run
-    from spectramind_nb.apps.answers import NOT_ASKED
+    from spectramind_nb.apps.predicted_spectra import NOT_ASKED
     from spectramind_nb.core.environment import check_writable
     from spectramind_nb.observations.exchange import check_format, export_spectra
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ..core.groups import config_dir
+from ..core.config_groups import config_dir
 from ..core.environment import competition_root, cpu_count
 from ..core.errors import SpectraMindError
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..core.storage import digest
 
 # %% ../../nbs/apps/730_estimate.ipynb #timing

@@ -22,7 +22,7 @@ from .page_actions import ACTIONS, follow, show_progress
 from .page_state import PageState, choose, look_around
 from .page_views import page_html
 from .page_widgets import PageWidgets, show_choice, show_controls, show_runs
-from ..core.groups import options
+from ..core.config_groups import options
 from ..core.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from .jobs import Task
 from .past_runs import PastRun, recent_runs, run_timings, same_runs
 from .progress import Progress
 from ..core.environment import workspace
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 
 # %% ../../nbs/apps/742_page_state.ipynb #learning-curve
 REDRAW_S = 2.0

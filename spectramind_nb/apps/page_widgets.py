@@ -15,7 +15,7 @@ from spectramind_nb.apps.page_views import (
     RUN_BUTTONS, TOOLTIPS, answer_html, check_html, command_html, estimate_html, going_html, preview_html, profile_html, progress_html,
     runs_html, status_html,
 )
-from ..core.groups import options
+from ..core.config_groups import options
 
 # %% ../../nbs/apps/750_page_widgets.ipynb #widgets
 class PageWidgets:

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from .estimate import RunTiming, addresses
 from .progress import epoch_s
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
 from ..runs import submission

@@ -9,7 +9,7 @@ __all__ = ['METRICS', 'PageFile', 'data_sections', 'report']
 import html
 from pathlib import Path
 
-from .answers import Answers, answers, spectra
+from .predicted_spectra import Answers, answers, spectra
 from .figures import plot_learning, plot_scores
 from .report_data import answered_planets
 from .report_html import html_page, table_html

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .answers import Answers, shared_errors_of, spectra_of, truth_of
+from .predicted_spectra import Answers, shared_errors_of, spectra_of, truth_of
 from .scoring import score
 from .spectrum import Spectrum
 from ..core.errors import DataMissingError

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .answers import Answers
+from .predicted_spectra import Answers
 from .figures import plot_branches, plot_calibration, plot_learning_curve, plot_planets, plot_residuals, png_bytes
-from .light_curve_figure import plot_light_curve
+from .fit_figure import plot_light_curve
 from .report_data import AnsweredPlanets, examples, flags, visits_worth_showing
 from .report_html import download_html, figure_html, table_html
 from .spectrum import Spectrum, plot_correlation, plot_spectra
@@ -30,7 +30,7 @@ from ..observations.exchange import record_of, write_csv, write_npz
 from ..observations.lightcurves import remarks
 from ..records import audit
 from ..runs.learning_curve import FILE as LEARNING_CURVE
-from ..runs.attempts import RESUMABLE
+from ..runs.run_attempts import RESUMABLE
 from ..runs.run import Run
 
 # %% ../../nbs/apps/707_report_sections.ipynb #figure-section

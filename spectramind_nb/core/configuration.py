@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import ConfigError
-from .faults import SCIENCE_GROUPS, faults
-from .groups import group, groups, hydra_session, options, search_path, shipped
+from .config_faults import SCIENCE_GROUPS, faults
+from .config_groups import group, groups, hydra_session, options, search_path, shipped
 from .overrides import check_words, composition_error, last_choices, override_words
-from .rules import loosened
-from .schema import RunConfig
+from .config_rules import loosened
+from .config_schema import RunConfig
 
 # %% ../../nbs/core/030_configuration.ipynb #validate
 def checked_config(

@@ -21,9 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import ConfigError, SpectraMindError, did_you_mean
-from .groups import check_option, groups, hydra_session, options, search_path
+from .config_groups import check_option, groups, hydra_session, options, search_path
 from .identity import flat
-from .schema import text_keys
+from .config_schema import text_keys
 
 # %% ../../nbs/core/029_overrides.ipynb #override-words
 def override_words(

@@ -19,10 +19,10 @@ import yaml
 from omegaconf import DictConfig
 
 from .configuration import compose
-from .groups import config_dir, group, options, profiles, search_path
+from .config_groups import config_dir, group, options, profiles, search_path
 from .environment import check_writable, workspace
 from .errors import ConfigError, SpectraMindError, did_you_mean
-from .schema import LaunchConfig, TrainerConfig
+from .config_schema import LaunchConfig, TrainerConfig
 
 # %% ../../nbs/core/032_profiles.ipynb #profile
 class Profile(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .metrics import CHANNELS
 from .planetmodel import PlanetModel
 from .planetset import PlanetSet, labels_of
-from .shapes import gauss_hermite, principal_shapes, ridge, smooth_terms, smooth_variances
+from .spectral_shapes import gauss_hermite, principal_shapes, ridge, smooth_terms, smooth_variances
 from ..observations.layout import PPM
 
 # %% ../../nbs/learning/424_prior.ipynb #anchored-model

@@ -22,7 +22,7 @@ from ..observations.challenge import Challenge
 from ..observations.layout import Visit
 from ..observations.lightcurves import LightCurves, calibrate, lightcurve_store, load_light_curves
 from ..physics.catalogue import believed
-from ..physics.curves import Curves, chebyshev, normalise
+from ..physics.normalised_curves import Curves, chebyshev, normalise
 from ..physics.limb_darkening import limb_darkening_prior
 from ..physics.transit import limb_darkening_shares, occultation_gradients, sky_separation
 from ..physics.visit_fit import VisitFit

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core.errors import DataMissingError, NonFiniteError
 from .challenge import Challenge, open_challenge
-from .kernels import NEAR_TOP, SIDE, calibrate_counts, in_pieces
+from .detector_kernels import NEAR_TOP, SIDE, calibrate_counts, in_pieces
 from .layout import FRAME_SHAPE, INTEGRATION_S, LINEARITY_ORDERS, PRODUCTS
 from .signals import Frames, Signal, open_signal, read_plane
 

@@ -30,7 +30,7 @@ from .fgs1 import extract_fgs1
 from .layout import INSTRUMENTS, Visit
 from .lightcurve_figure import draw_light_curves
 from .photometry import InstrumentCurves
-from .readers import OwnLightCurves
+from .curve_readers import OwnLightCurves
 from .series import excess_noise
 
 # %% ../../nbs/observations/130_lightcurves.ipynb #without-masks

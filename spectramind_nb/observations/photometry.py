@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import PreflightError
-from .kernels import compiled, in_pieces
+from .detector_kernels import compiled, in_pieces
 from .layout import mid_exposure_h
 
 # %% ../../nbs/observations/122_photometry.ipynb #extraction-weights

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..core.groups import group
+from ..core.config_groups import group
 from ..core.environment import cpu_count, memory_gb, progress
 from ..core.errors import NonFiniteError, SpectraMindError
 from ..core.storage import Store, code_digest
@@ -34,7 +34,7 @@ from spectramind_nb.observations.lightcurves import (
     told,
 )
 from .catalogue import believed, number, transit_hours
-from .curves import FEWEST_BINS, Curves, normalise
+from .normalised_curves import FEWEST_BINS, Curves, normalise
 from .descent import descend
 from .noise import common_noise, common_shapes, refine_noise, slow_factor
 from .normal_equations import wanted_covariance

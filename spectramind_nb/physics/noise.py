@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..observations.kernels import compiled
-from .curves import Curves, chebyshev
+from ..observations.detector_kernels import compiled
+from .normalised_curves import Curves, chebyshev
 from .visit_model import VisitModel
 
 # %% ../../nbs/physics/224_noise.ipynb #within

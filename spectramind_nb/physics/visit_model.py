@@ -12,7 +12,7 @@ from copy import copy
 import numpy as np
 import torch
 
-from .curves import Curves, chebyshev
+from .normalised_curves import Curves, chebyshev
 from spectramind_nb.physics.instrument_model import (
     Channels,
     Instrument,

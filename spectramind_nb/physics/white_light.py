@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import torch
 
-from .curves import Curves, chebyshev
+from .normalised_curves import Curves, chebyshev
 from .descent import descend
 from .orbit import OrbitPrior
 from .transit import duration_h, light_curve

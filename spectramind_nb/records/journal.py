@@ -26,7 +26,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ..core.errors import PreflightError
-from ..core.schema import LoggerConfig
+from ..core.config_schema import LoggerConfig
 from ..core.storage import atomic_path
 
 # %% ../../nbs/records/530_journal.ipynb #weights-digest

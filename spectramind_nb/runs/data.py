@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ..core.environment import competition_root
 from ..core.errors import SchemaError
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..core.storage import digest
 from ..observations.challenge import Challenge, open_challenge
 from ..records.provenance import manifest

@@ -17,7 +17,7 @@ import torch
 from ..core.configuration import read_config
 from ..core.environment import workspace
 from ..core.errors import DamagedFileError, DataMissingError, did_you_mean
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..records import audit
 from ..records.journal import history
 from . import submission

@@ -21,7 +21,7 @@ import torch
 from ..core.storage import atomic_path
 from ..records.journal import EventLog, events
 from ..records.record import load, sentence
-from .stopping import Wall
+from .wall_and_signals import Wall
 from .storage_budget import directory_bytes
 
 # %% ../../nbs/runs/633_envelope.ipynb #guardrails

@@ -20,12 +20,12 @@ from ..core import profiles
 from ..core.environment import Place, place, process_start, tell
 from ..core.errors import WallReached
 from ..core.instantiate import check_targets
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..observations.challenge import Challenge
 from ..records import audit
 from ..records.journal import EventLog, history, trace
 from ..records.provenance import redact_words
-from .attempts import Attempt
+from .run_attempts import Attempt
 from .data import open_data
 from .devices import Devices, resolve_devices
 from .directory import score_line
@@ -38,7 +38,7 @@ from .process import prepare_process, restored_process
 from .rendezvous import meeting_folder, patience_s, process_identity, rendezvous_follower, wait_for_stores
 from .run import Run, predict_planets, validate_model
 from .session import Session, load_planets, preflight, prepared_model, write_first_submission
-from .stopping import FollowerSignals, Signals, Wall, Watchdog, wall_anchor
+from .wall_and_signals import FollowerSignals, Signals, Wall, Watchdog, wall_anchor
 from .trainer import quiet_lightning
 from .training_loop import fit_model, load_best
 

@@ -17,10 +17,10 @@ from .job_model import train_in_time
 from .job_outcome import Outcome, say
 from .job_rows import predict_rows
 from .job_settings import job_settings
-from .queue import reserved_disk
+from .job_queue import reserved_disk
 from .run import Run
-from .rungs import reason
-from .views import View
+from .job_fallbacks import reason
+from .job_views import View
 
 # %% ../../nbs/runs/678_job.ipynb #submit
 def submit(

@@ -17,18 +17,18 @@ import numpy as np
 from ..core.configuration import adjusted, compose
 from ..core.environment import cpu_count, memory_gb, process_start
 from ..core.errors import PreflightError, SpectraMindError
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from . import submission
 from .data import open_data
 from .job_outcome import Outcome, earlier, say
 from .job_settings import JobSettings
 from .launch import requested_config
-from .queue import Queue, VisitTiming
+from .job_queue import Queue, VisitTiming
 from .run import Run
-from .rungs import RUNGS, check_run, modest_words, reason, usable_labels
-from .stopping import Wall
-from .views import View
-from .workers import WorkerPool
+from .job_fallbacks import RUNGS, check_run, modest_words, reason, usable_labels
+from .wall_and_signals import Wall
+from .job_views import View
+from .job_workers import WorkerPool
 
 # %% ../../nbs/runs/672_job_attempt.ipynb #training-words
 def training_words(
@@ -149,7 +149,7 @@ def work_through(
         "fit": job.config.fit, "cache": str(job.cache),
     }
     threads = max(1, cpu_count() // job.size)
-    pool = WorkerPool("spectramind_nb.runs.views:visit_worker", settings, job.size, job.settings.visit_timeout_s, threads)
+    pool = WorkerPool("spectramind_nb.runs.job_views:visit_worker", settings, job.size, job.settings.visit_timeout_s, threads)
     planets, every_s, said = len(queue.first), job.settings.say_every_s, time.monotonic()
     try:
         for answer in pool.work(queue.next, left_s):

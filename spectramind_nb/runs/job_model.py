@@ -16,8 +16,8 @@ from ..core.errors import SpectraMindError
 from .job_attempt import SubmissionJob, training_words, work_through
 from .job_outcome import earlier, say
 from .run import Run
-from .rungs import RUNGS, check_run, command, elsewhere, rank, reason
-from .views import View
+from .job_fallbacks import RUNGS, check_run, command, elsewhere, rank, reason
+from .job_views import View
 
 # %% ../../nbs/runs/674_job_model.ipynb #train-once
 def train_once(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.storage import atomic_path
-from .rungs import AS_ASKED, RUNGS
+from .job_fallbacks import AS_ASKED, RUNGS
 
 # %% ../../nbs/runs/670_job_outcome.ipynb #outcome
 @dataclass(repr=False)

@@ -13,9 +13,9 @@ from ..core.environment import cpu_count
 from .job_attempt import SubmissionJob
 from .job_outcome import say
 from .prediction import Prediction
-from .queue import Queue
-from .rungs import elsewhere, lower_config, rank
-from .workers import WorkerPool
+from .job_queue import Queue
+from .job_fallbacks import elsewhere, lower_config, rank
+from .job_workers import WorkerPool
 
 # %% ../../nbs/runs/676_job_rows.ipynb #replace-rows
 def replace_rows(
@@ -26,7 +26,7 @@ def replace_rows(
 ) -> dict[str, str]:  # rung -> why it failed
     """Predict on some rungs, those of least worth first, and write what is better than what is there."""
     left_s, failed, fresh = (lambda: job.wall.left_s - job.wall.reserve_s), {}, set()
-    pool = WorkerPool("spectramind_nb.runs.rungs:predictor", {"gpus": gpus}, 1, max(1.0, left_s() / 2), cpu_count())
+    pool = WorkerPool("spectramind_nb.runs.job_fallbacks:predictor", {"gpus": gpus}, 1, max(1.0, left_s() / 2), cpu_count())
     tasks = _tasks(job, queue, rungs, gpus)
     for answer in pool.work(lambda: next(tasks, None), left_s):
         rung, outcome = answer.task["rung"], job.outcome

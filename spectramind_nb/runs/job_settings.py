@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ..core.errors import ConfigError, did_you_mean
-from ..core.groups import config_dir
+from ..core.config_groups import config_dir
 from ..core.quantities import duration_s, size_bytes
 
 # %% ../../nbs/runs/668_job_settings.ipynb #settings-class

@@ -18,7 +18,7 @@ from typing import Any, Self
 from ..core.configuration import compose, read_config
 from ..core.environment import Place, place
 from ..core.errors import ConfigError, PreflightError
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path
 
 # %% ../../nbs/runs/610_launch.ipynb #visible-gpus

@@ -16,7 +16,7 @@ import torch
 
 from ..core.errors import ConfigError
 from ..core.instantiate import build
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path
 from ..learning.datamodule import VisitDataModule
 from ..learning.metrics import ariel_score, calibration

@@ -15,7 +15,7 @@ import hydra.utils
 import numpy as np
 import torch
 
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..learning.datamodule import VisitDataModule
 from ..learning.planetset import PlanetSet, planet_set, planet_sets
 from ..learning.standard_curves import Bins, standard_curves

@@ -12,10 +12,10 @@ from typing import Any
 from ..core.configuration import checked_config
 from ..core.environment import Place, tell
 from ..core.errors import ConfigError, PreflightError, WallReached
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..records import audit
 from ..records.journal import weights_digest
-from .attempts import named_attempt, unfinished_attempt
+from .run_attempts import named_attempt, unfinished_attempt
 from .directory import checkpoint_weights
 from .execution import execute
 from .run import Run

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from ..core.environment import check_writable, pin_threads
 from ..core.errors import PreflightError
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..records.provenance import float32_precision
 
 # %% ../../nbs/runs/616_process.ipynb #prepare-process

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..core.environment import Place
 from ..core.errors import PreflightError
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..records import audit
 from ..records.provenance import package_digest
 from .launch import read_message, write_message

@@ -21,7 +21,7 @@ from ..core.environment import workspace
 from ..core.errors import ConfigError, DataMissingError, ReplayMismatch
 from ..core.identity import config_hash, differences
 from ..core.instantiate import check_targets
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..records import audit
 from ..records.journal import events
 from ..records.ledger import entries

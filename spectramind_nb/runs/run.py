@@ -23,7 +23,7 @@ from ..core.environment import Place, check_writable
 from ..core.errors import ConfigError, DataMissingError, SchemaError
 from ..core.instantiate import build, check_targets
 from ..core.overrides import override_words
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..core.storage import file_digest
 from ..learning.datamodule import PlanetDataset, VisitDataModule, identity_collate
 from ..learning.planetset import PlanetSet
@@ -40,7 +40,7 @@ from .planets import bins_of, data_module, planets_to_predict
 from .prediction import Prediction
 from .process import check_paths, prepare_process, restored_process
 from .stages import fill_split, note_configuration
-from .stopping import Signals
+from .wall_and_signals import Signals
 from .trainer import bare_trainer, numerics_guard, quiet_lightning
 
 # %% ../../nbs/runs/640_run.ipynb #validate-model

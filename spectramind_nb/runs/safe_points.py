@@ -13,7 +13,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from ..core.errors import ConfigError, WallReached
-from .stopping import Signals, Wall
+from .wall_and_signals import Signals, Wall
 
 # %% ../../nbs/runs/624_safe_points.ipynb #gradients-pending
 def gradients_pending(

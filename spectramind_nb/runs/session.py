@@ -18,7 +18,7 @@ import torch
 from ..core.environment import Place, tell
 from ..core.errors import DamagedFileError, DataMissingError, PreflightError
 from ..core.instantiate import build
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..learning.datamodule import VisitDataModule
 from ..learning.planetmodel import PlanetModel
 from ..learning.planetset import PlanetSet, contradictions
@@ -27,7 +27,7 @@ from ..records import audit
 from ..records.journal import EventLog, check_trackers, events, weights_digest
 from ..records.provenance import environment, run_hash
 from . import submission
-from .attempts import Attempt
+from .run_attempts import Attempt
 from .data import data_manifest, labelled_planets, naive_statistics, splits_of
 from .devices import Devices, resolve_devices
 from .directory import checkpoint_weights
@@ -36,7 +36,7 @@ from .planets import data_module
 from .process import check_free_space, check_paths, prepare_process
 from .rendezvous import meeting_folder, patience_s, process_identity, rendezvous_leader
 from .stages import StageResult, fill_split
-from .stopping import Signals, Wall
+from .wall_and_signals import Signals, Wall
 from .storage_budget import BudgetedCheckpointIO
 
 # %% ../../nbs/runs/644_session.ipynb #session-class

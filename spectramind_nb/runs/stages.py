@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..core.configuration import compose
 from ..core.overrides import override_words
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..observations import lightcurves
 from ..observations.challenge import Challenge
 from ..observations.layout import Visit

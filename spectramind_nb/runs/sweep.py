@@ -25,10 +25,10 @@ from ..core.configuration import compose
 from ..core.environment import memory_gb
 from ..core.errors import ConfigError, SpectraMindError
 from ..core.overrides import override_words
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
-from .stopping import Signals
+from .wall_and_signals import Signals
 
 # %% ../../nbs/runs/680_sweep.ipynb #combinations
 def combinations(

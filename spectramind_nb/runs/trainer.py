@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from ..core.environment import Place, tell
 from ..core.instantiate import build
-from ..core.schema import GuardsConfig, TrainerConfig
+from ..core.config_schema import GuardsConfig, TrainerConfig
 from ..learning.standard_curves import Bins
 from ..observations.layout import CHANNELS
 from .devices import Devices, one_device, resolve_devices

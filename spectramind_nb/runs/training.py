@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..core.environment import place
 from ..core.overrides import override_words
-from ..core.schema import RunConfig
+from ..core.config_schema import RunConfig
 from ..records import audit
-from .attempts import branch_checkpoint, named_attempt, new_attempt, unfinished_attempt
+from .run_attempts import branch_checkpoint, named_attempt, new_attempt, unfinished_attempt
 from .execution import execute, join_run
 from .launch import requested_config
 from .pretraining import begins_with, pretrained, refuse_pretraining

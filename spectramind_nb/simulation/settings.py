@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..core.groups import group
+from ..core.config_groups import group
 from ..core.errors import ConfigError, did_you_mean
 
 # %% ../../nbs/simulation/300_settings.ipynb #amplitudes

@@ -22,9 +22,9 @@ from spectramind_nb.apps.page_actions import ACTIONS, reopen_run
 from spectramind_nb.apps.page_state import PageState, choose
 from spectramind_nb.apps.page_views import RUN_BUTTONS, page_html, preview_html
 from spectramind_nb.apps.past_runs import recent_runs
+from spectramind_nb.core.config_groups import groups, options, profiles
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError
-from spectramind_nb.core.groups import groups, options, profiles
 from spectramind_nb.runs.submission import validate
 
 PATIENCE_S = 300

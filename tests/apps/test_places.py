@@ -9,9 +9,9 @@ import pytest
 from test_cli import assert_one_sentence, invoke
 
 from spectramind_nb.apps import doctor
+from spectramind_nb.core.config_groups import groups, options
 from spectramind_nb.core.environment import check_writable
 from spectramind_nb.core.errors import ConfigError, PreflightError, refused_by_system
-from spectramind_nb.core.groups import groups, options
 from spectramind_nb.runs import execution, run, stages
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spectramind_nb.apps.answers import Answers, answers, shared_errors_of, spectra
 from spectramind_nb.apps.figures import plot_branches, plot_learning, plot_planets, plot_residuals, png_bytes
+from spectramind_nb.apps.predicted_spectra import Answers, answers, shared_errors_of, spectra
 from spectramind_nb.apps.report import report
 from spectramind_nb.apps.report_sections import family
 from spectramind_nb.apps.spectrum import Spectrum, plot_spectra

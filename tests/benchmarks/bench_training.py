@@ -21,13 +21,13 @@ from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.records import audit
 from spectramind_nb.records.journal import EventLog, weights_digest
-from spectramind_nb.runs.attempts import Attempt
 from spectramind_nb.runs.devices import resolve_devices
 from spectramind_nb.runs.process import restored_process
+from spectramind_nb.runs.run_attempts import Attempt
 from spectramind_nb.runs.session import Session
-from spectramind_nb.runs.stopping import Signals, Wall
 from spectramind_nb.runs.trainer import quiet_lightning
 from spectramind_nb.runs.training_loop import fit_model
+from spectramind_nb.runs.wall_and_signals import Signals, Wall
 
 PLANETS, EPOCHS, REPEATS = 120, 6, 5
 

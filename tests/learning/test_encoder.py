@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from spectramind_nb.core.config_groups import group
 from spectramind_nb.core.errors import ConfigError, NonFiniteError, SchemaError
-from spectramind_nb.core.groups import group
 from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.encoder import EncoderModel, bridges, mirrored, negativity, roughness
 from spectramind_nb.learning.metrics import CHANNELS, ariel_score

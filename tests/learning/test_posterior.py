@@ -14,7 +14,7 @@ from spectramind_nb.learning.metrics import WeightedGaussianNLL, ariel_score
 from spectramind_nb.learning.planetmodel import raw_fit
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.learning.posterior import PosteriorModel
-from spectramind_nb.learning.shapes import principal_shapes, ridge, smooth_variances
+from spectramind_nb.learning.spectral_shapes import principal_shapes, ridge, smooth_variances
 from spectramind_nb.runs.prediction import Prediction
 
 CHANNELS = 283

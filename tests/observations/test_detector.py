@@ -11,7 +11,7 @@ from made_up_visit import as_2024, write_made_up
 
 from spectramind_nb.core.errors import NonFiniteError
 from spectramind_nb.observations import challenge as ch
-from spectramind_nb.observations import detector, kernels, layout, signals
+from spectramind_nb.observations import detector, detector_kernels, layout, signals
 
 
 def numpy_chain(raw, product, integration_s):
@@ -86,7 +86,7 @@ def test_result_does_not_depend_on_threads(made_up_kept):
 def test_one_compiled_signature(made_up_kept):
     for instrument in layout.INSTRUMENTS:
         detector.calibrate_frames(made_up_kept.root, 7, instrument=instrument)
-    assert len(kernels.calibrate_counts.signatures) == 1
+    assert len(detector_kernels.calibrate_counts.signatures) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -184,7 +184,7 @@ def test_full_share_decides_and_one_is_never():
     tops = np.zeros((1, 2, 5))
     series = np.column_stack([np.full(1000, 900), often]).astype(np.uint16).ravel()
     for k in range(2):
-        kernels._note_top(series, 500 * k, 500 * (k + 1), 32768, GAIN, OFFSET, READ, tops[0, k])
+        detector_kernels._note_top(series, 500 * k, 500 * (k + 1), 32768, GAIN, OFFSET, READ, tops[0, k])
     found = [detector.full_wells(tops, np.array([READ]), GAIN, share)[0] for share in (5e-4, 0.1, 0.9, 1.0)]
     assert found == [True, True, False, False]
     always = np.array([[[500.0, 1e5, 170.0, 490.0, 499.0]]])  # as quiet as read noise

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from spectramind_nb.physics.curves import chebyshev
 from spectramind_nb.physics.limb_darkening import limb_darkening_prior
+from spectramind_nb.physics.normalised_curves import chebyshev
 from spectramind_nb.physics.transit import limb_darkening_shares, occultation_gradients
 
 

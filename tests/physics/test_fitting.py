@@ -8,12 +8,12 @@ import torch
 from omegaconf import OmegaConf
 from synthetic_visits import observe
 
+from spectramind_nb.core.config_groups import group
 from spectramind_nb.core.errors import PreflightError, SchemaError, SpectraMindError
-from spectramind_nb.core.groups import group
 from spectramind_nb.observations.challenge import open_challenge
-from spectramind_nb.physics.curves import normalise
 from spectramind_nb.physics.fitting import fit, fit_store, fit_visit
 from spectramind_nb.physics.noise import common_noise, common_shapes, slow_factor
+from spectramind_nb.physics.normalised_curves import normalise
 from spectramind_nb.physics.visit_fit import combine_visits
 
 

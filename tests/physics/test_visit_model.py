@@ -6,10 +6,10 @@ import torch
 from reference_model import ReferenceModel
 from synthetic_visits import observe
 
-from spectramind_nb.core.groups import group
-from spectramind_nb.physics.curves import normalise
+from spectramind_nb.core.config_groups import group
 from spectramind_nb.physics.noise import common_shapes
 from spectramind_nb.physics.normal_equations import wanted_covariance
+from spectramind_nb.physics.normalised_curves import normalise
 from spectramind_nb.physics.orbit import orbit_prior
 from spectramind_nb.physics.visit_model import VisitModel, noise_patterns, normal_equations
 

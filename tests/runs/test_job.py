@@ -13,11 +13,11 @@ from spectramind_nb.core.errors import ConfigError, DataMissingError
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.layout import Visit
 from spectramind_nb.runs.job import submit
+from spectramind_nb.runs.job_queue import Queue, VisitTiming
 from spectramind_nb.runs.job_settings import job_settings
-from spectramind_nb.runs.queue import Queue, VisitTiming
+from spectramind_nb.runs.job_views import View
+from spectramind_nb.runs.job_workers import Answer
 from spectramind_nb.runs.submission import read, validate
-from spectramind_nb.runs.views import View
-from spectramind_nb.runs.workers import Answer
 
 
 @pytest.fixture(scope="module")

@@ -19,14 +19,14 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, PreflightError, SpectraMindError
 from spectramind_nb.core.quantities import duration_s
 from spectramind_nb.runs import job as job_module
-from spectramind_nb.runs import job_attempt, job_model, job_rows, rungs
+from spectramind_nb.runs import job_attempt, job_fallbacks, job_model, job_rows
 from spectramind_nb.runs.job import submit
 from spectramind_nb.runs.job_outcome import Outcome
 from spectramind_nb.runs.job_settings import job_settings
+from spectramind_nb.runs.job_workers import Answer
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.submission import read, validate
 from spectramind_nb.runs.training import train
-from spectramind_nb.runs.workers import Answer
 
 TIMES = {"budget": "30m", "reserve": "15s", "predict": "1m", "train": "2m"}
 
@@ -44,7 +44,7 @@ class AtOnce:
             try:
                 yield Answer(task, "done", self.made(json.loads(json.dumps(task))), "", 0.1)
             except Exception as error:
-                yield Answer(task, "failed", None, rungs.reason(error), 0.1)
+                yield Answer(task, "failed", None, job_fallbacks.reason(error), 0.1)
 
 
 @pytest.fixture
@@ -124,11 +124,11 @@ def test_where_no_model_can_be_made_the_fits_meet_a_population(quick, monkeypatc
     def broken(*_):
         raise RuntimeError("no model today")
 
-    monkeypatch.setattr(rungs, "predict_prepared", broken)
+    monkeypatch.setattr(job_fallbacks, "predict_prepared", broken)
     outcome, _ = quick()
     assert rung_of(outcome) == "fits" and not is_mean(outcome)
     assert outcome.reasons["prepared"] == "RuntimeError: no model today"
-    monkeypatch.setattr(rungs, "predict_from_fits", broken)
+    monkeypatch.setattr(job_fallbacks, "predict_from_fits", broken)
     outcome, _ = quick(place=outcome.path.parent / "worse")
     assert rung_of(outcome) == "mean" and set(outcome.reasons) == {"asked", "modest", "prepared", "fits"}
     assert str(outcome).startswith("NOT AS ASKED") and len(is_mean(outcome)) == 2
@@ -276,7 +276,7 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(monkeypatch, tmp
     python(monkeypatch, tmp_path, child + "open('pid', 'w').write(str(p.pid)); print('so far', flush=True); time.sleep(60)")
     began = time.monotonic()
     with pytest.raises(SpectraMindError, match="spectramind train had not ended after 2 s"):
-        rungs.command(["train"], 2)
+        job_fallbacks.command(["train"], 2)
     assert time.monotonic() - began < 10
     pid = int((tmp_path / "pid").read_text())
     while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
@@ -293,7 +293,7 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(monkeypatch, tmp
 def test_a_command_that_fails_says_why(monkeypatch, tmp_path, text, why):
     python(monkeypatch, tmp_path, text)
     with pytest.raises(SpectraMindError) as caught:
-        rungs.command(["train"], 60, gpus=False)
+        job_fallbacks.command(["train"], 60, gpus=False)
     assert why in str(caught.value)
 
 

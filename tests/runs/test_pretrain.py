@@ -18,8 +18,8 @@ from spectramind_nb.runs.pretraining import pretraining_config
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.session import load_pretrained
-from spectramind_nb.runs.stopping import Wall, Watchdog
 from spectramind_nb.runs.training import train
+from spectramind_nb.runs.wall_and_signals import Wall, Watchdog
 
 SMALL = ["model.width=16", "model.layers=1", "model.heads=2", "model.time_bins=20", "model.wavelength_bins=12"]
 BEGIN = ["experiment=pretrain_finetune", "pretrain.train=8", "pretrain.short=true", "pretrain.max_epochs=2"]

@@ -18,11 +18,11 @@ from spectramind_nb.core.instantiate import build
 from spectramind_nb.records import audit
 from spectramind_nb.records.journal import step_losses
 from spectramind_nb.runs import execution, submission
-from spectramind_nb.runs.attempts import readable_checkpoint
 from spectramind_nb.runs.run import Run, evaluate, predict
-from spectramind_nb.runs.stopping import Wall, Watchdog
+from spectramind_nb.runs.run_attempts import readable_checkpoint
 from spectramind_nb.runs.trainer import trainer_arguments
 from spectramind_nb.runs.training import train
+from spectramind_nb.runs.wall_and_signals import Wall, Watchdog
 
 
 def outcome_of(run):

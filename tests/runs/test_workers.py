@@ -8,7 +8,7 @@ import time
 import pytest
 
 from spectramind_nb.core.errors import SpectraMindError
-from spectramind_nb.runs.workers import WorkerPool
+from spectramind_nb.runs.job_workers import WorkerPool
 
 HERE = "tests.runs.test_workers"  # workers import their work from this very module
 

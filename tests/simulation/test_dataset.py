@@ -15,9 +15,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from spectramind_nb.core.config_groups import group
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, SchemaError
-from spectramind_nb.core.groups import group
 from spectramind_nb.observations.detector import calibrate_frames
 from spectramind_nb.observations.lightcurves import extract_visit
 from spectramind_nb.observations.writing import write_tables

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spectramind_nb.core.config_groups import group
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DamagedFileError
-from spectramind_nb.core.groups import group
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.lightcurve_files import VisitFiles, adopt_light_curves
 from spectramind_nb.observations.lightcurves import lightcurve_store, load_light_curves, visit_key

@@ -13,9 +13,9 @@ from spectramind_nb.records.journal import EventLog, events
 from spectramind_nb.runs.envelope import envelope, guardrails, summarise
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.safe_points import SafePoints
-from spectramind_nb.runs.stopping import Signals, Wall, Watchdog
 from spectramind_nb.runs.storage_budget import BudgetedCheckpointIO, check_storage, directory_bytes
 from spectramind_nb.runs.training import train
+from spectramind_nb.runs.wall_and_signals import Signals, Wall, Watchdog
 
 STATE = {"state_dict": {"w": torch.zeros(2000)}, "global_step": 1}
 

@@ -19,9 +19,9 @@ from spectramind_nb.records import audit
 from spectramind_nb.records.journal import events, step_losses
 from spectramind_nb.runs import devices, execution, processes
 from spectramind_nb.runs.run import Run
-from spectramind_nb.runs.stopping import Wall, Watchdog
 from spectramind_nb.runs.trainer import trainer_arguments
 from spectramind_nb.runs.training import train
+from spectramind_nb.runs.wall_and_signals import Wall, Watchdog
 
 TWO = ["trainer=multi_gpu", "trainer.accelerator=cpu", "trainer.devices=2"]
 

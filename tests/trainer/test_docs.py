@@ -13,10 +13,10 @@ import pytest
 import yaml
 from own_process import command_elsewhere, run_forked
 
+from spectramind_nb.core.config_groups import config_dir, options
+from spectramind_nb.core.config_rules import RULES
 from spectramind_nb.core.configuration import compose
-from spectramind_nb.core.groups import config_dir, options
 from spectramind_nb.core.quantities import duration_s
-from spectramind_nb.core.rules import RULES
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "configs/trainer/README.md").read_text()
@@ -89,7 +89,7 @@ def test_p11_keys_of_the_architecture_exist():
     for key in ("precision", "escalate_after", "deterministic", "benchmark", "shape_stable", "network", "env", "barebones",
                 "max_time"):
         assert f"`{key}" in ARCHITECTURE and key in known
-    assert "`RULES` of `core.rules`" in ARCHITECTURE and RULES
+    assert "`RULES` of `core.config_rules`" in ARCHITECTURE and RULES
 
 
 # -- commands ------------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from toys import Tiny, fit
 from spectramind_nb.core.errors import ConfigError
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.safe_points import SafePoints
-from spectramind_nb.runs.stopping import Signals, Wall
 from spectramind_nb.runs.training import train
+from spectramind_nb.runs.wall_and_signals import Signals, Wall
 
 SCRIPT = Path(__file__).parent / "kill_and_resume.py"
 

@@ -19,8 +19,8 @@ from spectramind_nb.records.journal import EventLog, MetricsFile, events, histor
 from spectramind_nb.runs.numerics import NumericsGuard, StepSeed
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.safe_points import SafePoints
-from spectramind_nb.runs.stopping import Signals, Wall
 from spectramind_nb.runs.training import train
+from spectramind_nb.runs.wall_and_signals import Signals, Wall
 
 
 def guard(**switches):

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from spectramind_nb.apps.cli import app
 from spectramind_nb.core import profiles as room
+from spectramind_nb.core.config_groups import config_dir, group, options, profiles
+from spectramind_nb.core.config_schema import TrainerConfig
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DataMissingError, SchemaError
-from spectramind_nb.core.groups import config_dir, group, options, profiles
 from spectramind_nb.core.identity import differences
 from spectramind_nb.core.profiles import check, find, new, origin
-from spectramind_nb.core.schema import TrainerConfig
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.execution import _profile_notes
 from spectramind_nb.runs.run import Run, evaluate

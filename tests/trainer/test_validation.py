@@ -9,13 +9,13 @@ import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 
-from spectramind_nb.core import schema
+from spectramind_nb.core import config_schema
+from spectramind_nb.core.config_faults import SCIENCE_GROUPS, leaks
+from spectramind_nb.core.config_groups import config_dir, group, groups, options
+from spectramind_nb.core.config_rules import RULES, clashes
 from spectramind_nb.core.configuration import adjusted, checked_config, compose
 from spectramind_nb.core.errors import ConfigError
-from spectramind_nb.core.faults import SCIENCE_GROUPS, leaks
-from spectramind_nb.core.groups import config_dir, group, groups, options
 from spectramind_nb.core.identity import flat
-from spectramind_nb.core.rules import RULES, clashes
 
 BUILT_BY_US = {"logger", "callbacks", "plugins", "default_root_dir", "model_registry"}
 OURS = {"doc", "threads", "wall", "checkpoint", "early_stop", "loader", "guards", "storage", "env", "shape_stable",
@@ -39,7 +39,7 @@ def test_p1_base_profile_declares_every_trainer_argument():
     declared = set(group("trainer", "defaults"))
     assert arguments <= declared
     assert declared - arguments == OURS
-    assert declared == set(schema.TrainerConfig.model_fields)
+    assert declared == set(config_schema.TrainerConfig.model_fields)
 
 
 def test_p1_every_key_that_is_removed_from_a_profile_is_missed():
@@ -54,14 +54,14 @@ def test_p1_p15_no_orchestration_is_written_in_python():
     """No call of a Trainer anywhere in the package gives it a device, precision, length, strategy or cadence of its own."""
     switches = {"enable_checkpointing", "enable_progress_bar", "fast_dev_run", "limit_predict_batches"}  # off for a look
     calls = 0
-    for path in Path(schema.__file__).parents[1].glob("*/*.py"):
+    for path in Path(config_schema.__file__).parents[1].glob("*/*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "Trainer":
                 calls += 1
                 given = {keyword.arg for keyword in node.keywords if keyword.arg}
                 nested = {key.value for part in ast.walk(node) if isinstance(part, ast.Dict) for key in part.keys
                           if isinstance(key, ast.Constant)}
-                assert (given | nested) & set(schema.TrainerConfig.model_fields) <= switches, f"{path.name}:{node.lineno}"
+                assert (given | nested) & set(config_schema.TrainerConfig.model_fields) <= switches, f"{path.name}:{node.lineno}"
     assert calls >= 2
 
 

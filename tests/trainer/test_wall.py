@@ -15,8 +15,8 @@ from spectramind_nb.core.errors import ConfigError, WallReached
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.safe_points import SafePoints
-from spectramind_nb.runs.stopping import Signals, Wall, Watchdog, wall_anchor
 from spectramind_nb.runs.training import train
+from spectramind_nb.runs.wall_and_signals import Signals, Wall, Watchdog, wall_anchor
 
 
 class Clock:
