@@ -28,7 +28,7 @@ setup(
     license="Apache-2.0",
     python_requires=f">={meta['min_python']}",
     install_requires=lines("requirements"),
-    extras_require={"dev": lines("dev_requirements")},
+    extras_require={"dev": lines("dev_requirements"), "exosim": lines("exosim_requirements")},
     entry_points={"console_scripts": lines("console_scripts")},
     # the Hydra groups lie beside the package in the checkout and inside it in the wheel
     packages=[*find_packages(include=[name, f"{name}.*"]), f"{name}.configs"],

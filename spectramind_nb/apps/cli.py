@@ -14,6 +14,7 @@ import spectramind_nb
 from .cli_audit import audit_commands
 from .cli_base import Commands
 from .cli_data import calibrate_command, fit_command, simulate_command
+from .cli_import import import_commands
 from .cli_kaggle import bundle_commands, kernel_commands
 from .cli_machine import doctor_command, notebook_command
 from .cli_many import compare_command, sweep_command
@@ -35,7 +36,8 @@ COMMANDS = {
     "fit": fit_command, "score": score_command, "validate": validate_command, "doctor": doctor_command, "notebook": notebook_command,
     "fit-lightcurves": fit_lightcurves_command, "export": export_command,
 }
-GROUPS = {"profiles": profiles_commands, "audit": audit_commands, "bundle": bundle_commands, "kernel": kernel_commands}
+GROUPS = {"profiles": profiles_commands, "audit": audit_commands, "bundle": bundle_commands, "kernel": kernel_commands,
+          "import": import_commands}
 
 app.command("train", cls=TrainCommand)(train_command)
 for name, command in COMMANDS.items():
