@@ -123,6 +123,29 @@ def inverse_polynomials(
     solved[usable] = np.linalg.solve(r, wanted[:, :, None])[:, :, 0]
     return (solved / top ** np.arange(LINEARITY_ORDERS)).T.reshape(correction.shape)
 
+# %% ../../nbs/observations/144_exosim.ipynb #stored-planes
+def _planes(simulated: Any, shape: tuple[int, int], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Dead pixels, response and non-linearity; ExoSim leaves out what it did not apply."""
+    dead: np.ndarray = np.zeros(shape, bool)
+    if "dead_pixel_map" in simulated:
+        told = simulated["dead_pixel_map/dead_pixel_map"][()]
+        if told.dtype.names:  # a list of pixels
+            dead[told["spatial_coords"], told["spectral_coords"]] = True
+        else:
+            dead = told.astype(bool)
+    flat = simulated["qe_variation_map/data"][()].mean(axis=0) if "qe_variation_map" in simulated else np.ones(shape)
+    bent = simulated["pixel_non_linearity/map"][()] if "pixel_non_linearity" in simulated else None
+    for name, plane in (("dead_pixel_map", dead), ("qe_variation_map", flat), ("pixel_non_linearity", bent)):
+        if plane is not None and plane.shape[-2:] != shape:
+            raise SchemaError(f"{name} is {plane.shape[-2:]}, frames are {shape}", where, "Is it as CreateNDRs wrote it?")
+    return dead, flat, bent
+
+
+def _band(simulated: Any) -> tuple[np.ndarray, np.ndarray]:
+    if "efficiency" not in simulated:
+        return np.empty(0), np.empty(0)
+    return simulated["efficiency/spectral"][()], simulated["efficiency/data"][0, 0]
+
 # %% ../../nbs/observations/144_exosim.ipynb #open-ndrs
 def open_ndrs(
     path: Path | str,
@@ -174,26 +197,3 @@ def _channel(group: Any, path: Path, name: str) -> ExosimNdrs:
     gain, offset = (float(part(f"NDRs/metadata/ADC/{what}")[()]) for what in ("gain", "offset"))
     planes = _planes(simulated, shape, where)
     return ExosimNdrs(path, name, time_h, wavelengths, gain, offset, *planes, _band(simulated))
-
-
-def _planes(simulated: Any, shape: tuple[int, int], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Dead pixels, response and non-linearity; ExoSim leaves out what it did not apply."""
-    dead: np.ndarray = np.zeros(shape, bool)
-    if "dead_pixel_map" in simulated:
-        told = simulated["dead_pixel_map/dead_pixel_map"][()]
-        if told.dtype.names:  # a list of pixels
-            dead[told["spatial_coords"], told["spectral_coords"]] = True
-        else:
-            dead = told.astype(bool)
-    flat = simulated["qe_variation_map/data"][()].mean(axis=0) if "qe_variation_map" in simulated else np.ones(shape)
-    bent = simulated["pixel_non_linearity/map"][()] if "pixel_non_linearity" in simulated else None
-    for name, plane in (("dead_pixel_map", dead), ("qe_variation_map", flat), ("pixel_non_linearity", bent)):
-        if plane is not None and plane.shape[-2:] != shape:
-            raise SchemaError(f"{name} is {plane.shape[-2:]}, frames are {shape}", where, "Is it as CreateNDRs wrote it?")
-    return dead, flat, bent
-
-
-def _band(simulated: Any) -> tuple[np.ndarray, np.ndarray]:
-    if "efficiency" not in simulated:
-        return np.empty(0), np.empty(0)
-    return simulated["efficiency/spectral"][()], simulated["efficiency/data"][0, 0]

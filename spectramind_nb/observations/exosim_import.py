@@ -131,6 +131,17 @@ def with_row(
         raise ConfigError(f"{path.name} knows another planet {planet}", path, "Give this one another number with --planet")
     return table
 
+# %% ../../nbs/observations/146_exosim_import.ipynb #write-frames
+def _write_frames(folder: Path, ndrs: ExosimNdrs, options: ExosimOptions, visit: int) -> None:
+    """One instrument's signal and calibration files. Raises DamagedFileError, PreflightError."""
+    counts = ndrs.counts()
+    try:
+        write_signal(folder / f"{ndrs.instrument}_signal_{visit}.parquet", counts.T)
+        products = ndrs.calibration(options, int(counts.max()))
+        write_calibration(folder / f"{ndrs.instrument}_calibration_{visit}", **products)
+    except pl.exceptions.PolarsError as error:
+        raise PreflightError(f"the frames cannot be written: {error}", folder, "Is the disk full?") from None
+
 # %% ../../nbs/observations/146_exosim_import.ipynb #imported-visit
 @dataclass(frozen=True)
 class ImportedVisit:
@@ -174,11 +185,8 @@ class ImportedVisit:
         tables = self.tables()
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".import-") as hidden:
-            try:
-                for name in INSTRUMENTS:
-                    self._write_frames(Path(hidden), name)
-            except pl.exceptions.PolarsError as error:
-                raise PreflightError(f"the frames cannot be written: {error}", self.root, "Is the disk full?") from None
+            for name in INSTRUMENTS:
+                _write_frames(Path(hidden), self.ndrs[name], self.options[name], self.name.visit)
             for table, rows in tables.items():
                 write = rows.to_parquet if table.endswith(".parquet") else rows.to_csv
                 with atomic_path(self.root / table) as temporary:
@@ -187,13 +195,6 @@ class ImportedVisit:
                 if (self.folder / place).is_dir():
                     shutil.rmtree(self.folder / place)
                 os.replace(Path(hidden, place), self.folder / place)
-
-    def _write_frames(self, folder: Path, instrument: str) -> None:
-        ndrs, number = self.ndrs[instrument], self.name.visit
-        counts = ndrs.counts()
-        write_signal(folder / f"{instrument}_signal_{number}.parquet", counts.T)
-        products = ndrs.calibration(self.options[instrument], int(counts.max()))
-        write_calibration(folder / f"{instrument}_calibration_{number}", **products)
 
 # %% ../../nbs/observations/146_exosim_import.ipynb #import-exosim
 def import_exosim(
