@@ -11,7 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .whitening import coefficient_covariance, inner_products, update
+from .coefficients import coefficient_covariance
+from .inner_products import inner_products, update
+from .nuisances import in_ppm
+from ..observations.layout import PPM
 
 # %% ../../nbs/learning/422_conditioning.ipynb #with-squares
 def with_squares(values: Tensor) -> Tensor:  # (..., p) -> (..., p + p (p + 1) / 2)
@@ -93,7 +96,8 @@ def condition(
 
 # %% ../../nbs/learning/422_conditioning.ipynb #likelihood-products
 def likelihood_products(
-    batch: Mapping[str, Tensor],  # from `condense`: q basis spectra (level, FGS1, ..), mean shape, slope, depths, depths by nuisance
+    batch: Mapping[str, Tensor],  # of a `PlanetSet`: depth, own_variance, patterns, and where known nuisance, nuisance_covariance
+    columns: Tensor,  # (B, q + 2, 283) basis spectra (level, FGS1, ..), mean shape, slope (ppm)
     scale: Tensor,  # (B, 2) of the fit's errors of FGS1 and AIRS
     added: Tensor,  # (B, 2) variance that each of their channels has beside (ppm^2)
     expected: Tensor,  # (B, Q) nuisances, as training stars and orbits have them
@@ -102,29 +106,42 @@ def likelihood_products(
     level: Tensor,  # () expected depth (ppm), which the data are told about
 ) -> Tensor:  # (B, q + 2, q + 2)
     """Inner products of basis, mean shape and data by the inverse noise covariance, as `condition` wants them."""
-    products = inner_products(batch["white"], batch["roots"], batch["fgs1"], scale, added)
-    total, count = products.shape[1], len(width)
+    count = len(width)
+    found, cross, inner = _nuisances(batch, expected)
+    of_fit = torch.cat([PPM * batch["depth"].double()[:, None], cross], dim=1)
+    spectra, levels = torch.cat([columns, of_fit], dim=1), of_fit[..., 1:].mean(2)
+    own_variance, patterns = PPM**2 * batch["own_variance"].double(), PPM * batch["patterns"].double()
+    products, total = inner_products(spectra, own_variance, patterns, scale, added), spectra.shape[1]
     unit = torch.eye(total, dtype=products.dtype, device=products.device)
     q = total - count - 3
     ones, fgs1, slope, depth = unit[0], unit[1], unit[q + 1], unit[q + 2]
     by_nuisance = slice(q + 3, total)
 
     precision = width**-2
-    removed = batch["scatter"] + torch.diag(1 / (precision - 1))
-    found = batch["nuisance"].double() if "nuisance" in batch else torch.zeros_like(expected)
+    removed = inner + torch.diag(1 / (precision - 1))
     pull = precision * expected - (precision - 1) * found
-    moved = pull - torch.linalg.solve(removed, batch["scatter"] @ pull[..., None])[..., 0]
-    of_fgs1 = (scale[:, :1] - scale[:, 1:]) * batch["fgs1"][:, by_nuisance]
+    moved = pull - torch.linalg.solve(removed, inner @ pull[..., None])[..., 0]
+    of_fgs1 = (scale[:, :1] - scale[:, 1:]) * cross[..., 0]
     known = scale[:, 1:, None] * unit[:, by_nuisance] + fgs1[:, None] * of_fgs1[:, None]
     products = update(products, known, -removed)
 
-    depth_ppm = (batch["level"][:, 0] + (moved * batch["level"][:, 1:]).sum(1)).clamp(min=0)
+    depth_ppm = (levels[:, 0] + (moved * levels[:, 1:]).sum(1)).clamp(min=0)
     relative = torch.stack([fgs1, ones - fgs1, slope], dim=1) * systematic
     products = update(products, depth_ppm[:, None, None] * relative, torch.eye(3, dtype=unit.dtype, device=unit.device))
 
     data = depth - level * ones + nn.functional.pad(moved, (q + 3, 0))
     spectra = torch.cat([unit[: q + 1].expand(len(data), -1, -1), data[:, None]], dim=1)
     return spectra @ products @ spectra.mT
+
+
+def _nuisances(batch: Mapping[str, Tensor], expected: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (B, Q), (B, Q, 283), (B, Q, Q)
+    """Nuisances of fits, their covariance with depths (ppm) and among themselves; as unknown as ever where a batch does not say."""
+    if "nuisance" not in batch:
+        n, count = expected.shape
+        unit = torch.eye(count, dtype=expected.dtype, device=expected.device).expand(n, -1, -1)
+        return torch.zeros_like(expected), expected.new_zeros(n, count, batch["depth"].shape[1]), unit
+    cross, inner = in_ppm(batch["nuisance_covariance"].double()).split([batch["depth"].shape[1], expected.shape[1]], dim=2)
+    return batch["nuisance"].double(), cross, inner
 
 # %% ../../nbs/learning/422_conditioning.ipynb #mixture-shares
 def mixture_shares(

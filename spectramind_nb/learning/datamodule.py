@@ -132,13 +132,10 @@ def loader_policy(
 def seen_by(
     trainer: pl.Trainer | None,
     planets: PlanetSet,
-    taught: bool = False,  # whether the model learns from them
 ) -> dict[str, Tensor]:  # by name, (N, ...)
     """What the model of a trainer wants batches of planets to hold (`PlanetModel.fields`); everything, where there is no such model."""
     fields = getattr(getattr(trainer, "lightning_module", None), "fields", None)
-    if fields is None:
-        return planets.tensors()
-    return fields(planets, torch.ones(len(planets), dtype=torch.bool) if taught else None)
+    return planets.tensors() if fields is None else fields(planets)
 
 # %% ../../nbs/learning/410_datamodule.ipynb #visitdatamodule
 class VisitDataModule(pl.LightningDataModule):
@@ -165,7 +162,7 @@ class VisitDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         order = PlanetOrder(len(self.train), self.seed, rank, world)
-        planets = seen_by(self.trainer, self.train, taught=True)
+        planets = seen_by(self.trainer, self.train)
         return ResumableLoader(planets, order, self.batch_size, generator=self._generator(), **self.policy)
 
     def val_dataloader(self) -> DataLoader:

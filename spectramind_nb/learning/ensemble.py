@@ -38,19 +38,9 @@ def mixture_shared(
     return (vectors * values[:, None])[..., :needed]
 
 # %% ../../nbs/learning/440_ensemble.ipynb #member-fields
-def _with_members(common: dict[str, Tensor], members: nn.ModuleList, planets: PlanetSet, learns: list[Tensor | None]) -> dict[str, Tensor]:
-    """What all members see of planets, and under a member's number what only it wants to see."""
-    fields = dict(common)
-    for number, (member, taught) in enumerate(zip(members, learns, strict=True)):
-        own = member.fields(planets, taught)
-        fields |= {f"{number}.{name}": tensor for name, tensor in own.items() if name not in common}
-    return fields
-
-
-def _of_member(number: int, batch: Mapping[str, Tensor], rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
-    """Some planets of a batch, as one member sees them: what all see, and what was made for it."""
-    own = {name.partition("."): tensor for name, tensor in batch.items()}
-    return {rest or name: tensor[rows] for (name, _, rest), tensor in own.items() if not rest or name == str(number)}
+def _some(batch: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """Some planets of a batch."""
+    return {name: tensor[rows] for name, tensor in batch.items()}
 
 
 def _another(member: PlanetModel, number: int, loss: nn.Module) -> PlanetModel:
@@ -102,12 +92,9 @@ class Members(PlanetModel):
     def fields(
         self,
         planets: PlanetSet,
-        taught: Tensor | None = None,  # (N,) bool, which of them the members learn from, all but their fold; None: none
     ) -> dict[str, Tensor]:
-        """What batches hold: what all members see, and under a member's number what only it wants to."""
-        fold = self.fold(planets.planet_id) if taught is not None else None
-        learns = [None if fold is None else taught & (fold != number % self.hparams.folds) for number in range(len(self.members))]
-        return _with_members(super().fields(planets), self.members, planets, learns)
+        """What batches hold: what each of the members wants to see."""
+        return self.members[0].fields(planets)
 
     def fold(
         self,
@@ -136,11 +123,11 @@ class AnsweringMembers(Members):
         for k in fold.unique().tolist():
             rows = fold == k
             left_out = range(len(self.members))[k :: self.hparams.folds]
-            mu[rows], sigma[rows] = self._together(left_out, batch, rows)
+            mu[rows], sigma[rows] = self._together(left_out, _some(batch, rows))
         return mu, sigma
 
-    def _together(self, numbers: range, batch: Mapping[str, Tensor], rows=slice(None)) -> tuple[Tensor, Tensor]:
-        answers = (self.members[number](_of_member(number, batch, rows)) for number in numbers)
+    def _together(self, numbers: range, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        answers = (self.members[number](batch) for number in numbers)
         return mixture(*(torch.stack(part) for part in zip(*answers, strict=True)))
 
     def _calibrated(self, sigma: Tensor) -> Tensor:
@@ -214,9 +201,9 @@ class Ensemble(CalibratedMembers):
         for number, member in enumerate(self.members):
             learns = fold != number % self.hparams.folds
             if learns.any():
-                total = total + member.training_step(_of_member(number, batch, learns), batch_idx)
+                total = total + member.training_step(_some(batch, learns), batch_idx)
             else:  # in a small batch: every member takes every step on every rank, but this one learns nothing and sees no label
-                total = total + 0.0 * member.training_step({**_of_member(number, batch), "target": answered}, batch_idx)
+                total = total + 0.0 * member.training_step({**batch, "target": answered}, batch_idx)
                 self.losses.pop()
         self.log("train/loss", torch.stack(self.losses).mean(), prog_bar=True, batch_size=len(fold), sync_dist=True)
         return total

@@ -31,9 +31,9 @@ def raw_fit(
 def without_covariances(
     planets: Mapping[str, Tensor],  # tensors of a `PlanetSet`
 ) -> dict[str, Tensor]:
-    """Planets with the fit's standard deviations alone, `sigma` (N, 283), instead of its covariances."""
-    kept = {name: tensor for name, tensor in planets.items() if not name.endswith("covariance")}
-    return kept | {"sigma": planets["covariance"].diagonal(dim1=1, dim2=2).sqrt()}
+    """Planets with the fit's standard deviations alone, `sigma` (N, 283), instead of how depths err together."""
+    kept = {name: tensor for name, tensor in planets.items() if name not in ("own_variance", "patterns", "nuisance_covariance")}
+    return kept | {"sigma": (planets["own_variance"] + planets["patterns"].square().sum(1)).sqrt()}
 
 # %% ../../nbs/learning/412_planetmodel.ipynb #scored-model
 class ScoredModel(pl.LightningModule):
@@ -138,7 +138,6 @@ class PlanetModel(ScoredModel):
     def fields(
         self,
         planets: PlanetSet,
-        taught: Tensor | None = None,  # (N,) bool, which of them the model learns from; None: none
     ) -> dict[str, Tensor]:  # by name, (N, ...)
         """What batches of these planets hold."""
         return without_covariances(planets.tensors())

@@ -22,6 +22,7 @@ from .metrics import CHANNELS
 from .standard_curves import PLANES
 from ..observations.layout import wavelength_grid_um
 from ..physics.catalogue import believed
+from ..physics.patterns import joined_covariance
 from ..physics.visit_fit import NUISANCES, VisitFit, combine_visits
 
 # %% ../../nbs/learning/408_planetset.ipynb #has-fit
@@ -29,29 +30,32 @@ UNKNOWN_VARIANCE = 1.0  # (Rp/Rs)^4, marks a planet without a fit
 
 
 def has_fit(
-    covariance: Tensor,  # (N, 283, 283)
+    own_variance: Tensor,  # (N, 283)
 ) -> Tensor:  # (N,) bool
     """Which planets were fitted; the others carry `UNKNOWN_VARIANCE`."""
-    return covariance[:, 0, 0] < UNKNOWN_VARIANCE / 2
+    return own_variance[:, 0] < UNKNOWN_VARIANCE / 2
 
-# %% ../../nbs/learning/408_planetset.ipynb #planetset
+# %% ../../nbs/learning/408_planetset.ipynb #expected-shapes
 def _expected_shapes(planets: "PlanetSet") -> dict[str, tuple]:
     """The shape that each field of a set must have."""
     n, q, curves = len(planets.planet_id), len(NUISANCES), planets.curves
+    patterns = planets.patterns.shape[1] if planets.patterns.ndim == 3 else "patterns"
     cells = curves.shape[-2:] if curves is not None and curves.ndim == 4 else ("1 + wavelength", "time")
     return {
-        "planet_id": (n,), "depth": (n, CHANNELS), "covariance": (n, CHANNELS, CHANNELS), "features": (n, planets.features.shape[-1]),
+        "planet_id": (n,), "depth": (n, CHANNELS), "own_variance": (n, CHANNELS), "patterns": (n, patterns, CHANNELS),
+        "features": (n, planets.features.shape[-1]),
         "target": (n, CHANNELS), "nuisance": (n, q), "nuisance_covariance": (n, q, CHANNELS + q), "curves": (n, len(PLANES), *cells),
     }  # fmt: skip
 
-
+# %% ../../nbs/learning/408_planetset.ipynb #planetset
 @dataclass(frozen=True)
 class PlanetSet:
     """Planets as tensors; refuses wrong shapes (`SchemaError`) and values that are not finite (`NonFiniteError`)."""
 
     planet_id: Tensor  # (N,) int64
     depth: Tensor  # (N, 283) float64, (Rp/Rs)^2 from the fit
-    covariance: Tensor  # (N, 283, 283) float64
+    own_variance: Tensor  # (N, 283) float64, variance of each depth that no other shares, see physics.patterns
+    patterns: Tensor  # (N, K, 283) float64, in which depths err together
     features: Tensor  # (N, F) float64, see FEATURES
     target: Tensor | None = None  # (N, 283) float64, true (Rp/Rs)^2
     nuisance: Tensor | None = None  # (N, 8) float64, star and orbit from the fit, see physics.visit_fit.NUISANCES
@@ -69,6 +73,8 @@ class PlanetSet:
             bad = (~torch.isfinite(tensor.reshape(n, -1))).any(dim=1).nonzero()
             if len(bad):
                 raise NonFiniteError(f"{name} is not finite", where=f"planet {int(self.planet_id[bad[0, 0]])}")
+        if len(bad := (self.own_variance <= 0).any(dim=1).nonzero()):
+            raise SchemaError("the covariance of a fit is not positive definite", where=f"planet {int(self.planet_id[bad[0, 0]])}")
 
     def tensors(self) -> dict[str, Tensor]:
         """The fields that are there, by name: what a batch holds."""
@@ -77,7 +83,12 @@ class PlanetSet:
     @property
     def sigma(self) -> Tensor:
         """(N, 283) standard deviations of the depths, as the fit states them."""
-        return self.covariance.diagonal(dim1=1, dim2=2).sqrt()
+        return (self.own_variance + self.patterns.square().sum(1)).sqrt()
+
+    @property
+    def covariance(self) -> Tensor:
+        """(N, 283, 283) covariances of the depths, made when they are asked for: ask for a few planets at a time."""
+        return joined_covariance(self.own_variance, self.patterns)
 
     def __len__(self) -> int:
         return len(self.planet_id)
@@ -92,7 +103,7 @@ class PlanetSet:
 
     def __repr__(self) -> str:
         truth = "with" if self.target is not None else "without"
-        missing = len(self) - int(has_fit(self.covariance).sum())
+        missing = len(self) - int(has_fit(self.own_variance).sum())
         return f"PlanetSet({len(self)} planets {truth} true spectra, {missing} without a fit)"
 
 # %% ../../nbs/learning/408_planetset.ipynb #planetset-draw
@@ -101,7 +112,7 @@ def _draw(planets: PlanetSet) -> Any:
 
     figure, (shapes, errors) = plt.subplots(1, 2, figsize=(9, 3), width_ratios=[2, 1], layout="constrained")
     plt.close(figure)  # a notebook shows the returned figure, and only that
-    fitted = planets[has_fit(planets.covariance)]
+    fitted = planets[has_fit(planets.own_variance)]
     some = fitted[:50].depth
     shapes.plot(wavelength_grid_um(), 1e6 * (some - some.mean(dim=1, keepdim=True)).T, lw=0.5)
     shapes.set(xlabel="wavelength (µm)", ylabel="depth less its mean (ppm)", title=f"{len(some)} of {len(planets)} planets, as fitted")
@@ -190,6 +201,15 @@ def _tensor(
     return torch.as_tensor(values, dtype=torch.float64, device="cpu")
 
 
+def _fit_of_each(planets: Sequence[int], fits: Mapping) -> dict[int, VisitFit]:
+    """The plausible fit of each planet that has one, its visits combined."""
+    visits: dict[int, list[VisitFit]] = {int(planet): [] for planet in planets}
+    for fit in fits.values():
+        if fit.plausible and int(fit.planet_id) in visits:
+            visits[int(fit.planet_id)].append(fit)
+    return {planet: combine_visits(sorted(several, key=lambda fit: fit.visit)) for planet, several in visits.items() if several}
+
+
 def planet_set(
     planets: Sequence[int],  # identifiers, one row each, in this order
     fits: Mapping,  # Visit(planet_id, visit) -> VisitFit; planets may be missing
@@ -199,21 +219,19 @@ def planet_set(
     curves: Mapping[int, np.ndarray] | None = None,  # planet -> standard curves; planets may be missing
 ) -> PlanetSet:
     """One row for each planet: several visits combined, planets without a plausible fit marked, unknown features filled."""
-    visits: dict[int, list[VisitFit]] = {}
-    for fit in fits.values():
-        if fit.plausible:
-            visits.setdefault(int(fit.planet_id), []).append(fit)
+    found = _fit_of_each(planets, fits)
     depth = torch.zeros(len(planets), CHANNELS, dtype=torch.float64)
-    covariance = UNKNOWN_VARIANCE * torch.eye(CHANNELS, dtype=torch.float64).repeat(len(planets), 1, 1)
+    own_variance = torch.full_like(depth, UNKNOWN_VARIANCE)
+    patterns = torch.zeros(len(planets), max((len(fit.patterns) for fit in found.values()), default=0), CHANNELS, dtype=torch.float64)
     features = torch.empty(len(planets), len(FEATURES), dtype=torch.float64)
     nuisance = torch.zeros(len(planets), len(NUISANCES), dtype=torch.float64)
     prior = torch.cat([torch.zeros(len(NUISANCES), CHANNELS), torch.eye(len(NUISANCES))], dim=1).double()
     nuisance_covariance = prior.repeat(len(planets), 1, 1)
     for row, planet in enumerate(planets):
-        found = sorted(visits.get(int(planet), []), key=lambda fit: fit.visit)
-        fit = combine_visits(found) if len(found) > 1 else next(iter(found), None)
+        fit = found.get(int(planet))
         if fit is not None:
-            depth[row], covariance[row] = _tensor(fit.depth), _tensor(fit.covariance)
+            depth[row], own_variance[row] = _tensor(fit.depth), _tensor(fit.own_variance)
+            patterns[row, : len(fit.patterns)] = _tensor(fit.patterns)
             nuisance[row], nuisance_covariance[row] = _tensor(fit.nuisance), _tensor(fit.nuisance_covariance)
         star = stars.loc[planet].to_dict() if planet in stars.index else {}
         features[row] = torch.tensor(describe(fit, star), dtype=torch.float64)
@@ -221,7 +239,8 @@ def planet_set(
     return PlanetSet(
         planet_id=torch.tensor([int(planet) for planet in planets], dtype=torch.int64),
         depth=depth,
-        covariance=covariance,
+        own_variance=own_variance,
+        patterns=patterns,
         features=fill_missing(features, reference),
         nuisance=nuisance,
         nuisance_covariance=nuisance_covariance,
@@ -243,7 +262,7 @@ def contradictions(
         if not fit.plausible or (planet := int(fit.planet_id)) not in labels.index:
             continue
         said, seen = float(labels.loc[planet].iloc[1:].mean()), float(fit.depth[1:].mean())
-        error = float(fit.covariance[1:, 1:].mean()) ** 0.5
+        error = _mean_sigma(fit)
         depths[planet] = f"its label says {1e6 * said:,.0f} ppm, its light curves {1e6 * seen:,.0f} +- {1e6 * error:,.0f} ppm"
         if abs(seen - said) <= max(10 * error, 0.2 * said):
             agree.add(planet)
@@ -253,6 +272,12 @@ def contradictions(
         what = f"the labels of {len(found)} of {len(depths)} planets contradict their light curves; of planet {planet}, {text}"
         raise SchemaError(what, "train.csv", "Give (Rp/Rs)^2 of the same planets")
     return found
+
+
+def _mean_sigma(fit: VisitFit) -> float:
+    """Standard deviation of the mean depth of AIRS."""
+    variance = fit.own_variance[1:].sum() + fit.patterns[:, 1:].sum(1).square().sum()
+    return float(variance) ** 0.5 / (CHANNELS - 1)
 
 # %% ../../nbs/learning/408_planetset.ipynb #split-planets
 def split_planets(

@@ -78,7 +78,8 @@ CHANNEL_BANDS = 6  # of 47 AIRS channels each
 
 def population_of_fits(
     depth: Tensor,  # (N, 283) fitted
-    covariance: Tensor,  # (N, 283, 283)
+    own_variance: Tensor,  # (N, 283) of the fits, see `physics.patterns`
+    patterns: Tensor,  # (N, K, 283)
 ) -> Population:
     """The population behind noisy spectra. Raises `SchemaError` without any."""
     if not len(depth):
@@ -91,18 +92,19 @@ def population_of_fits(
 
     level = depth @ mean_of
     mean = float(level.median())
-    widths = [_excess((level - mean)[:, None], covariance, mean_of[None]) if len(depth) > 2 else mean]
-    widths += [_excess(depth @ colour.T, covariance, colour) for colour in (bands - mean_of, fgs1)]
+    widths = [_excess((level - mean)[:, None], own_variance, patterns, mean_of[None]) if len(depth) > 2 else mean]
+    widths += [_excess(depth @ colour.T, own_variance, patterns, colour) for colour in (bands - mean_of, fgs1)]
     return Population(mean, *(max(width, LEAST_SIGMA) for width in widths))
 
 
 def _excess(
     values: Tensor,  # (N, K) read from the fits
-    covariance: Tensor,  # (N, 283, 283)
+    own_variance: Tensor,  # (N, 283)
+    patterns: Tensor,  # (N, K, 283)
     readers: Tensor,  # (K, 283) how
 ) -> float:
     """Standard deviation beyond noise. Planets count by how little noise they have."""
-    noise = ((readers @ covariance) * readers).sum(2).mean(1)
+    noise = (own_variance @ readers.T.square() + (patterns @ readers.T).square().sum(1)).mean(1)
     weight = noise.clamp(min=LEAST_SIGMA**2) ** -2
     weight = weight / weight.sum()
     excess = (weight * (values.square().mean(1) - noise)).sum()

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .conditioning import condition, mixture_shares, with_squares
-from .error_bars import calibration_counts, calibration_factors, per_channel
-from .fit_likelihood import CondensedFits
+from .error_bars import calibration_counts, calibration_factors
+from .fit_likelihood import FitLikelihood
+from .inner_products import per_channel
 from .planetset import FEATURES, PlanetSet
 from ..observations.layout import PPM
 from ..physics.visit_fit import NUISANCES
@@ -24,7 +25,7 @@ def _spread(covariance: Tensor, spectra: Tensor, unresolved: Tensor) -> Tensor: 
     return ((spectra * (covariance @ spectra)).sum(1) + per_channel(unresolved.square())).sqrt()
 
 
-class SpectrumPosterior(CondensedFits):
+class SpectrumPosterior(FitLikelihood):
     """Prior times likelihood, channel by channel."""
 
     def coefficients(
@@ -39,8 +40,7 @@ class SpectrumPosterior(CondensedFits):
             amplitude = self.amplitude(x)
             n = len(amplitude)
             fold = self.no_fold(n) if fold is None else fold
-            if "white" not in batch:
-                batch = self.condense(batch, fold)
+            columns = self.columns(fold)
             unresolved = amplitude[:, None] * self.value("unresolved").exp()  # FGS1, AIRS
 
             sizes, exemplars = self.value("components").exp(), None
@@ -51,9 +51,9 @@ class SpectrumPosterior(CondensedFits):
                 exemplars = slice(2, 2 + len(sizes)), scale.expand(n, -1), values, self.exemplar_shares[fold].log()
                 sizes = kernel * sizes
             deviations, at_node = self.coefficient_prior(amplitude, sizes)
-            products = self.products(batch, x, unresolved)
+            products = self.products(batch, columns, x, unresolved)
             mean, covariance, log_weights = condition(products, deviations, at_node, self.log_node_weights(), exemplars)
-            return mean, covariance, self.columns(fold)[:, :-1], unresolved, log_weights
+            return mean, covariance, columns[:, :-1], unresolved, log_weights
 
     def posterior(
         self,
@@ -122,7 +122,7 @@ class CalibratedPosterior(AdaptivePosterior):
 
     def forward(
         self,
-        batch: Mapping[str, Tensor],  # depth (B, 283), covariance (B, 283, 283), features (B, F)
+        batch: Mapping[str, Tensor],  # depth and own_variance (B, 283), patterns (B, K, 283), features (B, F)
         fold: Tensor | None = None,  # (B,) in training: leave out the shapes that each planet helped to make
     ) -> tuple[Tensor, Tensor]:  # mu, sigma: (B, 283) float64, (Rp/Rs)^2
         """Posterior mean and calibrated standard deviation of the spectrum."""
@@ -223,6 +223,6 @@ class PosteriorModel(CalibratedPosterior):
         self.start_from_errors(train)
         self.adapted_shares = None
         fold = self.fold(train.planet_id)
-        condensed = self.fields(train, torch.ones(len(train), dtype=torch.bool))
-        self.population_shares.copy_(self.shares_among(condensed, fold))
-        self.start_from_losses(condensed, fold)
+        planets = self.fields(train)
+        self.population_shares.copy_(self.shares_among(planets, fold))
+        self.start_from_losses(planets, fold)

@@ -39,6 +39,7 @@ from .descent import descend
 from .noise import common_noise, common_shapes, refine_noise, slow_factor
 from .normal_equations import wanted_covariance
 from .orbit import OrbitPrior, orbit_prior
+from .patterns import split_covariance
 from .transit import duration_h
 from .visit_fit import VisitFit, in_spectrum, white_depth
 from .visit_model import VisitModel, noise_patterns, normal_equations
@@ -47,8 +48,8 @@ from .white_light import fit_white
 # %% ../../nbs/physics/230_fitting.ipynb #joint-covariance
 def _joint_covariance(
     model: VisitModel, parameters: torch.Tensor, config: Mapping
-) -> tuple[torch.Tensor, list[float], list[float]]:
-    "Covariance of depths and star and orbit (in prior widths), all else marginalised; red-noise factors, common variances."
+) -> tuple[torch.Tensor, torch.Tensor, list[float], list[float]]:
+    "Covariance of depths and star and orbit (in prior widths), all else marginalised; depths' own variances; red noise, common noise."
     residuals = [model.residuals(i, parameters) for i in range(len(model.curves))]
     shortest, slopes = config["red_noise"]["shortest_h"], config["drift"]["wavelength_degree"]
     curves = []
@@ -69,9 +70,10 @@ def _joint_covariance(
             patterns.append((shared, channels, noises[-1][0] * spread))
         red_factors.append(noises[0][1])
         common_variances.append(noises[0][0] * float((c.sigma**-2).sum() ** -1))
-    joint = wanted_covariance(normal_equations(model, parameters), model.nuisances, patterns)
+    equations = normal_equations(model, parameters)
+    joint = wanted_covariance(equations, model.nuisances, patterns)
     unit = torch.cat([torch.ones(model.total, dtype=torch.float64), model.width[model.nuisances]])
-    return joint / unit / unit[:, None], red_factors, common_variances
+    return joint / unit / unit[:, None], equations.inverse()[2][:, 0, 0], red_factors, common_variances
 
 
 def _geometry(model: VisitModel, parameters: torch.Tensor) -> dict[str, float]:
@@ -124,7 +126,7 @@ def fit_visit(
     orbit = orbit_prior(row, (start + end) / 2, config["geometry"])
     try:
         model, parameters, converged = _fit_channels(curves, orbit, row.get("Ts", math.nan), config)
-        joint, red_factors, common_variances = _joint_covariance(model, parameters, config)
+        joint, own, red_factors, common_variances = _joint_covariance(model, parameters, config)
     except torch.linalg.LinAlgError:
         joint = torch.tensor(math.nan)
     if not joint.isfinite().all():
@@ -154,7 +156,7 @@ def fit_visit(
         diagnostics["remark"] = f"not believed of its row in the star table: {'; '.join(doubts)}"
     wavelengths, widths = (None if v is None else torch.from_numpy(np.array(v, dtype=float))
                            for v in (light_curves.wavelengths_um, light_curves.widths_um))
-    return VisitFit(light_curves.planet_id, light_curves.visit, depth, covariance, geometry, diagnostics,
+    return VisitFit(light_curves.planet_id, light_curves.visit, depth, *split_covariance(covariance, own), geometry, diagnostics,
                     (parameters - model.mean)[at] / model.width[at], joint[model.total:],
                     {c.instrument: n for c, n in zip(curves, model.channels)}, wavelengths, widths)
 
@@ -167,25 +169,18 @@ def fit_store(
     return Store(root, "fits", config, code_digest("spectramind_nb.physics.fitting"))
 
 
+_TENSORS = ("depth", "own_variance", "patterns", "nuisance", "nuisance_covariance", "wavelengths_um")
+
+
 def _save(store: Store, address: str, result: VisitFit) -> None:
-    rows, columns = np.tril_indices(len(result.depth))
-    arrays = {"depth": result.depth.numpy(), "covariance": result.covariance.numpy()[rows, columns],
-              "nuisance": result.nuisance.numpy(), "nuisance_covariance": result.nuisance_covariance.numpy()}
-    if result.wavelengths_um is not None:
-        arrays["wavelengths_um"] = result.wavelengths_um.numpy()
+    arrays = {name: tensor.numpy() for name in _TENSORS if (tensor := getattr(result, name)) is not None}
     meta = {name: getattr(result, name) for name in ("planet_id", "visit", "geometry", "diagnostics", "channels")}
     store.save(address, arrays, meta)
 
 
 def _load(store: Store, address: str) -> VisitFit:
     arrays, meta = store.load(address)
-    n = len(arrays["depth"])
-    rows, columns = np.tril_indices(n)
-    covariance = np.empty((n, n))
-    covariance[rows, columns] = covariance[columns, rows] = arrays["covariance"]
-    names = [name for name in ("depth", "nuisance", "nuisance_covariance", "wavelengths_um") if name in arrays]
-    tensors = {name: torch.from_numpy(np.array(arrays[name])) for name in names}
-    return VisitFit(covariance=torch.from_numpy(covariance), **tensors, **meta)
+    return VisitFit(**{name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}, **meta)
 
 # %% ../../nbs/physics/230_fitting.ipynb #fit-task
 _VISIT_S = 0.07  # what a fit takes, about

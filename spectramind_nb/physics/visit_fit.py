@@ -15,6 +15,7 @@ import torch
 from ..core.errors import SchemaError
 from ..observations.exchange import ExportableSpectrum
 from ..observations.layout import CHANNELS
+from .patterns import joined_covariance, split_covariance
 
 # %% ../../nbs/physics/228_visit_fit.ipynb #in-spectrum
 def in_spectrum(
@@ -70,7 +71,8 @@ class VisitFit(ExportableSpectrum):
     planet_id: int | str
     visit: int  # -1: several visits combined
     depth: torch.Tensor  # (283,) (Rp/Rs)^2, instrument by instrument, FGS1 first, float64; of own light curves any number
-    covariance: torch.Tensor  # (283, 283) of the depths, nuisances marginalised
+    own_variance: torch.Tensor  # (283,) variance of each depth that no other shares, see `physics.patterns`
+    patterns: torch.Tensor  # (K, 283) in which depths err together, nuisances marginalised
     geometry: dict[str, float]  # the orbit as fitted
     diagnostics: dict[str, Any]  # how good the fit is; "remark", if there is one: what of the star's row is not believed
     nuisance: torch.Tensor  # (8,) star and orbit, see NUISANCES: distance from the prior's mean in its standard deviations
@@ -85,9 +87,14 @@ class VisitFit(ExportableSpectrum):
         return {"visit": self.visit, **self.geometry, **self.diagnostics}
 
     @property
+    def covariance(self) -> torch.Tensor:
+        "(283, 283) covariance of the depths, made when it is asked for."
+        return joined_covariance(self.own_variance, self.patterns)
+
+    @property
     def sigma(self) -> torch.Tensor:
         "(283,) standard deviations of the depths."
-        return self.covariance.diagonal().sqrt()
+        return (self.own_variance + self.patterns.square().sum(0)).sqrt()
 
     @property
     def plausible(self) -> bool:
@@ -150,8 +157,10 @@ def combine_visits(
     mean = joint @ sum(p @ torch.cat([f.depth, f.nuisance]) for p, f in zip(precisions, fits))
     joint = (joint + joint.T) / 2
     depth, covariance = mean[:n], joint[:n, :n]
+    own, patterns = split_covariance(covariance, 1 / sum(1 / f.own_variance for f in fits))
     best = min(fits, key=lambda f: f.diagnostics["white_sigma"])
-    return replace(best, visit=-1, depth=depth, covariance=covariance, nuisance=mean[n:], nuisance_covariance=joint[n:], diagnostics={
+    of_depths = dict(depth=depth, own_variance=own, patterns=patterns)
+    return replace(best, visit=-1, **of_depths, nuisance=mean[n:], nuisance_covariance=joint[n:], diagnostics={
         **best.diagnostics,
         "converged": min(f.diagnostics["converged"] for f in fits),
         **white_depth(depth, covariance, list(best.channels.values())),

@@ -172,11 +172,12 @@ def predict_from_fits(
     """What the fits say under the prior of a population: that of the labels, or where there are none, their own."""
     prepare_process(wanted)
     planets = fitted(wanted, "test")
-    planets = planets[has_fit(planets.covariance)]
+    planets = planets[has_fit(planets.own_variance)]
     labels, _ = usable_labels(open_data(wanted))
     spectra = torch.tensor(labels.to_numpy(dtype=np.float64))
-    population = population_of_spectra(spectra) if len(labels) > 1 else population_of_fits(planets.depth, planets.covariance)
-    parts = [population.posterior(planets.depth[rows], planets.covariance[rows]) for rows in torch.arange(len(planets)).split(32)]
+    fits = planets.depth, planets.own_variance, planets.patterns
+    population = population_of_spectra(spectra) if len(labels) > 1 else population_of_fits(*fits)
+    parts = [population.posterior(planets.depth[rows], planets[rows].covariance) for rows in torch.arange(len(planets)).split(32)]
     mu, sigma = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     return Prediction(planets.planet_id.numpy(), mu, sigma)
 

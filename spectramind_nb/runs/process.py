@@ -7,6 +7,7 @@ __all__ = ['prepare_process', 'fresh_torch', 'restored_process', 'check_free_spa
 
 # %% ../../nbs/runs/616_process.ipynb #imports
 import contextlib
+import ctypes
 import os
 import shutil
 from collections.abc import Iterator
@@ -30,6 +31,16 @@ def prepare_process(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.update({name: str(value) for name, value in config.trainer.env.items()})
     pin_threads(config.trainer.threads)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc, where that is the allocator, to keep up to 128 MiB of freed memory, and blocks of less than 32 MiB on its heap."""
+    trim_threshold, mmap_threshold = -1, -3  # of mallopt(3)
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(trim_threshold, 128 * 2**20)
+        mallopt(mmap_threshold, 32 * 2**20)
 
 # %% ../../nbs/runs/616_process.ipynb #fresh-torch
 @contextlib.contextmanager

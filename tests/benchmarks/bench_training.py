@@ -36,10 +36,10 @@ def planets(count: int, seed: int) -> PlanetSet:
     """Planets with the shapes and sizes of real fits."""
     draw = torch.Generator().manual_seed(seed)
     depth = 0.01 + 1e-4 * torch.randn(count, 283, generator=draw, dtype=torch.float64)
-    covariance = (3e-5) ** 2 * torch.eye(283, dtype=torch.float64).repeat(count, 1, 1)
+    own, patterns = torch.full_like(depth, 3e-5**2), 3e-5 * torch.randn(count, 8, 283, generator=draw, dtype=torch.float64)
     features = torch.randn(count, len(FEATURES), generator=draw, dtype=torch.float64)
     target = depth + 3e-5 * torch.randn(count, 283, generator=draw, dtype=torch.float64)
-    return PlanetSet(torch.arange(count), depth, covariance, features, target)
+    return PlanetSet(torch.arange(count), depth, own, patterns, features, target)
 
 
 def fresh(config, train: PlanetSet, val: PlanetSet):

@@ -100,7 +100,7 @@ def main(train: int, test: int, shifted: int, few: list[int], at: Path) -> dict[
     scores["oracle"] = line("oracle that knows orbit, limb, pointing, drift", *oracle(own), truth, naive)
     scores["oracle without drift"] = line("oracle that knows all of that but the drift", *oracle(own, False), truth, naive)
     scores["posterior"] = line("posterior model", *answer(model, unseen), truth, naive)
-    scores["fit"] = line("fit, no prior", unseen.depth, unseen.covariance.diagonal(dim1=1, dim2=2).sqrt(), truth, naive)
+    scores["fit"] = line("fit, no prior", unseen.depth, unseen.sigma, truth, naive)
     sigma = tuned(pca_replacement(training, training), training.target)
     scores["pca"] = line("fit, PCA replacement, tuned sigma", pca_replacement(training, unseen), sigma, truth, naive)
     spread = {}

@@ -163,7 +163,7 @@ def pca_replacement(train, test, components: int = 5) -> torch.Tensor:  # (N, 28
     mean = shape(train.target)[:, 1:].mean(0)
     basis = torch.linalg.svd(shape(train.target)[:, 1:] - mean, full_matrices=False)[2][:components]
     columns = torch.cat([torch.ones(1, 282, dtype=torch.float64), basis])
-    weight = test.covariance.diagonal(dim1=1, dim2=2)[:, 1:] ** -0.5
+    weight = 1 / test.sigma[:, 1:]
     left, right = columns.T * weight[..., None], (test.depth[:, 1:] - mean) * weight
     matched = torch.linalg.lstsq(left, right[..., None]).solution[..., 0] @ columns + mean
     return torch.cat([test.depth[:, :1], matched], dim=1).clamp(min=0)

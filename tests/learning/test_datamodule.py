@@ -22,15 +22,16 @@ CHANNELS = 283
 def random_set(n: int, seed: int = 0) -> PlanetSet:
     generator = torch.Generator().manual_seed(seed)
     depth = 0.01 + 1e-3 * torch.randn(n, CHANNELS, generator=generator, dtype=torch.float64)
-    covariance = 1e-8 * torch.eye(CHANNELS, dtype=torch.float64).repeat(n, 1, 1)
+    errors = torch.full_like(depth, 1e-8), depth.new_zeros(n, 0, CHANNELS)
     features = torch.randn(n, 3, generator=generator, dtype=torch.float64)
-    return PlanetSet(torch.arange(n) + 100, depth, covariance, features, depth + 1e-4)
+    return PlanetSet(torch.arange(n) + 100, depth, *errors, features, depth + 1e-4)
 
 
 def fake_fit(planet: int, visit: int = 0, depth: float = 0.01, sigma: float = 1e-4) -> VisitFit:
     found = {"white_depth": depth, "white_sigma": sigma / math.sqrt(CHANNELS - 1), "converged": 1.0, "coverage": 1.0}
-    covariance = sigma**2 * torch.eye(CHANNELS, dtype=torch.float64)
-    return VisitFit(planet, visit, torch.full((CHANNELS,), depth, dtype=torch.float64), covariance, {}, found,
+    depths = torch.full((CHANNELS,), depth, dtype=torch.float64)
+    errors = torch.full_like(depths, sigma**2), depths.new_zeros(0, CHANNELS)
+    return VisitFit(planet, visit, depths, *errors, {}, found,
                     torch.zeros(8).double(), torch.eye(8, CHANNELS + 8).double().roll(CHANNELS, 1))
 
 
@@ -55,7 +56,7 @@ def test_every_planet_is_in_exactly_one_set_and_keeps_its_own_label():
         expected = part.planet_id.double() * 1e-3
         assert torch.equal(part.target[:, 0], expected)
         torch.testing.assert_close(part.depth[:, 5], expected)
-    assert has_fit(test.covariance).tolist() == [True, False]
+    assert has_fit(test.own_variance).tolist() == [True, False]
     assert torch.isfinite(test.features).all()
 
 
@@ -102,7 +103,7 @@ def test_a_fit_that_is_not_plausible_is_none_and_leaves_a_second_visit_alone():
     fits = {(1, 0): fake_fit(1), (1, 1): wrong, (2, 0): replace(wrong, planet_id=2)}
     found = planet_set([1, 2, 3], fits, pd.DataFrame())
     alone = planet_set([1, 2, 3], {(1, 0): fake_fit(1)}, pd.DataFrame())
-    assert has_fit(found.covariance).tolist() == [True, False, False]
+    assert has_fit(found.own_variance).tolist() == [True, False, False]
     assert all(torch.equal(value, alone.tensors()[name]) for name, value in found.tensors().items())
 
 
@@ -123,7 +124,8 @@ def test_negative_depth_gives_a_finite_feature_and_a_missing_fit_none():
 def test_damaged_sets_are_refused():
     good = random_set(3).tensors()
     for change, kind in [
-        ({"covariance": good["covariance"][:, :5]}, SchemaError),
+        ({"patterns": good["patterns"][..., :5]}, SchemaError),
+        ({"own_variance": -good["own_variance"]}, SchemaError),
         ({"target": good["target"].float()}, SchemaError),
         ({"planet_id": good["planet_id"].double()}, SchemaError),
         ({"features": good["features"] * math.inf}, NonFiniteError),
@@ -197,7 +199,7 @@ def test_loader_policy_is_passed_on_and_unknown_settings_refused():
 
 def test_training_without_truth_is_refused():
     blind = random_set(4)
-    blind = PlanetSet(blind.planet_id, blind.depth, blind.covariance, blind.features)
+    blind = PlanetSet(blind.planet_id, blind.depth, blind.own_variance, blind.patterns, blind.features)
     with pytest.raises(SchemaError, match="true spectra"):
         VisitDataModule(blind, random_set(2), None, 2, 0)
 

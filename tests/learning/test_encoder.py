@@ -41,9 +41,10 @@ def population(planets: int, seed: int, noise: float = 4e-4) -> PlanetSet:
     flux = -(truth @ bridges(BINS.wavelength)[0])[..., None] * template + noise * normal(planets, 1 + BINS.wavelength, BINS.time)
     white = truth.mean(1) + 30e-6 * normal(planets)
     features[:, 0], features[:, 1] = white.log(), math.log(30e-6)
-    covariance = (200e-6) ** 2 * torch.eye(CHANNELS, dtype=torch.float64).repeat(planets, 1, 1)
+    depth = white[:, None].repeat(1, CHANNELS)
+    own, patterns = torch.full_like(depth, 200e-6**2), depth.new_zeros(planets, 0, CHANNELS)
     curves = torch.stack([flux, torch.full_like(flux, noise**-2), template], dim=1).float()
-    return PlanetSet(torch.arange(planets), white[:, None].repeat(1, CHANNELS), covariance, features, truth, curves=curves)
+    return PlanetSet(torch.arange(planets), depth, own, patterns, features, truth, curves=curves)
 
 
 def trainer(epochs=1, callbacks=(), **more):
@@ -107,7 +108,8 @@ def visit(depth=0.01, mid_h=3.2, drift=3e-3, noise=1e-4, airs_length=400, broken
     flux["FGS1"], sigma["FGS1"] = flux["FGS1"][:, 0], sigma["FGS1"][:, 0]
     if broken:
         flux["AIRS-CH0"][:, 40], flux["AIRS-CH0"][100:110] = np.nan, np.nan
-    fit = VisitFit(1, 0, torch.as_tensor(depths), torch.eye(CHANNELS), geometry, {"white_depth": depth}, *[torch.zeros(0)] * 2)
+    errors = torch.ones(CHANNELS), torch.zeros(0, CHANNELS)
+    fit = VisitFit(1, 0, torch.as_tensor(depths), *errors, geometry, {"white_depth": depth}, *[torch.zeros(0)] * 2)
     return LightCurves(1, 0, "train", flux, sigma, time, wavelengths, {}), fit, depths
 
 

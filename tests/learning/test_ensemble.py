@@ -33,10 +33,10 @@ def population(planets: int, seed: int) -> PlanetSet:
     x = torch.linspace(0, math.pi, CHANNELS - 1, dtype=torch.float64)
     shape = normal(planets, 2) @ torch.stack([torch.cos(x), torch.cos(3 * x)]) * 150e-6 * (0.5 * features[:, 4:5]).exp()
     truth = 0.008 * (0.3 * normal(planets, 1)).exp() + torch.cat([shape[:, :1], shape], 1)
-    covariance = (100e-6) ** 2 * torch.eye(CHANNELS, dtype=torch.float64).repeat(planets, 1, 1)
+    own, patterns = torch.full_like(truth, 100e-6**2), truth.new_zeros(planets, 0, CHANNELS)
     curves = 1e-3 * normal(planets, 3, 5, 8).float().abs()
     ids = torch.randperm(10**6, generator=g)[:planets] * 5  # all in one fold, were it their remainder
-    return PlanetSet(ids, truth + 100e-6 * normal(planets, CHANNELS), covariance, features, truth, curves=curves)
+    return PlanetSet(ids, truth + 100e-6 * normal(planets, CHANNELS), own, patterns, features, truth, curves=curves)
 
 
 def made(planets: PlanetSet, folds: int = 3, seeds: int = 1, member=None) -> Ensemble:

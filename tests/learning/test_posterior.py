@@ -34,19 +34,20 @@ def population(n: int, seed: int, unfitted: int = 0) -> PlanetSet:
     covariance = np.diag(np.r_[50e-6, 250e-6 + 150e-6 * x] ** 2)
     covariance[1:, 1:] += 30e-6**2
     depth = truth + rng.normal(size=truth.shape) @ np.linalg.cholesky(covariance).T
-    stated = np.repeat(0.8**2 * covariance[None], n, axis=0)
+    own = np.repeat(0.8**2 * np.r_[50e-6, 250e-6 + 150e-6 * x][None] ** 2, n, axis=0)
     features = 0.1 * rng.normal(size=(n, len(FEATURES)))
     features[:, 0], features[:, 7] = np.log(level), np.log(size) + 0.3 * rng.normal(size=n)
     features[:, -1] = 1.0  # a column that is the same for all
-    depth[:unfitted], stated[:unfitted] = 0, np.eye(CHANNELS)
+    depth[:unfitted], own[:unfitted] = 0, 1
     # eight nuisances, of which the fit knows no more than its prior, each move the spectrum by a few ppm
     moves = 5e-6 * np.cos(np.outer(np.arange(8), np.arange(CHANNELS) / 30))
     fitted = slice(unfitted, None)
     depth[fitted] += rng.normal(size=(n, 8))[fitted] @ moves
-    stated[fitted] += moves.T @ moves
+    patterns = np.repeat(np.vstack([0.8 * 30e-6 * (np.arange(CHANNELS) > 0), moves])[None], n, axis=0)
+    patterns[:unfitted] = 0
     told = torch.from_numpy(np.repeat(np.hstack([moves, np.eye(8)])[None], n, axis=0))
     told[:unfitted, :, :CHANNELS] = 0
-    tensors = (torch.from_numpy(a) for a in (depth, stated, features, truth))
+    tensors = (torch.from_numpy(a) for a in (depth, own, patterns, features, truth))
     return PlanetSet(torch.arange(n) + 1000 * seed, *tensors, torch.zeros(n, 8).double(), told)
 
 
@@ -260,8 +261,8 @@ def test_error_bars_are_honest(held):
 
 
 def test_a_planet_without_a_fit_gets_the_population(prepared, few):
-    blind = {"depth": torch.zeros(1, CHANNELS).double(), "covariance": torch.eye(CHANNELS).double()[None],
-             "features": few.features.mean(0, keepdim=True)}  # fmt: skip
+    blind = {"depth": torch.zeros(1, CHANNELS).double(), "own_variance": torch.ones(1, CHANNELS).double(),
+             "patterns": torch.zeros(1, 0, CHANNELS).double(), "features": few.features.mean(0, keepdim=True)}  # fmt: skip
     with torch.no_grad():
         mu, sigma = prepared(blind)
     assert abs(float(mu.mean() / few.target.mean()) - 1) < 0.05
@@ -270,8 +271,7 @@ def test_a_planet_without_a_fit_gets_the_population(prepared, few):
 
 def test_a_sharp_fit_is_believed_and_a_blunt_one_is_not(prepared, held):
     one = {name: tensor for name, tensor in held[:1].tensors().items() if not name.startswith("nuisance")}
-    sharp = {**one, "covariance": one["covariance"] * 1e-6}
-    blunt = {**one, "covariance": one["covariance"] * 1e2}
+    sharp, blunt = ({**one, "own_variance": one["own_variance"] * factor**2, "patterns": one["patterns"] * factor} for factor in (1e-3, 10))
     with torch.no_grad():
         assert float(prepared(sharp)[1].mean()) < float(prepared(one)[1].mean()) < float(prepared(blunt)[1].mean())
 
@@ -316,10 +316,8 @@ def test_errors_have_their_class(few, held):
         PosteriorModel().prepare(few[:1])
     with pytest.raises(SchemaError, match="features"):
         PosteriorModel(n_features=3).prepare(few)
-    model = PosteriorModel()
-    model.prepare(few)
     with pytest.raises(SchemaError, match="positive definite"):
-        model({**held[:1].tensors(), "covariance": -1e-6 * torch.eye(CHANNELS).double()[None]})
+        PlanetSet(**{**held.tensors(), "own_variance": -held.own_variance})
 
 
 def test_half_precision_weights_are_refused(few, held):
