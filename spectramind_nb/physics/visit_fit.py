@@ -63,9 +63,34 @@ def _spectrum_figure(fit: "VisitFit", wavelengths_um: np.ndarray | torch.Tensor 
 # ln speed, impact parameter squared, limb darkening of FGS1 and (in the middle, and how it changes to the ends) of AIRS
 NUISANCES = ("ln_speed", "impact2", "u1_FGS1", "u2_FGS1", "u1_AIRS", "u1_tilt_AIRS", "u2_AIRS", "u2_tilt_AIRS")
 
+# %% ../../nbs/physics/228_visit_fit.ipynb #with-errors
+class _WithErrors(ExportableSpectrum):
+    "What depths err by, from their own variances and the patterns they share."
+
+    depth: torch.Tensor
+    own_variance: torch.Tensor
+    patterns: torch.Tensor
+    nuisance_covariance: torch.Tensor
+
+    @property
+    def covariance(self) -> torch.Tensor:
+        "(283, 283) covariance of the depths, made when it is asked for."
+        return joined_covariance(self.own_variance, self.patterns)
+
+    @property
+    def sigma(self) -> torch.Tensor:
+        "(283,) standard deviations of the depths."
+        return (self.own_variance + self.patterns.square().sum(0)).sqrt()
+
+    @property
+    def joint_covariance(self) -> torch.Tensor:
+        "(291, 291) covariance of the depths, star and orbit."
+        upper = torch.cat([self.covariance, self.nuisance_covariance[:, :len(self.depth)].T], dim=1)
+        return torch.cat([upper, self.nuisance_covariance])
+
 # %% ../../nbs/physics/228_visit_fit.ipynb #visitfit
 @dataclass(frozen=True)
-class VisitFit(ExportableSpectrum):
+class VisitFit(_WithErrors):
     "Transit depths of a visit (or of several, combined) with their covariance."
 
     planet_id: int | str
@@ -87,16 +112,6 @@ class VisitFit(ExportableSpectrum):
         return {"visit": self.visit, **self.geometry, **self.diagnostics}
 
     @property
-    def covariance(self) -> torch.Tensor:
-        "(283, 283) covariance of the depths, made when it is asked for."
-        return joined_covariance(self.own_variance, self.patterns)
-
-    @property
-    def sigma(self) -> torch.Tensor:
-        "(283,) standard deviations of the depths."
-        return (self.own_variance + self.patterns.square().sum(0)).sqrt()
-
-    @property
     def plausible(self) -> bool:
         """Whether it is a fit of this transit.
 
@@ -105,12 +120,6 @@ class VisitFit(ExportableSpectrum):
         """
         bent = float(self.nuisance.abs().max())
         return bent < 10 and not self.diagnostics.get("lost")  # prior widths; of 5,300 simulated planets none had more than 3.6
-
-    @property
-    def joint_covariance(self) -> torch.Tensor:
-        "(291, 291) covariance of the depths, star and orbit."
-        upper = torch.cat([self.covariance, self.nuisance_covariance[:, :len(self.depth)].T], dim=1)
-        return torch.cat([upper, self.nuisance_covariance])
 
     def __repr__(self) -> str:
         name = f"planet {self.planet_id}" + (f", visit {self.visit}" if self.visit >= 0 else ", all visits")
