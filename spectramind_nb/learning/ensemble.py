@@ -135,11 +135,10 @@ class AnsweringMembers(Members):
 
     def shared_errors(self, batch: Mapping[str, Tensor]) -> Tensor | None:  # (B, 283, K) float64, (Rp/Rs)^2
         """Errors that channels have in common, of all members together; None where a member knows of none."""
-        seen = [_of_member(number, batch) for number in range(len(self.members))]
-        each = [shared for member, own in zip(self.members, seen) if (shared := member.shared_errors(own)) is not None]
-        if len(each) < len(seen):
+        each = [shared for member in self.members if (shared := member.shared_errors(batch)) is not None]
+        if len(each) < len(self.members):
             return None
-        mu = torch.stack([member(own)[0] for member, own in zip(self.members, seen)])
+        mu = torch.stack([member(batch)[0] for member in self.members])
         return self._calibrated(mixture_shared(each, mu).mT).mT
 
 # %% ../../nbs/learning/440_ensemble.ipynb #calibrated-members

@@ -228,7 +228,7 @@ def test_channels_share_what_the_textbook_says(prepared, held):
         deviations, _ = model.coefficient_prior(amplitude, sizes)
         basis = model.columns(model.no_fold(3))[:, :-2]
         own = amplitude[:, None] * model.value("unresolved").exp()
-        products = model.products(model.condense(one.tensors(), model.no_fold(3)), x, own)[:, :-2, :-2]
+        products = model.products(one.tensors(), model.columns(model.no_fold(3)), x, own)[:, :-2, :-2]
     inner = torch.linalg.inv(products + torch.diag_embed(deviations[:, 0] ** -2))
     textbook = basis.mT @ inner @ basis + torch.diag_embed(torch.cat([own[:, :1] ** 2, own[:, 1:].expand(-1, 282) ** 2], dim=1))
     correlation = textbook / torch.sqrt(textbook.diagonal(dim1=1, dim2=2)[:, :, None] * textbook.diagonal(dim1=1, dim2=2)[:, None])
