@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .errors import ConfigError
 from .config_faults import SCIENCE_GROUPS, faults
-from .config_groups import group, groups, hydra_session, options, search_path, shipped
+from .config_groups import composition, group, groups, options, search_path, shipped
 from .overrides import check_words, composition_error, last_choices, override_words
 from .config_rules import loosened
 from .config_schema import RunConfig
@@ -50,14 +49,11 @@ def compose(
     """
     words = last_choices(override_words(overrides, trainer, **chosen))
     check_words(words)
-    with hydra_session():
-        try:
-            config = hydra_compose("train", overrides=words, return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise composition_error(words, error) from None
-        choices = {key: value for key, value in config.hydra.runtime.choices.items() if "/" not in key}
+    try:
+        config, choices = composition(words)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise composition_error(words, error) from None
     OmegaConf.set_struct(config, False)
-    del config["hydra"]
     config.launch = {"choices": choices, "overrides": words, "unlocked": []}
     plain = _resolved(config)
     profile = OmegaConf.to_container(group("trainer", choices["trainer"], search_path(words)), resolve=True)

@@ -13,7 +13,6 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hydra import compose as hydra_compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
@@ -21,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import ConfigError, SpectraMindError, did_you_mean
-from .config_groups import check_option, groups, hydra_session, options, search_path
+from .config_groups import check_option, composition, groups, options, search_path
 from .identity import flat
 from .config_schema import text_keys
 
@@ -102,8 +101,7 @@ def _longer(key: str, known: DictConfig, most: int = 3) -> list[str]:
 
 def _composed() -> DictConfig:
     """The configuration without overrides, not resolved: the keys that there are."""
-    with hydra_session():
-        return hydra_compose("train")
+    return composition([])[0]
 
 # %% ../../nbs/core/029_overrides.ipynb #check-words
 def check_words(
@@ -126,12 +124,12 @@ def composition_error(
     words: Sequence[str],  # overrides that Hydra could read
     error: Exception,  # what it said when it composed them
 ) -> SpectraMindError:
-    """The error of a composition in our words; it is called within `hydra_session`."""
+    """The error of a composition in our words."""
     message = f"the overrides do not compose: {str(error).splitlines()[0]}"
     unexplained = ConfigError(message, None, str(error.__cause__ or "").split("\n")[0] or None)
     try:
         choices = [word for word in words if re.split("[=@]", word)[0] in (*groups(), "hydra.searchpath")]
-        known = hydra_compose("train", overrides=choices)
+        known, _ = composition(choices)
     except (HydraException, OmegaConfBaseException, ValueError):
         return unexplained
     parser = OverridesParser.create()
