@@ -6,6 +6,7 @@
 __all__ = ['app', 'COMMANDS', 'GROUPS', 'global_options', 'main']
 
 # %% ../../nbs/apps/790_cli.ipynb #imports
+import gc
 from typing import Annotated
 
 import typer
@@ -62,4 +63,5 @@ def global_options(
 # %% ../../nbs/apps/790_cli.ipynb #main
 def main():
     "The command line of `spectramind`."
+    gc.set_threshold(10_000, 10, 10)
     app(prog_name="spectramind")
