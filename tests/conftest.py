@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import importlib.util
 import os
 import subprocess
@@ -15,6 +16,15 @@ from own_process import command, run_forked
 
 REPO = Path(__file__).resolve().parent.parent
 pytest_plugins = ["durations"]
+# Whoever reads a notebook imports jsonschema, which builds a grammar of links where it can: two seconds in each process, for nothing.
+sys.modules.setdefault("rfc3987_syntax", None)
+gc.disable()  # while everything is imported: half a million objects that stay
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,7 +1,8 @@
 """A pytest plugin: how long tests take is written down, and decides what is quick, what has to begin first, and who does it.
 
-`--record-durations` (`make test`) writes durations.json: the tests and the fixtures that take more than a second, in seconds.
-`--quick` (`make check`) leaves out tests that are in it and those that need a dear fixture, and keeps what is marked `check`.
+`--record-durations` (`make test`) writes durations.json: the tests and the fixtures that take more than a second, in seconds, and how long
+all the others of a file take together. `--quick` (`make check`) leaves out tests that are in it and those that need a dear fixture, and
+keeps what is marked `check`.
 """
 
 import json
@@ -25,9 +26,9 @@ def pytest_addoption(parser):
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers():
-    """One more than cores: tests of walls, browsers and kernels wait more than they compute."""
-    return (os.cpu_count() or 1) + 1
+def pytest_xdist_auto_num_workers(config):
+    """One more than cores: tests of walls, browsers and kernels wait more than they compute. Quick ones compute, and a start costs too."""
+    return (os.cpu_count() or 1) + (not config.getoption("quick"))
 
 
 def pytest_configure(config):
@@ -39,7 +40,7 @@ class Durations:
 
     def __init__(self, config: pytest.Config):
         self.config = config
-        self.known = json.loads(RECORD.read_text()) if RECORD.is_file() else {"tests": {}, "fixtures": {}}
+        self.known = {"tests": {}, "fixtures": {}, "others": {}} | (json.loads(RECORD.read_text()) if RECORD.is_file() else {})
         self.taken: dict[str, dict[str, float]] = {"tests": {}, "fixtures": {}}  # plain: it travels from the workers
 
     def is_quick(self, item: pytest.Item) -> bool:
@@ -50,14 +51,17 @@ class Durations:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
         """Those that take long begin first, or one worker would be left alone with one of them."""
-        if self.config.getoption("quick"):
+        quick = self.config.getoption("quick")
+        if quick:
             left_out = [item for item in items if not self.is_quick(item)]
             items[:] = [item for item in items if self.is_quick(item)]
             self.config.hook.pytest_deselected(items=left_out)
         shares: dict[str, float] = defaultdict(float)
-        for kind in self.known.values():
-            for name, seconds in kind.items():
-                shares[share_of(name)] += seconds
+        here = {item.nodeid for item in items}
+        for kind, known in self.known.items():
+            for name, seconds in known.items():
+                if name in here or kind == "others" or kind == "fixtures" and not (quick and seconds > DEAR_S):
+                    shares[share_of(name)] += seconds
         items.sort(key=lambda item: -shares[share_of(item.nodeid)])
 
     @pytest.hookimpl(optionalhook=True)
@@ -93,7 +97,8 @@ class Durations:
         if hasattr(self.config, "workeroutput"):
             self.config.workeroutput["taken"] = self.taken
         elif self.config.getoption("record_durations"):
-            RECORD.write_text(json.dumps({kind: renewed(self.known[kind], taken) for kind, taken in self.taken.items()}, indent=1) + "\n")
+            taken = {**self.taken, "others": together(self.taken["tests"])}
+            RECORD.write_text(json.dumps({kind: renewed(self.known[kind], taken[kind]) for kind in taken}, indent=1) + "\n")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node):
@@ -106,6 +111,15 @@ def fixture_id(item: pytest.Item, name: str) -> str:
     """Its file and its name: files may have fixtures of the same name."""
     (*_, fixturedef) = item._fixtureinfo.name2fixturedefs.get(name, [None])
     return f"{fixturedef.baseid}::{name}" if fixturedef else name
+
+
+def together(taken: dict[str, float]) -> dict[str, float]:
+    """What the tests that take at most a second take together, by file."""
+    others: dict[str, float] = defaultdict(float)
+    for name, seconds in taken.items():
+        if seconds <= 1:
+            others[share_of(name)] += seconds
+    return others
 
 
 def renewed(known: dict[str, int], taken: dict[str, float]) -> dict[str, int]:

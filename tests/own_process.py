@@ -13,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload([
-    "matplotlib.pyplot", "execnb.shell", "outputs", "spectramind_nb.apps.cli", "spectramind_nb.apps.report", "spectramind_nb.runs.replay",
-])
+_FORKS.set_forkserver_preload(["warm"])
 
 
 def command() -> None:

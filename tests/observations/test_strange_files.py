@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from made_up_visit import write_made_up
 
 from spectramind_nb.core import configuration
 from spectramind_nb.core.errors import DamagedFileError, DataMissingError, PreflightError, SchemaError
@@ -107,11 +106,11 @@ def test_an_empty_value_among_dead_pixels_is_named(made_up):
 
 
 @pytest.fixture
-def open_to_all():
+def open_to_all(made_up_kept):
     """A made-up folder, and one for a store, that other users may enter: pytest's own are closed to them."""
     with tempfile.TemporaryDirectory() as place:
         root, cache = Path(place, "root"), Path(place, "cache")
-        write_made_up(root)
+        shutil.copytree(made_up_kept.root, root)
         cache.mkdir()
         for folder, mode in ((place, 0o755), (root, 0o755), (cache, 0o777)):
             os.chmod(folder, mode)
