@@ -58,8 +58,8 @@ def test_nobody_changes_what_is_kept():
 
 
 def test_a_file_that_says_something_else_is_read_again(tmp_path, monkeypatch):
-    shutil.copytree(groups.config_dir(), tmp_path / "configs")
-    monkeypatch.setattr(groups, "config_dir", lambda: tmp_path / "configs")
+    shutil.copytree(config_groups.config_dir(), tmp_path / "configs")
+    monkeypatch.setattr(config_groups, "config_dir", lambda: tmp_path / "configs")
     assert composition([])[0].seed == 42
     path = tmp_path / "configs/train.yaml"
     path.write_text(path.read_text().replace("seed: 42", "seed: 43"))
