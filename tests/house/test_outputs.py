@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from outputs import SHOWN, difference, words
+from outputs import SHOWN, difference, run, words
 
 
 @pytest.mark.parametrize(("stored", "fresh"), [
@@ -34,3 +34,14 @@ def test_prose_repeats_no_number_that_an_output_shows(path):
     shown = " ".join(words(output) for cell in cells for output in cell.get("outputs", []))
     measured = [set(re.findall(r"\d+\.\d{2,}", re.sub(r"```.*?```", "", text, flags=re.DOTALL))) for text in (prose, shown)]
     assert measured[0] & measured[1] == set()
+
+
+def test_a_cell_that_needs_another_program_keeps_what_it_said(tmp_path, monkeypatch):
+    said = [{"output_type": "stream", "name": "stdout", "text": ["said there\n"]}]
+    cells = [{"cell_type": "code", "id": f"cell-{k}", "metadata": {}, "execution_count": None, "outputs": said, "source": source}
+             for k, source in enumerate(["#| eval: false\nprint('said here')", "print('said now')"])]  # fmt: skip
+    path = tmp_path / "shown.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    for folder, told in ((None, "said there"), (tmp_path, "said here")):
+        monkeypatch.setenv("EXOSIM_OUTPUT", str(folder)) if folder else monkeypatch.delenv("EXOSIM_OUTPUT", raising=False)
+        assert [words(cell["outputs"][0]).strip() for cell in run(path)["cells"]] == [told, "said now"]

@@ -1,4 +1,4 @@
-"""NDRs that ExoSim itself makes, in an environment of its own, `.venv-exosim`, which is made at the first use; see exosim_tiny.py."""
+"""NDRs that ExoSim itself makes, in an environment of its own, `.venv-exosim`, which is made at the first use; see exosim_planet.py."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from exosim_tiny import WIDTH
+from exosim_planet import WIDTH
 from typer.testing import CliRunner
 
 from spectramind_nb.apps.cli import app
@@ -51,7 +51,7 @@ def exosim() -> Path:
 def made(exosim, tmp_path_factory) -> Path:
     """A folder in which ExoSim made focal plane, sub-exposures and NDRs of half a minute."""
     folder = tmp_path_factory.mktemp("exosim")
-    ran = subprocess.run([exosim, REPO / "tests/travel/exosim_tiny.py", folder], capture_output=True, text=True, cwd=folder)
+    ran = subprocess.run([exosim, REPO / "tests/travel/exosim_planet.py", folder], capture_output=True, text=True, cwd=folder)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return folder
 
