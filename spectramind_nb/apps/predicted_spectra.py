@@ -70,7 +70,7 @@ def shared_errors_of(
     if answer.origin == "training mean":
         return {}, "these are fallback values and no predictions"
     try:
-        again = predicted(run, covariances=True)
+        again = predicted(run)
     except SpectraMindError as error:
         return {}, error.what
     if again.shared is None:

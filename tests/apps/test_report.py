@@ -68,6 +68,13 @@ def test_the_numbers_are_in_the_page(whole_run):
         assert np.allclose(np.diag(held["covariance"]), held["sigma"] ** 2, rtol=1e-12, atol=0)
 
 
+def test_who_only_looks_leaves_no_record(whole_run):
+    ledger = whole_run.dir.parent / "audit.jsonl"
+    before = ledger.read_bytes()
+    spectra(whole_run), report(whole_run)
+    assert ledger.read_bytes() == before
+
+
 def test_a_report_says_why_there_is_no_covariance(stopped_run):
     shutil.rmtree(stopped_run.dir / "checkpoints")
     page = report(stopped_run)
