@@ -18,6 +18,7 @@ def sweep_command(
     overrides: Overrides = None,
     name: Annotated[str | None, typer.Option(help="Of the sweep; else made from the words.", show_default=False)] = None,
     parallel: Annotated[int, typer.Option(min=1, help="Runs at the same time, as far as memory goes.")] = 1,
+    fork: Annotated[str | None, typer.Option(metavar="RUN", help="All branch off this run or checkpoint: an ablation.")] = None,
 ):
     "Train every combination of values, such as seed=1,2,3 model=posterior,ensemble; the same words again go on."
     from spectramind_nb.records.audit import recorded
@@ -25,7 +26,7 @@ def sweep_command(
     with recorded("sweep", overrides or [], name):
         from spectramind_nb.runs.sweep import sweep
 
-        table = sweep(overrides or [], name, parallel)
+        table = sweep(overrides or [], name, parallel, fork)
     print(table.to_string(index=False))
 
 # %% ../../nbs/apps/771_cli_many.ipynb #compare
@@ -38,12 +39,11 @@ def compare_command(
 
     if out is not None:
         check_writable(out, "file")
-    from spectramind_nb.apps.figures import png_bytes
-    from spectramind_nb.apps.report_html import figure_html, html_page
+    from spectramind_nb.apps.comparison_page import comparison_page
     from spectramind_nb.runs.comparison import compare
 
     found = compare(runs)
     print(found)
     if out is not None:
-        curves = figure_html(png_bytes(found.plot()), "validation scores while the runs were trained")
-        out.write_text(html_page("Runs compared", {"What differs": found._repr_html_(), "Curves": curves}))
+        out.write_text(comparison_page(found))
+        print(f"\n{out}")

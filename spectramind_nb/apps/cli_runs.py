@@ -52,11 +52,11 @@ def train_command(
         from spectramind_nb.apps.cli_many import sweep_command
         from spectramind_nb.core.errors import ConfigError
 
-        if (resume, fork, result) != ("auto", None, None):
-            what = "many runs cannot be resumed, forked or told in one result"
-            raise ConfigError(what, "--multirun", "The same words continue them; leave --resume, --fork and --result out")
+        if (resume, result) != ("auto", None):
+            what = "many runs cannot be resumed or told in one result"
+            raise ConfigError(what, "--multirun", "The same words continue them; leave --resume and --result out")
 
-        return sweep_command(overrides)
+        return sweep_command(overrides, fork=fork)
     from spectramind_nb.core.environment import check_writable
     from spectramind_nb.records.audit import recorded
 

@@ -193,7 +193,7 @@ class LivePage:
 
     def _picked(self, _) -> None:
         if not self.own.here:
-            self.state.selected, self.state.other = self.widgets.picked.value or "", self.widgets.against.value or ""
+            self.state.selected, self.state.others = self.widgets.picked.value or "", tuple(self.widgets.against.value)
             self.show_runs()
 
     def _take(self, place: int) -> None:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACTIONS', 'begin_training', 'stop_task', 'show_progress', 'watch_run', 'end_run', 'allowed', 'ask', 'answer',
-           'begin_prediction', 'begin_report', 'begin_replay', 'put_submission', 'show_comparison', 'reopen_run',
+           'begin_prediction', 'begin_report', 'begin_replay', 'put_submission', 'begin_comparison', 'reopen_run',
            'follow_training', 'follow_asked', 'follow']
 
 # %% ../../nbs/apps/748_page_actions.ipynb #imports
@@ -13,14 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .choice import Choice
-from .two_runs import compared_curves, two_runs_html
 from .jobs import CommandProcess, Task
 from .page_state import CurvePicture, PageState, choose, look_around, weigh, why_not
-from .page_views import picture_html
-from .past_runs import PastRun, hand_in, has_predicted, output_path, printed, score_curve
+from .past_runs import PastRun, hand_in, has_predicted, output_path, printed
 from .progress import Progress
 from ..core.environment import workspace
 from ..core.errors import SpectraMindError
+from ..core.storage import digest
 
 # %% ../../nbs/apps/748_page_actions.ipynb #begin-training
 def begin_training(
@@ -153,19 +152,14 @@ def put_submission(
 
     answer(state, "Submission", hand_over)
 
-# %% ../../nbs/apps/748_page_actions.ipynb #show-comparison
-def show_comparison(
+# %% ../../nbs/apps/748_page_actions.ipynb #begin-comparison
+def begin_comparison(
     state: PageState,
 ) -> None:
-    "Show the selected run beside the other one."
-    def side_by_side(run: PastRun) -> Task:
-        left, right = run.dir, next(past.dir for past in state.runs if past.id == state.other)
-        words = f"Scores of {left.name} and {right.name}."
-        drawn = any(score_curve(folder)[0] for folder in (left, right))
-        state.panel = (picture_html(compared_curves(left, right), words) if drawn else "") + two_runs_html(left, right)
-        return Task("done", f"{left.name} beside {right.name}.")
-
-    answer(state, "Compare", side_by_side)
+    "Compare the selected run with the others, to be shown."
+    names = [run.id for run in state.compared]
+    page = state.logs / ".pages" / f"compared-{digest(names)[:8]}.html"
+    ask(state, "Compare", ["compare", *names, "--out", str(page)], f"Comparing {', '.join(names)}.")
 
 # %% ../../nbs/apps/748_page_actions.ipynb #reopen-run
 def reopen_run(
@@ -185,7 +179,7 @@ def reopen_run(
 # %% ../../nbs/apps/748_page_actions.ipynb #actions
 ACTIONS: dict[str, Callable[[PageState], None]] = {
     "Train": begin_training, "Stop": stop_task, "Watch": watch_run, "End": end_run, "Predict": begin_prediction,
-    "Submission": put_submission, "Report": begin_report, "Reopen": reopen_run, "Compare": show_comparison, "Replay": begin_replay,
+    "Submission": put_submission, "Report": begin_report, "Reopen": reopen_run, "Compare": begin_comparison, "Replay": begin_replay,
 }
 
 # %% ../../nbs/apps/748_page_actions.ipynb #follow-training
@@ -229,23 +223,25 @@ def _end_training(state: PageState, code: int) -> None:
 def follow_asked(
     state: PageState,
 ) -> bool:  # whether there is something new to show
-    "See how far the command about the selected run is; a report is shown when it is there."
+    "See how far the command about the selected run is; the page that it made is shown when it is there."
     if not state.asked.busy:
         return False
     code, news = state.asked.listen()
     if code is not None:
         state.asked.end(code)
         look_around(state)
-        if code == 0 and state.asked.job.words[0] == "report":
-            answer(state, "Report", lambda run: _show_report(state, Path(state.asked.message)))
+        button = state.asked.name
+        if code == 0 and button in ("Report", "Compare"):
+            answer(state, button, lambda run: _show_page(state, Path(state.asked.message), state.asked.job.words[1:]))
     return news or code is not None
 
 
-def _show_report(state: PageState, path: Path) -> Task:
+def _show_page(state: PageState, path: Path, words: list[str]) -> Task:
     page = html.escape(path.read_text(), quote=True)
-    state.panel = (f"<iframe title='Report of {html.escape(path.parent.name)}' srcdoc=\"{page}\" "
+    title = f"Report of {words[0]}" if path.name == "report.html" else "Comparison"
+    state.panel = (f"<iframe title='{html.escape(title)}' srcdoc=\"{page}\" "
                    "style='width:100%;height:45em;border:1px solid #999;background:white'></iframe>")
-    return Task("done", f"The report is {path}.")
+    return Task("done", f"{title}: {path}")
 
 # %% ../../nbs/apps/748_page_actions.ipynb #follow
 def follow(

@@ -64,7 +64,7 @@ class PageState:
     twin: PastRun | None = None  # the run that Train would start, going on already
     runs: list[PastRun] = field(default_factory=list)  # of this workspace, the newest first
     selected: str = ""  # run that the buttons below are about
-    other: str = ""  # run to compare it with
+    others: tuple[str, ...] = ()  # runs to compare it with
     training: Task = field(default_factory=Task)
     asked: Task = field(default_factory=Task)  # about the selected run; may be busy while another run trains
     progress: Progress | None = None
@@ -80,6 +80,11 @@ class PageState:
     def run(self) -> PastRun | None:
         "The selected run."
         return next((run for run in self.runs if run.id == self.selected), None)
+
+    @property
+    def compared(self) -> list[PastRun]:
+        "The selected run, then those that it is compared with."
+        return [run for name in dict.fromkeys((self.selected, *self.others)) for run in self.runs if run.id == name]
 
     @property
     def elsewhere(self) -> list[PastRun]:
@@ -122,8 +127,7 @@ def look_around(
     names = [run.id for run in state.runs]
     if state.selected not in names:
         state.selected = names[0] if names else ""
-    if state.other not in names:
-        state.other = names[min(1, len(names) - 1)] if names else ""
+    state.others = tuple(name for name in state.others if name in names) or tuple(names[1:2])
     weigh(state)
 
 # %% ../../nbs/apps/742_page_state.ipynb #why-not
@@ -148,13 +152,12 @@ def why_not(
         "Submission": "" if (run.dir / "submission.csv").is_file() else f"{run.id} ended before it wrote a submission.",
         "Report": "" if run.configured else f"{run.id} ended before it was configured.",
         "Reopen": waits,
-        "Compare": _why_not_compare(state, run),
+        "Compare": _why_not_compare(state),
         "Replay": waits or ("" if run.outcome == "finished" else f"{run.id} did not finish, so there is nothing to repeat."),
     }[button]
 
 
-def _why_not_compare(state: PageState, run: PastRun) -> str:
-    other = next((past for past in state.runs if past.id == state.other), run)
-    if other is run:
-        return "There is no other run yet." if len(state.runs) < 2 else "Choose another run to compare with."
-    return next((f"{past.id} ended before it was configured." for past in (run, other) if not past.configured), "")
+def _why_not_compare(state: PageState) -> str:
+    if len(state.compared) < 2:
+        return "There is no other run yet." if len(state.runs) < 2 else "Choose other runs to compare with."
+    return next((f"{past.id} ended before it was configured." for past in state.compared if not past.configured), "")

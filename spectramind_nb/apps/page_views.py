@@ -153,7 +153,7 @@ TOOLTIPS = {
     "Submission": "Check this run's submission and copy it to submission.csv here",
     "Report": "Make this run's report and show it",
     "Reopen": "Choose again what this run was made from",
-    "Compare": "Show this run beside the one to compare with",
+    "Compare": "Judge the runs to compare with against this one, planet by planet",
     "Replay": "Run this run again and compare bit for bit",
 }
 

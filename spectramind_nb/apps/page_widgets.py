@@ -47,7 +47,8 @@ class PageWidgets:
         self.parts = {name: widgets.HTML().add_class(f"launchpad-{name}") for name in
                       ("about", "check", "estimate", "command", "preview", "going", "status", "progress", "runs", "answer", "panel")}
         self.train, self.stop, self.watch, self.end = (button("Train", button_style="primary"), *map(button, ("Stop", "Watch", "End")))
-        self.picked, self.against = (widgets.Dropdown(description=name, style=style) for name in ("Run", "Compare with"))
+        self.picked = widgets.Dropdown(description="Run", style=style)
+        self.against = widgets.SelectMultiple(description="Compare with", style=style, rows=4, tooltip="Ctrl adds a run to those chosen")
         self.buttons = {name: button(name) for name in RUN_BUTTONS}
         for name, control in {**self.menus, "overrides": self.overrides, "run": self.picked, "against": self.against}.items():
             control.add_class(f"launchpad-{name}")
@@ -119,10 +120,10 @@ def show_runs(
         page.parts[name].value = view(state)
     page.parts["panel"].value = state.panel
     listed = [(run.line, run.id) for run in state.runs]
-    for menu, value in ((page.picked, state.selected), (page.against, state.other)):
+    for menu, value in ((page.picked, state.selected or None), (page.against, state.others)):
         if list(menu.options) != listed:
             menu.options = listed
-        menu.value, menu.disabled = value or None, not state.runs
+        menu.value, menu.disabled = value, not state.runs
     page.train.description = "Resume" if state.continues else "Train"
     elsewhere = bool(state.elsewhere) and not state.training.busy
     for button in (page.watch, page.end):

@@ -24,7 +24,7 @@ from .fit_figure import plot_light_curve
 from .report_data import AnsweredPlanets, examples, flags, visits_worth_showing
 from .report_html import download_html, figure_html, table_html
 from .spectrum import Spectrum, plot_correlation, plot_spectra
-from ..core.identity import differences
+from ..core.identity import settings_that_differ
 from ..core.storage import atomic_path
 from ..observations.exchange import record_of, write_csv, write_npz
 from ..observations.lightcurves import remarks
@@ -160,11 +160,13 @@ def ablations(
         return ""
     changed = {}
     for member in members[1:]:
-        keys = differences(members[0].config.plain(), member.config.plain())
-        keys = {key: pair for key, pair in keys.items() if key.split(".")[0] not in ("launch", "paths", "run_id")}
+        keys = settings_that_differ(members[0].config.plain(), member.config.plain())
         changed[member.id] = ", ".join(f"{key} {before} → {after}" for key, (before, after) in keys.items()) or "nothing"
     picture = plot_branches({member.id: float(member.metrics["val/score"]) for member in members})
-    return album("ablations", picture, f"Score on validation planets of {members[0].id} and its branches.") + table_html(changed)
+    words = f"Score on validation planets of {members[0].id} and its branches."
+    judge = html.escape(" ".join(member.id for member in members))
+    return (album("ablations", picture, words) + table_html(changed)
+            + f"<p>Whether a difference is more than luck: <code>spectramind compare {judge}</code></p>")
 
 # %% ../../nbs/apps/707_report_sections.ipynb #planets-needed
 def planets_needed(

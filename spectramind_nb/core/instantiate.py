@@ -13,6 +13,7 @@ from typing import Any
 import hydra.utils
 from omegaconf import OmegaConf
 
+from .environment import own_modules
 from .errors import ConfigError
 
 # %% ../../nbs/core/034_instantiate.ipynb #trusted-class
@@ -25,19 +26,21 @@ def trusted_class(
 ) -> type:
     """The class that a `_target_` names.
 
-    Raises `ConfigError` unless it is a class defined in this package, torch or pytorch_lightning.
+    Raises `ConfigError` unless it is a class defined in this package, torch, pytorch_lightning or a module of one's own.
     """
-    what, remedy = f"'{target}' may not be built from a configuration", f"Use a class of {', '.join(_TRUSTED)}"
+    trusted = (*_TRUSTED, *own_modules())
+    what = f"'{target}' may not be built from a configuration"
+    remedy = f"Use a class of {', '.join(trusted)}; a module of yours is named by SPECTRAMIND_TRUST"
     refusal = ConfigError(what, "_target_", remedy)
     if target in _TRUSTED_CLASSES:
         return _TRUSTED_CLASSES[target]
-    if target.split(".")[0] not in _TRUSTED:
+    if target.split(".")[0] not in trusted:
         raise refusal
     try:
         found = hydra.utils.get_object(target)
     except Exception as error:
         raise ConfigError(f"there is no class '{target}'", "_target_", str(error).splitlines()[0]) from error
-    if not isinstance(found, type) or found.__module__.split(".")[0] not in _TRUSTED:
+    if not isinstance(found, type) or found.__module__.split(".")[0] not in trusted:
         raise refusal
     return found
 

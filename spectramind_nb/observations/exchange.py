@@ -193,7 +193,8 @@ def write_petitradtrans(
                fits.Column("BIN_WIDTH", "D", "um", array=record.width_um)]  # fmt: skip
     table = fits.BinTableHDU.from_columns(columns, name="SPECTRUM")
     for text in (*record.attributes.values(), "FLUX is the transit depth (Rp/Rs)^2",
-                 "Inflated errors in petitRADTRANS 3.4 drop the correlations of COVARIANCE"):  # fmt: skip
+                 "Inflated errors in petitRADTRANS 3.4 drop the correlations of COVARIANCE",
+                 "It reads no BIN_WIDTH: give the column as wavelength_bin_widths"):  # fmt: skip
         table.header["COMMENT"] = text.encode("ascii", "replace").decode()
     found = fits.HDUList([fits.PrimaryHDU(), table])
     if path is not None:

@@ -125,7 +125,7 @@ def band_of(
     return Band(name, time_d[rows], wavelength_um[columns], None if width is None else width[columns], flux[at], noise[at])
 
 # %% ../../nbs/observations/116_own_curves.ipynb #observation
-LONGEST_H = 100.0  # of a visit: drifts are polynomials in time, which follow no star for longer
+LONGEST_H = 1000.0  # of a visit: six weeks; drifts are polynomials in time, which follow no star for longer
 
 
 def observation(

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from ..core.errors import NonFiniteError, SchemaError
-from ..observations.root_tables import refuse_unless_hours
+from ..observations.own_curves import LONGEST_H
+from ..observations.root_tables import LONGEST_VISIT_H, refuse_unless_hours
 from ..observations.lightcurves import LightCurves
 
 # %% ../../nbs/physics/212_normalised_curves.ipynb #chebyshev
@@ -71,7 +72,7 @@ def _mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 FEWEST_BINS = 20  # of a light curve: fewer do not tell a transit from a drift
 
 
-def _refuse_other_times(time_h: torch.Tensor, where: str) -> None:
+def _refuse_other_times(time_h: torch.Tensor, where: str, longest_h: float) -> None:
     "Raise unless these can be the times of a visit in hours."
     if len(time_h) < FEWEST_BINS:
         raise SchemaError(f"{len(time_h)} time bins are too few to fit a transit", where,
@@ -80,7 +81,7 @@ def _refuse_other_times(time_h: torch.Tensor, where: str) -> None:
         raise NonFiniteError(f"{int((~time_h.isfinite()).sum())} times are not finite", where, "Leave these bins out")
     if not (time_h.diff() > 0).all():
         raise SchemaError("the times do not ascend", where, "Sort the light curves by time and leave repeated times out")
-    refuse_unless_hours(where, "the time axis", time_h.numpy())
+    refuse_unless_hours(where, "the time axis", time_h.numpy(), longest_h)
 
 
 def _standardised(terms: np.ndarray | None, bins: int) -> torch.Tensor:  # (T, K)
@@ -118,7 +119,7 @@ def normalise(
     `NonFiniteError` when a time or wavelength is not finite or an instrument has next to no usable light.
     """
     wavelengths = np.asarray(light_curves.wavelengths_um, dtype=float)
-    curves = []
+    curves, longest_h = [], LONGEST_H if light_curves.split == "own" else LONGEST_VISIT_H
     for instrument, channels in light_curves.channels.items():
         where = f"planet {light_curves.planet_id}, {instrument}"
         if any(instrument not in values for values in (light_curves.flux, light_curves.noise, light_curves.time_h)):
@@ -127,7 +128,7 @@ def normalise(
                                for values in (light_curves.flux, light_curves.noise, light_curves.time_h))
         wavelength = torch.as_tensor(wavelengths[channels])
         shape = (len(time_h), len(wavelength))
-        _refuse_other_times(time_h, where)
+        _refuse_other_times(time_h, where, longest_h)
         if len(wavelength) == 0 or not (wavelength > 0).all() or not wavelength.isfinite().all():
             raise SchemaError("each channel needs a positive wavelength", where, "Give wavelengths in um, in the order of the instruments")
         if flux.numel() != shape[0] * shape[1] or flux.shape != noise.shape:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import spectramind_nb
-from ..core.environment import cpu_count, memory_gb, platform_name
+from ..core.environment import cpu_count, memory_gb, own_modules, platform_name
 from ..core.storage import digest, file_digest
 
 # %% ../../nbs/records/500_provenance.ipynb #redact
@@ -158,7 +158,7 @@ def environment() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "python": platform.python_version(), "system": platform.platform(), "machine": platform.machine(), "cpu": _processor(),
         "place": platform_name(), "cores": cpu_count(), "memory_gb": round(memory_gb(), 2), "versions": versions,
-        "dependencies": digest(versions), "variables": allowed_environment(os.environ),
+        "dependencies": digest(versions), "variables": allowed_environment(os.environ), "own_modules": own_modules(),
     }
     if torch := sys.modules.get("torch"):
         facts |= {

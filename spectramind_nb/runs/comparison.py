@@ -6,6 +6,7 @@
 __all__ = ['LEAST', 'planet_scores', 'paired_difference', 'Comparison', 'compare']
 
 # %% ../../nbs/runs/682_comparison.ipynb #imports
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.errors import ConfigError, DataMissingError
+from ..core.errors import ConfigError, SpectraMindError
 from ..core.identity import flat, settings_that_differ
 from ..learning.metrics import channel_weights, edition, value_scores
 from .data import open_data, splits_of
@@ -68,16 +69,17 @@ class Comparison:
     changed: pd.DataFrame  # one row a configuration key whose values differ, one column a run
     judged: pd.DataFrame  # run, planets, difference, low, high, verdict: against the first run
 
-    def _tables(self) -> dict[str, pd.DataFrame]:
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What there is to read, by title."""
         judged = f"score on validation planets, against {self.runs[0].id}"
         return {"configuration": self.changed, "metrics": self.metrics.round(4), judged: self.judged.round(4)}
 
     def __str__(self) -> str:
-        told = {title: table.to_string() if len(table) else "  no difference" for title, table in self._tables().items()}
+        told = {title: table.to_string() if len(table) else "  no difference" for title, table in self.tables().items()}
         return "\n\n".join(f"{title}\n{text}" for title, text in told.items())
 
     def _repr_html_(self) -> str:
-        told = {title: table.to_html(border=0) if len(table) else "<p>No difference.</p>" for title, table in self._tables().items()}
+        told = {title: table.to_html(border=0) if len(table) else "<p>No difference.</p>" for title, table in self.tables().items()}
         return "".join(f"<h4>{title}</h4>{text}" for title, text in told.items())
 
     def plot(self):
@@ -86,12 +88,14 @@ class Comparison:
 
         fig, ax = plt.subplots(figsize=(7, 3), dpi=80, layout="constrained")
         plt.close(fig)  # a notebook shows the returned figure, and only that
-        for run in self.runs:
+        looks = itertools.cycle([f"{marker}{line}" for line in ("-", "--", ":") for marker in "os^Dv"])  # told apart without colours
+        for run, look in zip(self.runs, looks):
             if "val/score" in (history := run.history):
                 known = history.dropna(subset=["val/score"])
-                ax.plot(known["step"], known["val/score"], "o-", ms=3, label=run.id)
+                ax.plot(known["step"], known["val/score"], look, ms=3, label=run.id)
         ax.set(xlabel="optimizer step", ylabel="val/score")
-        ax.legend(fontsize=8)
+        if ax.get_lines():
+            ax.legend(fontsize=8)
         return fig
 
 # %% ../../nbs/runs/682_comparison.ipynb #compare
@@ -111,22 +115,26 @@ def compare(
     keys = sorted({key for other in said.values() for key in settings_that_differ(said[first.id], other)})
     changed = pd.DataFrame({name: [flat(plain).get(key) for key in keys] for name, plain in said.items()}, index=keys)
     metrics = pd.DataFrame({run.id: run.metrics for run in opened}).apply(pd.to_numeric, errors="coerce").sort_index()
-    scores = {run.id: _scores_if_kept(run) for run in opened}
+    scores = {run.id: _scores_or_why_not(run) for run in opened}
     for run in opened[1:]:
         left, right = scores[first.id], scores[run.id]
-        if left is None or right is None:
-            bare = first.id if left is None else run.id
-            judged.append({"run": run.id, "verdict": f"{bare} kept no checkpoint: only the metrics can be compared"})
+        if isinstance(left, str) or isinstance(right, str):
+            bare, why = (first.id, left) if isinstance(left, str) else (run.id, right)
+            judged.append({"run": run.id, "verdict": f"only the metrics can be compared; {bare}: {why}"})
+            continue
+        common = len(left.index.intersection(right.index))
+        if common < 2:
+            judged.append({"run": run.id, "planets": common, "verdict": "validated on other planets: no comparison"})
             continue
         mean, low, high, claimed = paired_difference(left, right)
         verdict = ("better" if mean > 0 else "worse") if claimed else "no difference that these planets can show"
-        judged.append({"run": run.id, "planets": len(left.index.intersection(right.index)), "difference": mean, "low": low, "high": high,
-                       "verdict": verdict})
-    return Comparison(opened, metrics, changed, pd.DataFrame(judged))
+        judged.append({"run": run.id, "planets": common, "difference": mean, "low": low, "high": high, "verdict": verdict})
+    columns = ["run", "planets", "difference", "low", "high", "verdict"]
+    return Comparison(opened, metrics, changed, pd.DataFrame(judged, columns=columns).astype({"planets": "Int64"}))
 
 
-def _scores_if_kept(run: Run) -> pd.Series | None:
+def _scores_or_why_not(run: Run) -> pd.Series | str:
     try:
         return planet_scores(run)
-    except DataMissingError:
-        return None
+    except SpectraMindError as error:
+        return error.what

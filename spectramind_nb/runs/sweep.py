@@ -28,6 +28,8 @@ from ..core.overrides import override_words
 from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
+from .run_attempts import branch_checkpoint
+from .run import Run
 from .wall_and_signals import Signals
 
 # %% ../../nbs/runs/680_sweep.ipynb #combinations
@@ -57,6 +59,7 @@ class Member:
     varied: list[str]  # the words that make it another run than its neighbours
     words: list[str]  # all overrides
     config: RunConfig  # what they compose
+    fork: Path | None = None  # the checkpoint that it branches off
 
     def attempts(self) -> list[Path]:
         """The directories of its attempts, oldest first. Raises ConfigError for one of another configuration."""
@@ -76,27 +79,36 @@ class Member:
         """The directory of the run if it came to its end."""
         return next((folder for folder in self.attempts() if audit.load(folder / "audit.json").get("outcome") == "finished"), None)
 
-    def next_name(self) -> str:
-        """The name to run under: of the attempt that can go on, else one that is free."""
+    def command(self) -> tuple[str, list[str]]:
+        """The name to run under, of the attempt that can go on, else one that is free; and what follows `spectramind`."""
         attempts = self.attempts()
         if attempts and (attempts[-1] / "checkpoints" / "last.ckpt").is_file():
-            return attempts[-1].name
-        return self.name if not attempts else f"{self.name}-{len(attempts) + 1}"
+            return attempts[-1].name, ["train", *self.words, f"run_id={attempts[-1].name}"]
+        name = self.name if not attempts else f"{self.name}-{len(attempts) + 1}"
+        return name, ["train", *self.words, f"run_id={name}", *(["--fork", str(self.fork)] if self.fork else [])]
 
 # %% ../../nbs/runs/680_sweep.ipynb #members
 def members(
     overrides: Sequence[str],  # Hydra overrides, of which some hold several values
     name: str | None = None,  # of the sweep; None: made from the words, so that the same words mean the same sweep
+    fork: str | Path | Run | None = None,  # a run or a checkpoint that all of them branch off
 ) -> tuple[str, list[Member]]:
-    """The runs of a sweep, composed: what cannot be composed is told before the first one starts. Raises ConfigError."""
+    """The runs of a sweep, composed: what cannot be composed or branched is told before the first one starts.
+
+    Raises ConfigError, and DataMissingError for a trunk that kept no checkpoint.
+    """
     asked = combinations(overrides)
     if len(asked) < 2:
         raise ConfigError("nothing varies in this sweep", " ".join(overrides), "Give a key several values, such as seed=1,2,3")
-    name, width = name or f"sweep-{digest(override_words(overrides))[:8]}", len(str(len(asked)))
+    trunk = None if fork is None else Run.open(fork)
+    known = [*override_words(overrides), *([] if trunk is None else ["--fork", str(trunk.checkpoint or trunk.id)])]
+    name, width = name or f"sweep-{digest(known)[:8]}", len(str(len(asked)))
     runs = []
     for number, (varied, words) in enumerate(asked, 1):
         own = f"{name}-{number:0{width}d}"
-        runs.append(Member(own, varied, words, compose(overrides=[*words, f"run_id={own}"])))
+        config = compose(overrides=[*words, f"run_id={own}"])
+        start = None if trunk is None else branch_checkpoint(trunk, config.trainer.max_epochs)
+        runs.append(Member(own, varied, words, config, start))
     return name, runs
 
 # %% ../../nbs/runs/680_sweep.ipynb #run-member
@@ -105,8 +117,8 @@ RUN_GB = 2.5  # of memory; training on 1,100 planets takes 2.3
 
 def _train(member: Member, folder: Path, started: dict[str, subprocess.Popen], stopping: threading.Event) -> int | None:
     """Train a run of the sweep in a process of its own; its exit code, None where it was not begun."""
-    name = member.next_name()
-    command = [sys.executable, "-m", "spectramind_nb", "train", *member.words, f"run_id={name}"]
+    name, words = member.command()
+    command = [sys.executable, "-m", "spectramind_nb", *words]
     with open(folder / f"{name}.txt", "ab") as output:
         if stopping.is_set():
             return None
@@ -129,13 +141,14 @@ def sweep(
     overrides: Sequence[str],  # Hydra overrides, of which some hold several values
     name: str | None = None,  # of the sweep; None: made from the words
     parallel: int = 1,  # runs at the same time; fewer where the memory does not hold them
+    fork: str | Path | Run | None = None,  # a run or a checkpoint that all of them branch off: an ablation
 ) -> pd.DataFrame:  # a row for each run: run, what varied, outcome, exit_code, metrics
     """Train every combination, each a run with a record of its own below this one; kept as `table.csv` in the sweep's folder.
 
     The same words again do what is still to be done. Runs that fail are named when all others are done. Raises ConfigError before the first
     run for what does not compose, SpectraMindError at the end where a run failed, and what Ctrl-C and SIGTERM raise.
     """
-    name, runs = members(overrides, name)
+    name, runs = members(overrides, name, fork)
     parallel = max(1, min(parallel, int(memory_gb() / RUN_GB), len(runs)))
     folder = Path(runs[0].config.paths.logs) / name
     if (folder / "audit.json").exists():

@@ -306,10 +306,11 @@ def test_stop_then_resume_then_hand_in_compare_and_reopen(words, whole_run, here
     late.widgets.stop.click()
     assert late.wait(PATIENCE_S).training.phase == "stopped" and "Resume continues it" in late.state.training.message
 
-    late.widgets.picked.value, late.widgets.against.value = "story", whole_run.id
+    late.widgets.picked.value, late.widgets.against.value = "story", (whole_run.id,)
     late.widgets.buttons["Compare"].click()  # Compare
+    assert late.wait(PATIENCE_S).asked.phase == "done", late.state.asked
     panel = late.widgets.parts["panel"].value
-    assert "trainer.max_epochs" in panel and "400" in panel and "data:image/png" in panel
+    assert "trainer.max_epochs" in panel and "400" in panel and "data:image/png" in panel and "Against story" in panel
 
     late.widgets.picked.value = whole_run.id
     late.widgets.buttons["Submission"].click()  # Submission

@@ -8,15 +8,16 @@ import pytest
 
 from spectramind_nb.apps import jobs
 from spectramind_nb.apps.choice import Choice, composed, faults_of, words_of
+from spectramind_nb.apps.comparison_page import comparison_page
 from spectramind_nb.apps.estimate import estimate, steps_of
 from spectramind_nb.apps.launchpad import launchpad
 from spectramind_nb.apps.page_actions import begin_prediction, put_submission
-from spectramind_nb.apps.page_state import PageState, choose, look_around
+from spectramind_nb.apps.page_state import PageState, choose, look_around, why_not
 from spectramind_nb.apps.page_views import progress_html
 from spectramind_nb.apps.past_runs import output_path, recent_runs, run_timings
-from spectramind_nb.apps.two_runs import two_runs_html
 from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.runs import submission
+from spectramind_nb.runs.comparison import compare
 
 PATIENCE_S = 120
 
@@ -96,10 +97,20 @@ def test_a_fallback_that_is_handed_in_is_not_called_done(past, workspace):
     assert "training mean" in state.asked.message and "Predict makes one" in state.asked.message
 
 
-def test_a_run_without_metrics_is_named_beside_another(past):
-    same = two_runs_html(past("left", ["trainer=defaults"]), past("right", ["trainer=defaults"]))
-    assert "left has no metrics" in same and "right has no metrics" in same and "<table" not in same
-    assert "other has no metrics" in two_runs_html(past("one", []), past("other", ["seed=7"]))
+def test_any_number_of_runs_is_beside_the_selected_one(past):
+    for name, words in (("one", []), ("two", ["seed=7"]), ("three", ["seed=8"])):
+        past(name, words)
+    state = PageState(selected="one", others=("one", "three", "gone", "two"))
+    look_around(state)
+    assert [run.id for run in state.compared] == ["one", "three", "two"] and why_not(state, "Compare") == ""
+    state.others = ("one",)
+    assert why_not(state, "Compare") == "Choose other runs to compare with."
+
+
+def test_runs_without_metrics_are_named_on_the_page_of_a_comparison(past):
+    page = comparison_page(compare([past("one", []), past("two", ["seed=7"]), past("three", ["seed=8"])]))
+    assert all(f"{name} has no metrics" in page for name in ("one", "two", "three"))
+    assert "only the metrics can be compared; one: this run kept no checkpoint" in page and "<th>seed</th>" in page
 
 
 def test_a_stage_that_counts_its_visits_moves_a_bar(workspace):

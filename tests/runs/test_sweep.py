@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from spectramind_nb.core.errors import ConfigError, SpectraMindError
+from spectramind_nb.core.errors import ConfigError, DataMissingError, SpectraMindError
 from spectramind_nb.records import audit
 from spectramind_nb.runs.comparison import compare, paired_difference, planet_scores
 from spectramind_nb.runs.run import Run
@@ -69,7 +69,37 @@ def test_a_run_is_judged_by_its_own_planets(whole_run, words):
     assert scores.mean() == pytest.approx(whole_run.metrics["val/score"], abs=1e-5)
     bare = train("ci_fast", words, resume="never")
     (judged,) = compare([whole_run, bare.id]).judged["verdict"]
-    assert judged == f"{bare.id} kept no checkpoint: only the metrics can be compared"
+    assert judged == f"only the metrics can be compared; {bare.id}: this run kept no checkpoint, so it cannot predict again"
+
+
+def test_runs_that_were_judged_by_other_planets_stay_in_the_comparison(whole_run, words):
+    other = train("ci_fast", [*words, "data.split_seed=3", "trainer.enable_checkpointing=true"], resume="never")
+    again = train("ci_fast", [*words, "trainer.enable_checkpointing=true"], resume="never")
+    found = compare([whole_run, other, again])
+    common = len(planet_scores(whole_run).index.intersection(planet_scores(other).index))
+    assert found.judged["planets"].tolist() == [common, len(planet_scores(whole_run))]
+    assert (common < 2) == (found.judged["verdict"][0] == "validated on other planets: no comparison")
+    assert found.changed.columns.tolist() == [whole_run.id, other.id, again.id] and "data.split_seed" in found.changed.index
+
+
+def test_branches_are_a_sweep_and_begin_at_one_snapshot(words, here):
+    """An ablation: each branch once, its parent the trunk, and its first step the one after the snapshot."""
+    few = [*words[:-1], "trainer=ablation", "trainer.val_check_interval=1"]
+    with pytest.raises(DataMissingError, match="trunk-of-none"):
+        sweep([*few, "model.optimizer.lr=0.01,0.1"], "branches", fork="trunk-of-none")
+    trunk = train(overrides=[*few, "trainer.max_epochs=1", "run_id=sweep-trunk"])
+    asked = [*few, "trainer.max_epochs=2", "model.optimizer.lr=0.003,0.1"]
+    table = sweep(asked, "branches", fork="sweep-trunk")
+    assert table["run"].tolist() == ["branches-1", "branches-2"] and table["exit_code"].tolist() == [0, 0]
+    steps = trunk.history["step"].max()
+    for name in table["run"]:
+        branch = Run.open(name)
+        assert branch.record["parent"] == trunk.id and branch.record["snapshot"] and branch.history["step"].min() > steps
+    unchanged = train(overrides=[*few, "trainer.max_epochs=2", "run_id=by-hand"], fork="sweep-trunk")
+    assert unchanged.record["weights"]["final"] == Run.open("branches-1").record["weights"]["final"]
+    again = sweep(asked, "branches", fork="sweep-trunk")
+    assert again["run"].tolist() == table["run"].tolist() and not (here / "logs/branches-1-2").exists()
+    assert members(asked, fork="sweep-trunk")[0] != members(asked)[0]
 
 
 def test_planets_that_only_one_run_was_judged_by_are_not_compared():

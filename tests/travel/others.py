@@ -5,6 +5,7 @@
 The environment sees ours behind itself (a .pth file), so that both are in one process. `test_real_packages.py` builds and calls it.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -120,6 +121,21 @@ def taurex(folder):
         assert np.allclose(binned, 1e4 * np.log(high / low) / (high - low), rtol=2e-4)
 
 
+def retrieval(folder):
+    """The tutorial on own light curves, with the retrieval that it skips where TauREx is not there."""
+    import json
+
+    tutorial = Path(__file__).parents[2] / "nbs/tutorials/07_own_light_curves.ipynb"
+    os.chdir(tutorial.parent)
+    told = {}
+    for cell in json.loads(tutorial.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), told)
+        if cell["id"] == "taurex-retrieval":
+            break
+    assert abs(told["radius"] - 1.344) < 0.001 and 2 < told["error"] / told["diagonal"] < 4
+
+
 def netcdf(folder):
     """xarray reads the data set: numbers, order, covariance."""
     import xarray
@@ -136,5 +152,25 @@ def netcdf(folder):
         assert read.attrs["planet"] == "own light curves"
 
 
+def petitradtrans(folder):
+    """petitRADTRANS reads the file: numbers, order, covariance, and so the likelihood of a model; widths it has to be given."""
+    from petitRADTRANS.retrieval.data import Data
+
+    from spectramind_nb.observations.exchange import record_of
+
+    fit = spectrum()
+    fit.to_petitradtrans(f"{folder}/made.fits")
+    record = record_of(fit)
+    read = Data("made", f"{folder}/made.fits", model_generating_function=lambda *_: None, wavelength_bin_widths=record.width_um)
+    for name, values in {"wavelengths": record.wavelength_um, "spectrum": record.depth, "covariance": record.covariance}.items():
+        assert np.array_equal(getattr(read, name), values), name
+    assert np.allclose(read.uncertainties, record.sigma, rtol=1e-12) and np.array_equal(read.wavelength_bin_widths, record.width_um)
+    assert np.allclose(read.inv_cov @ record.covariance, np.eye(len(record.depth)), atol=1e-9)
+    assert np.isclose(read.log_covariance_determinant, np.linalg.slogdet(2 * np.pi * record.covariance)[1], rtol=1e-12)
+    bare = Data("made", f"{folder}/made.fits", model_generating_function=lambda *_: None)
+    assert not np.allclose(bare.wavelength_bin_widths, record.width_um)  # it takes the distances to the next channel instead
+
+
 if __name__ == "__main__":
-    {"rainbow": rainbow, "eureka": eureka, "lightkurve": lightkurve, "taurex": taurex, "netcdf": netcdf}[sys.argv[1]](sys.argv[2])
+    cases = (rainbow, eureka, lightkurve, taurex, retrieval, netcdf, petitradtrans)
+    {case.__name__: case for case in cases}[sys.argv[1]](sys.argv[2])

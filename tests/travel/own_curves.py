@@ -23,22 +23,29 @@ def limb_darkening(wavelength_um):
     return 0.42 * (wavelength_um / 0.6) ** -0.75, 0.10 + 0.18 * (wavelength_um / 0.6) ** -0.4
 
 
-def draw(seed, channels, instruments=("prism",), depth=0.012):
-    """A planet seen by one to three instruments: arguments of `LightCurves.from_arrays`, of `star_row`, and the true depths."""
+def draw(seed, channels, instruments=("prism",), depth=0.012, visit_d=None, longer=1.0):
+    """A planet seen by one to three instruments: arguments of `LightCurves.from_arrays`, of `star_row`, and the true depths.
+
+    `visit_d`: days that the visit takes, with 800 exposures, instead of two transits' length; `longer`: how much longer periods are.
+    """
     rng = np.random.default_rng(seed)
     orbit = batman.TransitParams()
     orbit.per, orbit.a, orbit.limb_dark, orbit.ecc, orbit.w = rng.uniform(2, 6), rng.uniform(8, 14), "quadratic", 0.0, 90.0
+    orbit.per, orbit.a = longer * orbit.per, longer ** (2 / 3) * orbit.a
     impact = rng.uniform(0, 0.7)
     orbit.inc = math.degrees(math.acos(impact / orbit.a))
     duration_d = orbit.per / math.pi * math.asin(math.sqrt(1.1**2 - impact**2) / orbit.a)
     orbit.t0 = 2459500.0 + rng.uniform(0, 1)
     start, end = orbit.t0 - rng.uniform(1.0, 1.6) * duration_d, orbit.t0 + rng.uniform(1.0, 1.6) * duration_d
+    if visit_d:
+        start = orbit.t0 - rng.uniform(0.35, 0.65) * visit_d
+        end = start + visit_d
     waves = rng.normal(size=4) * 60e-6, rng.uniform(0, 6, size=4)
     arrays, truth = {key: {} for key in ("time", "wavelength", "flux", "error")}, {}
     for name in instruments:
         low, high, step_s, noise = INSTRUMENTS[name]
         count = 1 if low == high else channels
-        time = np.arange(start + rng.uniform(0, 0.02), end, step_s / 86400)
+        time = np.arange(start + rng.uniform(0, 0.02), end, visit_d / 800 if visit_d else step_s / 86400)
         edges = np.linspace(low, high, count + 1)
         wavelength = (edges[1:] + edges[:-1]) / 2
         true = depth + sum(a * np.sin((k + 1) * wavelength + b) for k, (a, b) in enumerate(zip(*waves)))
@@ -58,7 +65,7 @@ def draw(seed, channels, instruments=("prism",), depth=0.012):
             arrays[key][name] = values[..., 0] if count == 1 and key == "flux" else values
         truth[name] = true
     known = {"period": orbit.per, "a_rs": orbit.a * (1 + 0.03 * rng.normal()), "temperature": 5700,
-             "inclination": min(90.0, orbit.inc + 0.3 * rng.normal())}  # fmt: skip
+             "inclination": min(90.0, orbit.inc + 0.3 / longer ** (2 / 3) * rng.normal())}  # fmt: skip
     return arrays, known, truth
 
 
@@ -68,11 +75,11 @@ def orbit_of(orbit, rp):
     return orbit
 
 
-def errors(seed, channels, instruments):
+def errors(seed, channels, instruments, **how):
     """Depths minus truth in units of sigma, of all channels, and seconds that the fit took."""
     import time
 
-    arrays, known, truth = draw(seed, channels, instruments)
+    arrays, known, truth = draw(seed, channels, instruments, **how)
     curves = LightCurves.from_arrays(**arrays)
     began = time.perf_counter()
     fit = fit_visit(curves, star_row(**known))
@@ -82,12 +89,22 @@ def errors(seed, channels, instruments):
     return ((fit.depth.numpy() - true) / fit.sigma.numpy()), seconds
 
 
+LONG = ((5, 1), (5, 30), (20, 100), (25, 1))  # days of a visit, and how much longer than 2 to 6 days periods are; two hold many transits
+
+
+def tell(what, found):
+    """Print what many draws have shown."""
+    z, seconds = np.concatenate([one for one, _ in found]), [s for _, s in found]
+    print(f"{len(found)} draws of {what}: rms z {np.sqrt(np.mean(z**2)):.3f}, worst {abs(z).max():.1f}, "
+          f"{np.median(seconds):.2f} s a fit, at most {max(seconds):.2f} s", flush=True)  # fmt: skip
+
+
 if __name__ == "__main__":
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    for instruments in (("prism",), ("photometer", "prism"), ("prism", "photometer", "mid-infrared")):
-        for channels in (10, 50, 283, 1000):
-            found = [errors(seed, channels, instruments) for seed in range(max(4, draws * 10 // max(channels, 10)))]
-            z = np.concatenate([one for one, _ in found])
-            rms, seconds = np.sqrt(np.mean(z**2)), [s for _, s in found]
-            print(f"{len(found)} draws of {channels} channels, {' + '.join(instruments)}: rms z {rms:.3f}, worst {abs(z).max():.1f}, "
-                  f"{np.median(seconds):.2f} s a fit, at most {max(seconds):.2f} s", flush=True)  # fmt: skip
+    for channels in (10, 50, 283, 1000):
+        for instruments in (("prism",), ("photometer", "prism"), ("prism", "photometer", "mid-infrared")):
+            found = [errors(seed, channels, instruments) for seed in range(draws if channels < 1000 else max(4, draws // 20))]
+            tell(f"{channels} channels, {' + '.join(instruments)}", found)
+    for visit_d, longer in LONG:
+        found = [errors(seed, 10, ("prism",), visit_d=visit_d, longer=longer) for seed in range(draws)]
+        tell(f"visits of {visit_d} days, a sample in {visit_d * 1.8:.0f} min, periods of {2 * longer} to {6 * longer} days", found)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from astropy.time import Time
-from own_curves import draw, errors
+from own_curves import LONG, draw, errors
 
 from spectramind_nb import LightCurves, combine_visits, fit_visit, light_curve, star_row
 from spectramind_nb.core.errors import NonFiniteError, SchemaError
@@ -18,6 +18,13 @@ def test_errors_of_depths_are_as_large_as_their_sigmas(channels, instruments, dr
     """rms z of 200 draws and of 1,000 channels: `python tests/travel/own_curves.py 200`."""
     z = np.concatenate([errors(seed, channels, instruments)[0] for seed in range(draws)])
     assert 0.9 < np.sqrt(np.mean(z**2)) < 1.1 and abs(z).max() < 5
+
+
+@pytest.mark.parametrize("visit_d, longer", LONG)
+def test_visits_of_days_are_fitted(visit_d, longer):
+    """One transit of a long-period planet, or many of a short one; `own_curves.py 200` draws more."""
+    z = np.concatenate([errors(seed, 10, ONE, visit_d=visit_d, longer=longer)[0] for seed in range(8)])
+    assert 0.75 < np.sqrt(np.mean(z**2)) < 1.25 and abs(z).max() < 5
 
 
 def test_a_white_light_curve_alone_is_fitted():
@@ -101,7 +108,7 @@ def test_the_curve_of_the_model_is_at_the_top(prism):
 
 WRONG = {
     "milliseconds": ({"time": np.arange(500) * 5e4}, "run over", "time_unit"),
-    "a month": ({"time": np.linspace(0, 27, 500)}, "cut one transit out", "window"),
+    "a quarter": ({"time": np.linspace(0, 90, 500)}, "cut one transit out", "window"),
     "unknown unit": ({"time_unit": "fortnight"}, "'fortnight' of the time", "known"),
     "kilograms": ({"time": np.linspace(0, 0.3, 500) * u.kg}, "kg", "a time is needed"),
     "nanometres": ({"wavelength": np.linspace(600, 5000, 6)}, "may be in nm", "wavelength_unit='nm'"),

@@ -1,6 +1,7 @@
-"""The real packages in an environment of their own, `.venv-others`, which is made at the first use; see others.py."""
+"""The real packages in environments of their own, which are made at the first use; see others.py."""
 
 import os
+import shutil
 import subprocess
 import sysconfig
 import venv
@@ -9,27 +10,51 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-PINNED = ("chromatic-lightcurves==0.5.1", "astraeus-io==1.0", "lightkurve==2.6.0", "taurex==3.3.2", "xarray==2026.9.0", "h5netcdf==1.8.2")
+PINNED = {  # environment -> what is installed into it
+    ".venv-others": (
+        "chromatic-lightcurves==0.5.1", "astraeus-io==1.0", "lightkurve==2.6.0", "taurex==3.3.2", "xarray==2026.9.0", "h5netcdf==1.8.2",
+    ),
+    ".venv-petitradtrans": ("petitRADTRANS==3.4.0",),  # made from Fortran, which takes a minute or two
+}
+
+
+def made(name: str) -> Path:
+    """The interpreter of an environment that has these packages, and ours behind them."""
+    home, pinned = REPO / name, PINNED[name]
+    python, stamp = home / "bin/python", home / ".installed"
+    if not stamp.is_file() or stamp.read_text() != "\n".join(pinned):
+        venv.create(home, with_pip=True, clear=True)
+        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *pinned]
+        done = subprocess.run(install, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"NOT TESTED WITH THE REAL PACKAGES: {done.stderr.strip().splitlines()[-1]}")
+        Path(sysconfig.get_path("purelib", vars={"base": str(home)}), "zz_ours.pth").write_text(sysconfig.get_path("purelib"))
+        stamp.write_text("\n".join(pinned))
+    return python
 
 
 @pytest.fixture(scope="module")
 def others() -> Path:
-    """The interpreter of an environment that has these packages, and ours behind them."""
-    home = REPO / ".venv-others"
-    python, stamp = home / "bin/python", home / ".installed"
-    if not stamp.is_file() or stamp.read_text() != "\n".join(PINNED):
-        venv.create(home, with_pip=True, clear=True)
-        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *PINNED]
-        made = subprocess.run(install, capture_output=True, text=True)
-        if made.returncode:
-            pytest.skip(f"NOT TESTED WITH THE REAL PACKAGES: {made.stderr.strip().splitlines()[-1]}")
-        Path(sysconfig.get_path("purelib", vars={"base": str(home)}), "zz_ours.pth").write_text(sysconfig.get_path("purelib"))
-        stamp.write_text("\n".join(PINNED))
-    return python
+    return made(".venv-others")
 
 
-@pytest.mark.parametrize("case", ["rainbow", "eureka", "lightkurve", "taurex", "netcdf"])
-def test_light_curves_and_spectra_come_back_as_they_were(others, case, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": "", "MPLBACKEND": "agg"}
-    ran = subprocess.run([others, REPO / "tests/travel/others.py", case, tmp_path], env=environment, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def petitradtrans() -> Path:
+    if shutil.which("gfortran") is None:
+        pytest.skip("NOT TESTED WITH PETITRADTRANS: it is made from Fortran, and gfortran is not there (apt-get install gfortran)")
+    return made(".venv-petitradtrans")
+
+
+def succeeds(python: Path, case: str, folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": "", "MPLBACKEND": "agg", "HOME": str(folder)}  # petitRADTRANS writes its settings there
+    ran = subprocess.run([python, REPO / "tests/travel/others.py", case, folder], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("case", ["rainbow", "eureka", "lightkurve", "taurex", "retrieval", "netcdf"])
+def test_light_curves_and_spectra_come_back_as_they_were(others, case, tmp_path):
+    succeeds(others, case, tmp_path)
+
+
+def test_petitradtrans_reads_spectrum_and_covariance(petitradtrans, tmp_path):
+    succeeds(petitradtrans, "petitradtrans", tmp_path)
