@@ -94,7 +94,24 @@ def side_by_side(
     if workers > 1 and len(items) * each_s * (1 - 1 / workers) > START_S:
         yield from in_processes(work, items, workers)
     else:
-        yield from ((item, work(item)) for item in items)
+        for item in items:
+            with _one_thread():
+                result = work(item)
+            yield item, result
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch, where it is used, as in a process of its own: sums keep their order."""
+    if (torch := sys.modules.get("torch")) is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 # %% ../../nbs/core/012_workforce.ipynb #on-cluster
 def on_cluster(

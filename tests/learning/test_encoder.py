@@ -1,7 +1,6 @@
 """Standard curves, the encoder that reads them, and what it shares with every other model."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from spectramind_nb.learning.standard_curves import Bins, standard_visit, togeth
 from spectramind_nb.observations.lightcurves import LightCurves
 from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 from spectramind_nb.physics.transit import light_curve
-from spectramind_nb.physics.visit_fit import VisitFit
 from spectramind_nb.runs.numerics import StepSeed
 from spectramind_nb.runs.trainer import numerics_guard
 
@@ -92,7 +90,7 @@ def trained(held):
 
 
 def visit(depth=0.01, mid_h=3.2, drift=3e-3, noise=1e-4, airs_length=400, broken=False):
-    """A visit as the fit would know it, and its fit."""
+    """A visit, and its orbit and depth as a fit would know them."""
     geometry = {"mid_time_h": mid_h, "offset_h": 0.0, "period_d": 4.0, "a_rs": 10.0, "inclination_deg": 88.5, "duration_h": 3.0}
     depths = np.concatenate([[1.05 * depth], depth * np.linspace(0.98, 1.02, 282)])
     wavelengths = np.concatenate([[0.7], np.linspace(1.95, 3.9, 282)])
@@ -108,9 +106,7 @@ def visit(depth=0.01, mid_h=3.2, drift=3e-3, noise=1e-4, airs_length=400, broken
     flux["FGS1"], sigma["FGS1"] = flux["FGS1"][:, 0], sigma["FGS1"][:, 0]
     if broken:
         flux["AIRS-CH0"][:, 40], flux["AIRS-CH0"][100:110] = np.nan, np.nan
-    errors = torch.ones(CHANNELS), torch.zeros(0, CHANNELS)
-    fit = VisitFit(1, 0, torch.as_tensor(depths), *errors, geometry, {"white_depth": depth}, *[torch.zeros(0)] * 2)
-    return LightCurves(1, 0, "train", flux, sigma, time, wavelengths, {}), fit, depths
+    return LightCurves(1, 0, "train", flux, sigma, time, wavelengths, {}), (geometry, depth), depths
 
 
 def depths_of(curves):
@@ -125,7 +121,7 @@ def depths_of(curves):
 ])
 def test_two_sums_give_the_depths_back_whatever_drifts(case, worse):
     curves, fit, depths = visit(**case)
-    planes = standard_visit(curves, fit, 5500.0, group("fit"), BINS)
+    planes = standard_visit(curves, *fit, 5500.0, group("fit"), BINS)
     assert planes.shape == BINS.shape and planes.dtype == np.float32 and np.isfinite(planes).all()
     expected = np.array([depths[0], *(part.mean() for part in np.array_split(depths[1:], BINS.wavelength))])
     error = depths_of(planes) - expected
@@ -135,16 +131,16 @@ def test_two_sums_give_the_depths_back_whatever_drifts(case, worse):
 
 def test_standard_curves_keep_the_clock_and_say_where_there_is_no_light():
     curves, fit, _ = visit(mid_h=0.2)
-    flux, weight, template = standard_visit(curves, fit, math.nan, group("fit"), BINS)
+    flux, weight, template = standard_visit(curves, *fit, math.nan, group("fit"), BINS)
     assert (weight[:, :9] == 0).all() and (flux[:, :9] == 0).all() and (weight[:, 10:] > 0).all()
     assert template[1, 10] > 0.9 and template[1, -4] == 0
-    lost = replace(fit, geometry={**fit.geometry, "duration_h": 0.0})
-    assert not standard_visit(curves, lost, 5500.0, group("fit"), BINS).any()
+    lost = {**fit[0], "duration_h": 0.0}
+    assert not standard_visit(curves, lost, fit[1], 5500.0, group("fit"), BINS).any()
 
 
 def test_two_visits_are_averaged_by_their_weights():
     curves, fit, _ = visit()
-    sharp = standard_visit(curves, fit, 5500.0, group("fit"), BINS)
+    sharp = standard_visit(curves, *fit, 5500.0, group("fit"), BINS)
     blunt = sharp * np.array([2, 0.25, 1], dtype=np.float32)[:, None, None]
     flux, weight, template = together([sharp, blunt])
     np.testing.assert_allclose(weight, 1.25 * sharp[1])
