@@ -197,7 +197,7 @@ def standard_curves(
     for visit in sorted(fits):
         if visit in failed:
             print(f"{split} planet {visit.planet_id} visit {visit.visit} has no standard curves: {failed[visit]}", file=sys.stderr)
-        none = np.zeros(bins.shape, dtype=np.float32)  # a copy of the others, as what is mapped holds a file open
+        none: np.ndarray = np.zeros(bins.shape, dtype=np.float32)  # a copy of the others, as what is mapped holds a file open
         curves = none if visit in failed else np.array(store.load(tasks[visit].address)[0]["curves"])
         of_planet.setdefault(int(visit.planet_id), []).append(curves)
     return {planet: together(several) for planet, several in of_planet.items()}

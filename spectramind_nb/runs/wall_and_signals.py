@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from ..core.errors import ConfigError, InterruptedRun, SpectraMindError, TerminatedRun, WallReached
 
 # %% ../../nbs/runs/622_wall_and_signals.ipynb #signals-2
@@ -104,7 +102,7 @@ class Wall:
     @property
     def step_s(self) -> float:
         """95th percentile of the recent batches' durations."""
-        return float(np.percentile(self.steps_s, 95)) if self.steps_s else 0.0
+        return sorted(self.steps_s)[math.ceil(0.95 * len(self.steps_s)) - 1] if self.steps_s else 0.0
 
     @property
     def needed_s(self) -> float:

@@ -22,7 +22,7 @@ from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.records import audit
 from spectramind_nb.records.journal import EventLog, weights_digest
 from spectramind_nb.runs.devices import resolve_devices
-from spectramind_nb.runs.process import restored_process
+from spectramind_nb.runs.process import prepare_process, restored_process
 from spectramind_nb.runs.run_attempts import Attempt
 from spectramind_nb.runs.session import Session
 from spectramind_nb.runs.trainer import quiet_lightning
@@ -97,7 +97,7 @@ def main() -> None:
     """Alternate both, so that whatever else the machine does hits both alike."""
     words = [f"trainer.max_epochs={EPOCHS}", "trainer.wall.budget=1h", "trainer.accelerator=cpu", *sys.argv[1:]]
     config = compose(overrides=words)
-    torch.set_num_threads(config.trainer.threads)
+    prepare_process(config)
     train, val = planets(PLANETS, 1), planets(PLANETS // 4, 2)
     times = {"bare": [], "guarded": []}
     for repeat in range(REPEATS + 1):
