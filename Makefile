@@ -6,7 +6,7 @@ export MPLBACKEND := agg
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test promises bench docs page notebooks readme outputs hooks clean
+.PHONY: help demo check test promises bench gpu docs page notebooks readme outputs hooks clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ promises: $(VENV)/.installed  ## the trainer layer: every promise with its tests
 
 bench: $(VENV)/.installed  ## speed, printed as ratios against a peer measured in the same run
 	$(BIN)/python tests/benchmarks/run.py
+
+gpu: $(VENV)/.installed  ## what is promised of GPUs, on those of this machine, in six minutes; without one its processor columns
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(BIN)/python tests/trainer/gpu.py
 
 docs: $(VENV)/.installed .venv-docs/.installed  ## the book: notebooks, reference, gallery, search, as pages in _docs/html
 	$(BIN)/python docs/build.py

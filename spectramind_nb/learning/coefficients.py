@@ -14,34 +14,36 @@ class _Coefficients(torch.autograd.Function):
     """See `coefficient_covariance`; the derivatives take two products instead of a way back through factors."""
 
     @staticmethod
-    def forward(ctx, information, deviations):
+    def forward(ctx, information, deviations, dtype):
         scaled = information[:, None] * deviations[..., :, None]
         scaled.mul_(deviations[..., None, :]).diagonal(dim1=-2, dim2=-1).add_(1)
         factor, failed = torch.linalg.cholesky_ex(scaled)  # positive definite unless a number is not finite: then so is the answer
         covariance = torch.cholesky_inverse(factor.masked_fill_((failed > 0)[..., None, None], torch.nan))
         shrinkage = covariance.diagonal(dim1=-2, dim2=-1).clone()
         covariance.mul_(deviations[..., :, None]).mul_(deviations[..., None, :])
-        ctx.save_for_backward(covariance, deviations, shrinkage)
+        ctx.save_for_backward(covariance.to(dtype), deviations, shrinkage)
         return covariance, 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, of_covariance, of_log_volume):
         covariance, deviations, shrinkage = ctx.saved_tensors
-        moved = of_covariance @ covariance
+        moved = of_covariance.to(covariance) @ covariance
         by_prior = (covariance * moved).sum(-2)
         inverse = torch.where(deviations > 0, 1 / deviations, 0.0)
         of_deviations = 2 * inverse * (by_prior * inverse.square() + of_log_volume[..., None] * (1 - shrinkage))
-        of_information = (of_log_volume[:, None] @ covariance.flatten(2)).view(-1, *covariance.shape[2:])
-        return of_information - covariance.flatten(1, 2).mT @ moved.flatten(1, 2), of_deviations
+        of_information = (of_log_volume[:, None].to(covariance) @ covariance.flatten(2)).view(-1, *covariance.shape[2:])
+        of_information = of_information - covariance.flatten(1, 2).mT @ moved.flatten(1, 2)
+        return of_information.to(deviations), of_deviations, None
 
 
 def coefficient_covariance(
     information: Tensor,  # (B, q, q) inner products of basis spectra by the inverse noise covariance
     deviations: Tensor,  # (B, G, q) prior standard deviations of their coefficients, 0 or more
+    of_gradients: torch.dtype | None = None,  # what products on the way back are computed in; None: as on the way there
 ) -> tuple[Tensor, Tensor]:  # (B, G, q, q), log of how much smaller the prior's volume has become, twice (B, G)
     """Covariance of coefficients after the data were seen, under each of some priors.
 
     (information + 1 / deviations^2)^-1 and log det (1 + deviations information deviations).
     """
-    return _Coefficients.apply(information, deviations)
+    return _Coefficients.apply(information, deviations, of_gradients or information.dtype)

@@ -28,16 +28,18 @@ def _choice(
     log_shares: Tensor,  # (B, K) log prior
     slope: Tensor,  # (B, G, p)
     curvature: Tensor,  # (B, G, p, p)
+    half: torch.dtype,  # of the products with all values
 ) -> tuple[Tensor, Tensor, Tensor]:  # log evidence (B, G), expected value (B, G, p), its covariance (B, G, p, p)
     """Which of some values v it is, where the data's log-likelihood is slope v - v curvature v / 2."""
     p = slope.shape[-1]
     one, other = torch.triu_indices(p, p, device=values.device)
     twice = torch.where(one == other, 0.5, 1.0).to(slope)
-    each = torch.cat([slope, -twice * curvature[..., one, other]], dim=-1) @ values.mT + log_shares[:, None]
+    quadratic = torch.cat([slope, -twice * curvature[..., one, other]], dim=-1)
+    each = (quadratic.to(half) @ values.to(half).mT).to(slope) + log_shares[:, None]
     top = each.detach().amax(dim=2, keepdim=True)
     likely = (each - top).exp()
     total = likely.sum(2, keepdim=True)
-    moments = likely @ values / total
+    moments = ((likely / total).to(half) @ values.to(half)).to(slope)
     expected = moments[..., :p]
     second = moments.new_empty(*expected.shape, p)
     second[..., one, other] = second[..., other, one] = moments[..., p:]
@@ -45,11 +47,14 @@ def _choice(
 
 # %% ../../nbs/learning/422_conditioning.ipynb #condition
 def condition(
-    products: Tensor,  # (B, q + 2, q + 2) by the inverse noise covariance, of basis, mean shape, data minus their expected level
-    deviations: Tensor,  # (B, G, q) prior standard deviation of each coefficient at each amplitude node
+    products: Tensor,  # (B, q + 2, q + 2) by the inverse noise covariance, of basis, mean shape, data
+    deviations: Tensor,  # (B, G, q) prior standard deviation of each coefficient at each amplitude node; 0: it is none of the node's
     amplitude: Tensor,  # (B, G)
     log_prior: Tensor,  # (G,) log weight of each node
     exemplars: tuple[slice, Tensor, Tensor, Tensor] | None = None,  # which coefficients, scales (B, p), `with_squares`, log weights (B, K)
+    level: Tensor | None = None,  # (B,) expected value of the first coefficient; the others', and its own without, are 0
+    work: torch.dtype = torch.float64,  # of all that comes after the factors
+    half: torch.dtype = torch.float64,  # of the products with all exemplars
 ) -> tuple[Tensor, Tensor, Tensor]:  # mean (B, q + 1) and covariance (B, q + 1, q + 1), log of the nodes' posterior weights (B, G)
     """Posterior of the coefficients of basis and mean shape, the amplitude (which is that of the mean shape) integrated out.
 
@@ -57,37 +62,38 @@ def condition(
     """
     q = deviations.shape[-1]
     information, on_mean, on_data = products[:, :q, :q], products[:, None, :q, q], products[:, None, :q, q + 1]
-    known, log_volume = coefficient_covariance(information, deviations)
+    known, log_volume = coefficient_covariance(information, deviations, work)
+    certainty = torch.where(deviations > 0, deviations, torch.inf) ** -2
     pull = on_data - amplitude[..., None] * on_mean  # (B, G, q)
-    those = slice(0, 0) if exemplars is None else exemplars[0]
-    towards = information[:, :, those]
-    answer = known.flatten(1, 2) @ torch.cat([on_data, on_mean, towards.mT], dim=1).mT
-    answer = answer.view(*pull.shape, -1)
-    coefficients = answer[..., 0] - amplitude[..., None] * answer[..., 1]
     left_over = amplitude.square() * products[:, q, q, None] - 2 * amplitude * products[:, q, q + 1, None]
+    if level is not None:
+        expected = level[:, None] * certainty[..., 0]
+        pull = pull + nn.functional.pad(expected[..., None], (0, q - 1))
+        left_over = left_over + level[:, None] * expected
+    coefficients = (known @ pull[..., None])[..., 0]
     evidence = log_prior - 0.5 * (left_over - (pull * coefficients).sum(-1) + log_volume)
+    known, certainty, coefficients, amplitude = (tensor.to(work) for tensor in (known, certainty, coefficients, amplitude))
     among = None
-    if exemplars is not None:
-        _, scale, values, log_shares = exemplars
-        scale = amplitude[..., None] * scale[:, None]
-        slope = pull[..., those] - coefficients @ towards
-        unexplained = information[:, None, those, those] - towards.mT[:, None] @ answer[..., 2:]
-        of_choice, expected, scatter = _choice(
-            values, log_shares, scale * slope, scale[..., :, None] * unexplained * scale[..., None, :]
-        )
+    if exemplars is not None:  # what they say is divided by certainties: no difference of large numbers
+        those, scale, values, log_shares = exemplars
+        scale, certain = amplitude[..., None] * scale[:, None], certainty[..., those]
+        moves = known[..., those] * certain[..., None, :]  # of the coefficients, by one of them
+        unit = torch.eye(certain.shape[-1], dtype=work, device=products.device)
+        unexplained = scale[..., :, None] * certain[..., :, None] * (unit - moves[..., those, :]) * scale[..., None, :]
+        slope = scale * certain * coefficients[..., those]
+        of_choice, chosen, scatter = _choice(values, log_shares, slope, unexplained, half)
         evidence = evidence + of_choice
-        unit = torch.eye(q, dtype=products.dtype, device=products.device)
-        moves = (unit[:, those] - answer[..., 2:]) * scale[..., None, :]  # of the coefficients, by what is expected of some
-        coefficients = coefficients + (moves * expected[..., None, :]).sum(-1)
+        moves = moves * scale[..., None, :]
+        coefficients = coefficients + (moves * chosen[..., None, :]).sum(-1)
         among = moves, scatter
     log_weights = torch.log_softmax(evidence, dim=1)
-    weights = log_weights.exp()
+    weights = log_weights.exp().to(work)
 
     each = torch.cat([coefficients, amplitude[..., None]], dim=-1)
     mean = (weights[:, None] @ each)[:, 0]
     off = each - mean[:, None]
     covariance = (weights[..., None] * off).mT @ off
-    spread = (weights[:, None] @ known.flatten(2)).view_as(information)
+    spread = (weights[:, None] @ known.flatten(2)).view(-1, q, q)
     if among is not None:
         moves, scatter = among
         weighted = weights[..., None, None] * (moves @ scatter)
@@ -103,7 +109,7 @@ def likelihood_products(
     expected: Tensor,  # (B, Q) nuisances, as training stars and orbits have them
     width: Tensor,  # (Q,) their standard deviations, below 1, see `nuisances.with_prior`
     systematic: Tensor,  # (3,) errors of FGS1, AIRS and its slope, as shares of the depth
-    level: Tensor,  # () expected depth (ppm), which the data are told about
+    level: Tensor,  # (B,) depth (ppm) from which those of a planet are counted
 ) -> Tensor:  # (B, q + 2, q + 2)
     """Inner products of basis, mean shape and data by the inverse noise covariance, as `condition` wants them."""
     count = len(width)
@@ -129,9 +135,10 @@ def likelihood_products(
     relative = torch.stack([fgs1, ones - fgs1, slope], dim=1) * systematic
     products = update(products, depth_ppm[:, None, None] * relative, torch.eye(3, dtype=unit.dtype, device=unit.device))
 
-    data = depth - level * ones + nn.functional.pad(moved, (q + 3, 0))
-    spectra = torch.cat([unit[: q + 1].expand(len(data), -1, -1), data[:, None]], dim=1)
-    return spectra @ products @ spectra.mT
+    data = depth - level[:, None] * ones + nn.functional.pad(moved, (q + 3, 0))
+    on_data = products @ data[..., None]
+    of_data = torch.cat([on_data[:, : q + 1].mT, data[:, None] @ on_data], dim=2)
+    return torch.cat([torch.cat([products[:, : q + 1, : q + 1], on_data[:, : q + 1]], dim=2), of_data], dim=1)
 
 
 def _nuisances(batch: Mapping[str, Tensor], expected: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (B, Q), (B, Q, 283), (B, Q, Q)

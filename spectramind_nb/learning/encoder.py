@@ -146,6 +146,7 @@ class CurveModel(PlanetModel):
     """A model of standard curves: what they say in closed form, and what corrections make of it."""
 
     needs = ("curves",)
+    parts = {"curves": "float64", "network": "half"}
 
     def __init__(self, loss: nn.Module | None, optimizer: Mapping, n_features: int, bins: Bins, components: int, **settings):
         super().__init__(loss, optimizer, n_features, components=components, **settings)
@@ -228,13 +229,15 @@ class DecodedModel(CurveModel):
         """Spectrum and standard deviation, not yet held above zero."""
         self.check_ready()
         self.check_curves(curves)
-        with torch.autocast(device_type=self.naive_mean.device.type, enabled=False):
-            level, inputs, light = self.inputs(curves.double(), features.double())
-        like = self.network.position.dtype
-        tokens, of_planet = self.network(*(tensor.to(like) for tensor in inputs))
-        with torch.autocast(device_type=self.naive_mean.device.type, enabled=False):
-            white_sigma = features.double()[:, 1].exp() * PPM
-            mu, sigma = self.decoded(level, white_sigma, tokens.double(), of_planet.double())
+        device, exact, dtype = self.naive_mean.device.type, self.dtype("curves"), self.dtype("network")
+        with torch.autocast(device, enabled=False):
+            level, inputs, light = self.inputs(curves.to(exact), features.to(exact))
+        weights = self.network.position.dtype
+        with torch.autocast(device, dtype, enabled=dtype.itemsize < 4):
+            tokens, of_planet = self.network(*(tensor.to(weights) for tensor in inputs))
+        with torch.autocast(device, enabled=False):
+            white_sigma = features.to(exact)[:, 1].exp() * PPM
+            mu, sigma = self.decoded(level, white_sigma, tokens.to(exact), of_planet.to(exact))
         return torch.where(light, mu / PPM, self.naive_mean), torch.where(light, sigma / PPM, self.naive_sigma)
 
 # %% ../../nbs/learning/430_encoder.ipynb #warm-cosine
@@ -268,6 +271,7 @@ class EncoderModel(DecodedModel):
         nonnegativity: float = 1.0,  # weight of `negativity` beside the loss
         n_features: int = len(FEATURES),
         optimizer: Mapping | None = None,  # lr, weight_decay
+        compute: Mapping[str, str] | None = None,  # part -> float64, profile or half, see `ModelInParts.dtype`
     ):
         sizes = dict(width=width, layers=layers, heads=heads, time_bins=time_bins, residual_features=residual_features)
         wrong = [name for name, value in {**sizes, "components": components}.items() if value < 1]
@@ -280,8 +284,11 @@ class EncoderModel(DecodedModel):
         super().__init__(
             loss, optimizer or {"lr": 0.002, "weight_decay": 0.05}, n_features, bins, int(components), wavelength_bins=int(wavelength_bins),
             **{name: int(value) for name, value in sizes.items()}, **{name: float(value) for name, value in shares.items()},
+            compute=compute,
         )  # fmt: skip
         self.network = CurveNetwork(width, layers, heads, bins, residual_features, components, dropout, n_features)
+        if self.hparams.compute["network"] == "float64":
+            self.network.double()
 
     def forward(
         self,

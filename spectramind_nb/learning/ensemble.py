@@ -69,7 +69,7 @@ class Members(PlanetModel):
         self.members = nn.ModuleList(_another(member, number, self.loss) for number in range(folds * seeds))
         for made in self.members:
             made.log = self._hear
-        self.needs = member.needs
+        self.needs, self.computed = member.needs, self.members[0].computed
         self.own = (*PlanetModel.own, *(f"members.{number}.{name}" for number in range(folds * seeds) for name in member.own))
         double = {"dtype": torch.float64}
         self.register_buffer("calibration", torch.ones(2, **double))  # factors of sigma: FGS1, AIRS

@@ -90,12 +90,12 @@ class FitLikelihood(InformedFit):
         ratio = (shape.square() / expected).flatten().median() / GAUSSIAN_MEDIAN
         self.start_inflation.fill_(0.5 * ratio.clamp(0.25, 25.0).log())
 
-    def products(self, batch: Mapping[str, Tensor], columns: Tensor, x: Tensor, unresolved: Tensor) -> Tensor:  # (B, q + 2, q + 2)
-        """What `condition` needs of the data, with this model's noise and all that it knows about stars and orbits."""
+    def products(self, batch: Mapping[str, Tensor], columns: Tensor, x: Tensor, unresolved: Tensor, level: Tensor) -> Tensor:
+        """What `condition` needs of the data (B, q + 2, q + 2), with this model's noise and all that it knows about stars and orbits."""
         log_scale = (self.value("inflation") + x @ self.value("inflation_features").T).clamp(-2, 3)
         expected, width = self.nuisance_prior(x)
         return likelihood_products(
-            batch, columns, log_scale.exp(), unresolved.square(), expected, width, self.value("systematic").exp(), self.expected_level
+            batch, columns, log_scale.exp(), unresolved.square(), expected, width, self.value("systematic").exp(), level
         )
 
     def fields(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .conditioning import condition, mixture_shares, with_squares
+from .conditioning import condition, mixture_shares
 from .error_bars import calibration_counts, calibration_factors
 from .fit_likelihood import FitLikelihood
 from .inner_products import per_channel
@@ -22,7 +22,8 @@ from ..physics.visit_fit import NUISANCES
 # %% ../../nbs/learning/428_posterior.ipynb #spectrum-posterior
 def _spread(covariance: Tensor, spectra: Tensor, unresolved: Tensor) -> Tensor:  # (B, q, q), (B, q, 283), (B, 2) -> (B, 283)
     """Standard deviations of sums of spectra, and of what each channel has for itself."""
-    return ((spectra * (covariance @ spectra)).sum(1) + per_channel(unresolved.square())).sqrt()
+    spectra = spectra.to(covariance)
+    return ((spectra * (covariance @ spectra)).sum(1).clamp(min=0) + per_channel(unresolved.square())).sqrt()
 
 
 class SpectrumPosterior(FitLikelihood):
@@ -35,6 +36,8 @@ class SpectrumPosterior(FitLikelihood):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # mean (B, q), covariance (B, q, q), of what spectra (B, q, 283), (B, 2), (B, G)
         """What a spectrum is made of, in ppm, how much is its channels' own (FGS1, AIRS), log of the weights of nodes and outliers."""
         self.check_ready()
+        self.dtype("likelihood")
+        work, half = self.dtype("conditioning"), self.dtype("exemplars") if self.hparams.exemplars else torch.float64
         with torch.autocast(device_type=self.naive_mean.device.type, enabled=False):
             x = self.standardised(batch["features"].double())
             amplitude = self.amplitude(x)
@@ -43,16 +46,14 @@ class SpectrumPosterior(FitLikelihood):
             columns = self.columns(fold)
             unresolved = amplitude[:, None] * self.value("unresolved").exp()  # FGS1, AIRS
 
-            sizes, exemplars = self.value("components").exp(), None
-            if self.hparams.exemplars:
-                kernel = self.value("kernel").clamp(max=0).exp()  # what an exemplar leaves open, 1 is the population's spread
-                scale = (1 - kernel.square()).clamp(min=1e-12).sqrt() * sizes
-                values = with_squares(self.exemplars)[fold]
-                exemplars = slice(2, 2 + len(sizes)), scale.expand(n, -1), values, self.exemplar_shares[fold].log()
-                sizes = kernel * sizes
+            sizes, exemplars = self.about_exemplars(fold, work)
             deviations, at_node = self.coefficient_prior(amplitude, sizes)
-            products = self.products(batch, columns, x, unresolved)
-            mean, covariance, log_weights = condition(products, deviations, at_node, self.log_node_weights(), exemplars)
+            level = PPM * batch["depth"].double()[:, 1:].mean(1)  # from its own, what is left is hundreds of ppm, and float32 can hold it
+            products = self.products(batch, columns, x, unresolved, level)
+            mean, covariance, log_weights = condition(
+                products, deviations, at_node, self.log_node_weights(), exemplars, self.expected_level - level, work, half
+            )
+            mean = mean.double() + nn.functional.pad(level[:, None], (0, mean.shape[1] - 1))
             return mean, covariance, columns[:, :-1], unresolved, log_weights
 
     def posterior(
@@ -63,7 +64,7 @@ class SpectrumPosterior(FitLikelihood):
         """Posterior mean and standard deviation, not yet calibrated, and how likely each node of the amplitude and each outlier is."""
         mean, covariance, spectra, unresolved, log_weights = self.coefficients(batch, fold)
         with torch.autocast(device_type=self.naive_mean.device.type, enabled=False):
-            mu = (self.expected_level + (mean[:, None] @ spectra)[:, 0]) / PPM
+            mu = (mean[:, None] @ spectra)[:, 0] / PPM
             sigma = _spread(covariance, spectra, unresolved) * self._scale(self.value("temperature"), log_weights) / PPM
             return mu.clamp(min=0), sigma.clamp(min=self.hparams.sigma_floor), log_weights
 
@@ -137,7 +138,8 @@ class CalibratedPosterior(AdaptivePosterior):
     ) -> Tensor:  # (B, 283, K) float64, (Rp/Rs)^2
         """Errors that channels have in common, scaled as sigma is."""
         _, covariance, spectra, unresolved, _ = self.coefficients(batch, None)
-        scale = self(batch)[1] / _spread(covariance, spectra, unresolved)
+        sigma, covariance = self(batch)[1], covariance.double()
+        scale = sigma / _spread(covariance, spectra, unresolved)
         value, vector = torch.linalg.eigh(covariance)
         return scale[..., None] * (spectra.mT @ (vector * value.clamp(min=0).sqrt()[:, None]))
 
@@ -186,6 +188,7 @@ class PosteriorModel(CalibratedPosterior):
     """Population prior times fit likelihood; answers with the posterior mean and standard deviation of every channel."""
 
     own = ("naive_mean", "naive_sigma", "planets")
+    parts = {"likelihood": "float64", "conditioning": "profile", "exemplars": "half"}
 
     def __init__(
         self,
@@ -201,9 +204,10 @@ class PosteriorModel(CalibratedPosterior):
         anchor: float = 0.1,  # how hard trained numbers are held near their starts, against one planet's loss
         n_features: int = len(FEATURES),
         optimizer: Mapping | None = None,  # lr, weight_decay
+        compute: Mapping[str, str] | None = None,  # part -> float64, profile or half, see `ModelInParts.dtype`
     ):
         super().__init__(
-            loss, optimizer or {"lr": 0.003, "weight_decay": 0.0}, n_features, _sizes(components, n_features),
+            loss, optimizer or {"lr": 0.003, "weight_decay": 0.0}, n_features, _sizes(components, n_features), compute=compute,
             components=int(components), exemplars=int(exemplars), smooth=int(smooth), amplitude_nodes=int(amplitude_nodes),
             outlier_scales=[float(size) for size in outlier_scales], outlier_share=float(outlier_share), folds=int(folds),
             sigma_floor=float(sigma_floor), anchor=float(anchor),

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .conditioning import with_squares
 from .metrics import CHANNELS
 from .planetmodel import PlanetModel
 from .planetset import PlanetSet, labels_of
@@ -187,6 +188,18 @@ class MixedPrior(LearnedPrior):
         free = sizes.new_full((len(sizes), 1), 3.0)  # FGS1 is far from AIRS in wavelength: its depth may differ three times as much
         of_shape = sizes[:, None] * torch.cat([free, shapes, curves], dim=1)
         return torch.cat([level.expand(-1, len(sizes), 1), of_shape.expand(len(level), -1, -1)], dim=-1)
+
+    def about_exemplars(
+        self, fold: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, tuple[slice, Tensor, Tensor, Tensor] | None]:  # what sizes (p,) they leave open; as `condition` wants them
+        """The training planets about whose shapes the prior is a sum of Gaussians; None where it is one Gaussian for all."""
+        sizes = self.value("components").exp()
+        if not self.hparams.exemplars:
+            return sizes, None
+        kernel = self.value("kernel").clamp(max=0).exp()  # what an exemplar leaves open, 1 is the population's spread
+        scale = ((1 - kernel.square()).clamp(min=1e-12).sqrt() * sizes).to(dtype)
+        values, shares = with_squares(self.exemplars.to(dtype)), self.exemplar_shares.to(dtype)
+        return kernel * sizes, (slice(2, 2 + len(sizes)), scale.expand(len(fold), -1), values[fold], shares[fold].log())
 
     def coefficient_prior(self, amplitude: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:  # (B,), (components,) -> (B, G, q), (B, G)
         """Standard deviation of each coefficient, and the amplitude, at each node and for each kind of outlier."""

@@ -70,6 +70,7 @@ def say_what_was_used(
 ) -> None:
     """The score beside what needs no learning, and what the run used of its envelope, into the record and for people."""
     budget, precision = session.checkpoints.budget_bytes, session.record.fields.get("precision")
+    precision = precision["trainer"] if isinstance(precision, Mapping) else precision  # an older version's attempt may have left a word
     used = envelope(session.dir, session.wall, budget, precision, session.checkpoints.written)
     session.log("end", **used)
     session.record.update(envelope=used, **trace(session.log.path, session.attempt.number))

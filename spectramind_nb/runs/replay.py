@@ -54,6 +54,13 @@ def expectation(
     return Verdict("impossible" if hard else "statistical" if soft else "exact", tuple(hard + soft))
 
 
+_WHY = {
+    "gpus": ": the kernels of another GPU add up in another order",
+    "cuda": ": other kernels may add up in another order", "cudnn": ": other kernels may add up in another order",
+    "threads": ": so many threads share a sum in another way",
+}  # fmt: skip
+
+
 def _told(kind: str, rows: Sequence[tuple[str, str, Any, Any]], most: int = 3) -> list[str]:
     """Sentences about differences of one kind; the first few are named."""
     rows = [row for row in rows if row[0] == kind]
@@ -63,7 +70,7 @@ def _told(kind: str, rows: Sequence[tuple[str, str, Any, Any]], most: int = 3) -
             what = "is new" if then is None else "is gone" if now is None else "changed"
             sentences.append(f"{'code' if kind == 'code' else 'data'} file {name} {what}")
         else:
-            sentences.append(f"{name} was {then} and is {now}")
+            sentences.append(f"{name} was {then} and is {now}{_WHY.get(name, '')}")
     if len(rows) > most:
         sentences[-1] += f" and {len(rows) - most} more"
     return sentences

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from .followers import watch_followers
 from .launch import LaunchPlan
 from .numerics import StepSeed
 from .planets import bins_of
-from .precision import HalfPrecisionOverflow, OverflowMonitor, steadier_precision
+from .precision import HalfPrecisionOverflow, OverflowMonitor, PrecisionReport, precision_note, steadier_precision
 from .processes import RankSyncCheck, cluster_plugins, dismiss, relaunchable, synchronised_batchnorm
 from .rendezvous import announce_stores, meeting_folder
 from .safe_points import SafePoints
@@ -47,7 +47,8 @@ def training_callbacks(
     keep, stop = profile.checkpoint, profile.early_stop
     watched = [keep.monitor] * profile.enable_checkpointing + [stop.monitor] * stop.enabled
     guard = numerics_guard(profile.guards, watched, bins=bins_of(session.config.model))
-    callbacks: list[Callback] = [StepSeed(session.config.seed), guard, diary]
+    report = PrecisionReport(lambda precision, computed: _note_precision(session, precision, computed))
+    callbacks: list[Callback] = [StepSeed(session.config.seed), guard, diary, report]
     if "snapshot" in session.record.fields:
         callbacks.append(OptimizerFromConfig())
     if session.devices.world_size > 1:
@@ -68,6 +69,15 @@ def training_callbacks(
     rolling = session.checkpoint("last") if profile.enable_checkpointing else None
     callbacks.append(SafePoints(session.wall, session.signals, rolling, keep.every_s, session.log))
     return callbacks
+
+
+def _note_precision(session: Session, precision: str, computed: Mapping[str, str]) -> None:
+    """What the model computes in, into the record; a note where that is nothing of what the profile asks."""
+    session.log("computed", trainer=precision, parts=computed)
+    session.record.update(precision={"trainer": precision, **computed})
+    if note := precision_note(precision, computed):
+        tell(f"note: {note}")
+        session.record.update(precision_note=note)
 
 # %% ../../nbs/runs/646_training_loop.ipynb #load-best
 def load_best(
@@ -92,7 +102,7 @@ def _fit(session: Session, model: pl.LightningModule, data: VisitDataModule, ove
         plugins=[session.checkpoints, *cluster_plugins(session.here)],
     )
     per_step = session.config.data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
-    session.record.update(precision=str(trainer.precision), effective_batch_size=per_step)
+    session.record.update(precision={"trainer": str(trainer.precision)}, effective_batch_size=per_step)
     began = time.time()
     try:
         with session.signals.wait_for_safe_point():

@@ -18,11 +18,25 @@ from spectramind_nb.apps.doctor import examine, examine_version, requirements
         ("torch>=2.4", "2.10.0+cu128", "ok"),
         ("torch>=2.4", "2.3.1", "refused"),
         ("torch>=2.4", None, "refused"),
+        ("papermill>=2.6", "2.5", "refused"),
     ],
 )
 def test_versions(requirement, installed, state):
     finding = examine_version(Requirement(requirement), installed)
     assert finding.state == state and (state == "ok" or finding.advice)
+
+
+def test_a_training_and_the_doctor_do_without_notebooks(spectramind, workspace, tmp_path):
+    """As in an image with PyTorch alone and the wheels of the bundle: there is no kernel, no papermill, no widget."""
+    for name in doctor.ONLY_FOR:
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not in this image')")
+    env = {"PYTHONPATH": f"{tmp_path}:{doctor.Path(doctor.spectramind_nb.__file__).parents[1]}"}
+    done = spectramind("doctor", cwd=workspace, env=env)
+    assert done.returncode == 0, done.stderr
+    done = spectramind("train", "--cfg", "trainer=ci_fast", cwd=workspace, env=env)
+    assert done.returncode == 0 and "max_epochs: 1" in done.stdout
+    found = doctor.examine_version(Requirement("ipywidgets>=8"), None)
+    assert found.state == "note" and "launchpad" in found.advice
 
 
 def test_every_dependency_is_looked_at():

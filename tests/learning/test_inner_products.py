@@ -35,7 +35,7 @@ def test_inner_products_are_those_of_the_whole_noise_covariance(moved, few):
         batch, fold = few.tensors(), moved.fold(few.planet_id)
         x = moved.standardised(few.features)
         unresolved = moved.amplitude(x)[:, None] * moved.value("unresolved").exp()
-        found = moved.products(batch, moved.columns(fold), x, unresolved)
+        found = moved.products(batch, moved.columns(fold), x, unresolved, moved.expected_level.expand(len(few)))
 
         depth, relief = moved.informed(batch, x)
         covariance = PPM**2 * few.covariance - relief.mT @ relief

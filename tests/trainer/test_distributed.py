@@ -70,7 +70,7 @@ def test_p48_only_the_first_process_writes(pair):
 
 
 def test_p36_p47_auto_precision_of_a_simulation_is_float32(pair):
-    assert pair.config.trainer.precision == "auto" and pair.record["precision"] == "32-true"
+    assert pair.config.trainer.precision == "auto" and pair.record["precision"]["trainer"] == "32-true"
 
 
 def test_p19_the_others_go_by_the_configuration_that_was_frozen(pair):

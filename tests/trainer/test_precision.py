@@ -44,10 +44,20 @@ def test_p25_what_a_processor_makes_of_fp16_is_what_lightning_makes_of_it():
     assert settled.notes == ("precision 16-mixed is bf16-mixed on a processor",)
 
 
-def test_p25_the_effective_precision_is_in_the_record(words):
+def test_p25_the_effective_precision_is_in_the_record_part_by_part(words):
     run = train("kaggle_safe", [*words[:-1], "trainer.max_epochs=1", "trainer.loader.num_workers=0"], resume="never")
-    assert run.record["precision"] == run.record["devices"]["precision"] == run.record["envelope"]["precision"] == "bf16-mixed"
-    assert run.config.trainer.precision == "16-mixed"
+    parts = {"likelihood": "float64", "conditioning": "float32", "exemplars": "bfloat16"}
+    assert run.record["precision"] == {"trainer": "bf16-mixed", **parts} and run.config.trainer.precision == "16-mixed"
+    assert run.record["devices"]["precision"] == run.record["envelope"]["precision"] == "bf16-mixed"
+    assert "precision_note" not in run.record
+
+
+def test_p25_a_run_whose_model_uses_nothing_of_what_the_profile_asks_says_so(words, capsys):
+    exact = [f"model.compute.{part}=float64" for part in ("conditioning", "exemplars")]
+    run = train("kaggle_safe", [*words[:-1], *exact, "trainer.max_epochs=1", "trainer.loader.num_workers=0"], resume="never")
+    assert set(run.record["precision"].values()) == {"bf16-mixed", "float64"}
+    said = "the profile's bf16-mixed changes nothing that this model knows of: all of it is float64"
+    assert run.record["precision_note"] == said and f"note: {said}" in capsys.readouterr().err
 
 
 # -- overflows -----------------------------------------------------------------------------------------------------
@@ -138,7 +148,8 @@ WORDS = ["trainer.precision=16-mixed", "trainer.escalate_after=2"]
 @pytest.mark.parametrize("checkpoints", ["true", "false"])
 def test_p47_p66_a_run_that_overflows_goes_on_in_a_steadier_precision(whole_run, words, overflowing, checkpoints, capsys):
     run = train(overrides=[*words, *WORDS, f"trainer.enable_checkpointing={checkpoints}"], resume="never")
-    assert run.outcome == "finished" and run.record["precision"] == "32-true"
+    assert run.outcome == "finished" and run.record["precision"]["trainer"] == "32-true"
+    assert run.record["precision"]["exemplars"] == "float32"
     lines = [line for line in events(run.dir / "events.jsonl") if line["event"] == "precision"]
     assert [(line["before"], line["now"]) for line in lines] == [("16-mixed", "32-true")]
     assert [line["reason"] for line in run.record["envelope"]["precision_events"]] == ["2 steps in a row overflowed in fp16"]
@@ -146,7 +157,7 @@ def test_p47_p66_a_run_that_overflows_goes_on_in_a_steadier_precision(whole_run,
     losses = [line for line in events(run.dir / "events.jsonl") if line["event"] == "step"]
     assert step_losses(run.dir / "events.jsonl").keys() == step_losses(whole_run.dir / "events.jsonl").keys()
     assert len(losses) == len(step_losses(run.dir / "events.jsonl")), "no step is done twice"
-    assert run.record["weights"]["final"] == whole_run.record["weights"]["final"], "this model computes in float64 anyway"
+    assert run.record["weights"]["final"] != whole_run.record["weights"]["final"], "its first steps were in half precision"
     assert not list(run.dir.glob("*.ckpt"))
 
 
@@ -163,7 +174,7 @@ def test_p47_a_resumed_run_does_not_try_the_old_precision_again(words, overflowi
     made = []
     monkeypatch.setattr(OverflowMonitor, "__init__", lambda self, *rest: (made.append(1), honest(self, *rest))[1])
     resumed = train(overrides=words)
-    assert (resumed.record["attempt"], resumed.outcome, resumed.record["precision"]) == (2, "finished", "32-true")
+    assert (resumed.record["attempt"], resumed.outcome, resumed.record["precision"]["trainer"]) == (2, "finished", "32-true")
     assert not made, "nothing to escalate from"
 
 
@@ -173,4 +184,5 @@ def test_p46_p47_mixed_precision_on_a_gpu(words):
         pytest.skip("NOT TESTED ON A GPU: there is no CUDA device")
     run = train(overrides=[*words, "trainer.precision=auto", "trainer.accelerator=gpu"], resume="never")
     native = torch.cuda.is_bf16_supported(including_emulation=False)
-    assert run.record["precision"] == ("bf16-mixed" if native else "16-mixed") and run.outcome == "finished"
+    assert run.record["precision"]["trainer"] == ("bf16-mixed" if native else "16-mixed") and run.outcome == "finished"
+    assert run.record["precision"]["exemplars"] == ("bfloat16" if native else "float16")
