@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mutants
 import yaml
+from export import unchanged
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -121,3 +122,22 @@ def test_every_mutant_is_planted_somewhere():
     modules = {module: (REPO / f"spectramind_nb/{module}.py").read_text() for module, _, _ in mutants.MUTANTS}
     assert {(module, line) for module, line, _ in mutants.MUTANTS if modules[module].count(line) != 1} == set()
     assert len(modules) == len(mutants.MUTANTS) >= 30
+
+
+def test_an_export_keeps_the_dates_of_modules_whose_machine_code_is_the_same(tmp_path):
+    """Numba looks at the date of a function's file, and not at what the function calls in others."""
+    before = {name: text.encode() for name, text in {
+        "called": "@compiled()\ndef f(): 1", "caller": "@compiled()\ndef g(): f()", "alone": "@njit\ndef h(): 2", "plain": "import caller",
+    }.items()}
+    imported = {"caller": {"called"}, "plain": {"caller", "called"}}
+    files = {name: tmp_path / name for name in before}
+
+    def kept(**now):
+        for name, path in files.items():
+            path.write_bytes(now.get(name, before[name]))
+        said = {files[name]: text for name, text in before.items()}
+        return {path.name for path in unchanged(said, lambda path: {files[name] for name in imported.get(path.name, ())})}
+
+    assert kept() == set(before)
+    assert kept(called=b"@compiled()\ndef f(): 3") == {"alone", "plain"}
+    assert kept(plain=b"") == {"called", "caller", "alone"}
