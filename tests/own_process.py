@@ -26,7 +26,10 @@ def command() -> None:
 def command_elsewhere() -> None:
     """The same as if the package lay in the folder that PYTHONPATH names, with the configurations that lie beside it."""
     import spectramind_nb
+    from spectramind_nb.core import config_groups
 
+    for kept in (config_groups.options, config_groups.groups, config_groups.shipped):
+        kept.cache_clear()
     spectramind_nb.__file__ = str(Path(os.environ["PYTHONPATH"], "spectramind_nb", "__init__.py"))
     command()
 
