@@ -22,10 +22,12 @@ def ids(paths):
     return [path.relative_to(REPO).as_posix() for path in paths]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """Empty at first; what one notebook simulates and fits is there for the next."""
-    return tmp_path_factory.mktemp("store")
+@pytest.fixture(scope="session")
+def store(shared):
+    """Empty at first; what one notebook simulates and fits is there for the next, in whichever worker."""
+    folder = shared / "store"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def changed() -> set[Path]:
