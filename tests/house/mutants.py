@@ -2,14 +2,17 @@
 
     python tests/house/mutants.py [--with test] [--only 3,17]
 
-Each is planted in the notebook of a clone, exported, and looked for with `make check` (or `make test`), which must say no. Before the
-first, the command must say yes without any fault. Prints a line a fault and `k of N`; exit code 1 if the net finds fewer than it must.
+Each is planted in the notebook of a clone, exported, and looked for with `make check` (or `make test`), which must say no: first with a
+part of it, that notebook and the quick tests of its floor, for what a part finds the whole finds; only what survives goes through the
+whole. Before the first, the parts must say yes without any fault, and the whole before the first that survives. Prints a line a fault
+and `k of N`; exit code 1 if the net finds fewer than it must.
 """
 
 import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,10 +60,16 @@ MUTANTS = (  # module, a line's part as it is, the same with a fault
 )
 
 
-def plant(clone: Path, module: str, honest: str, wrong: str) -> Path:
-    """Write the fault into the module's notebook and export it; ValueError if the line is not there exactly once."""
+def notebook_of(clone: Path, module: str) -> Path:
+    """The notebook that a module is exported from."""
     floor, name = module.split("/")
     (path,) = (clone / "nbs" / floor).glob(f"[0-9]*_{name}.ipynb")
+    return path
+
+
+def plant(clone: Path, module: str, honest: str, wrong: str) -> None:
+    """Write the fault into the module's notebook and export it; ValueError if the line is not there exactly once."""
+    path = notebook_of(clone, module)
     book = json.loads(path.read_text())
     cells = [cell for cell in book["cells"] if "".join(cell["source"]).startswith("#| export")]
     found = [cell for cell in cells if honest in "".join(cell["source"])]
@@ -68,17 +77,32 @@ def plant(clone: Path, module: str, honest: str, wrong: str) -> Path:
         raise ValueError(f"{module} has not exactly one line with {honest!r}: bring the list of mutants up to date")
     found[0]["source"] = "".join(found[0]["source"]).replace(honest, wrong).splitlines(keepends=True)
     path.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n")
-    subprocess.run([VENV / "bin/nbdev_export"], cwd=clone, check=True, capture_output=True)
-    return path
+    subprocess.run([VENV / "bin/python", "tests/export.py"], cwd=clone, env=environment(clone), check=True, capture_output=True)
 
 
-def ask(clone: Path, target: str) -> tuple[bool, str, float]:
+def environment(clone: Path) -> dict[str, str]:
+    real = {"SPECTRAMIND_TEST_DATA": str(REPO.parent / "shared/data")}
+    return real | {key: value for key, value in os.environ.items() if key != "SPECTRAMIND_CACHE"} | {
+        "PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+
+
+def part(clone: Path, *modules: str) -> list[str]:
+    """The quick tests of a floor, and the notebooks of some of its modules."""
+    names = [notebook_of(clone, module).relative_to(clone).as_posix() for module in modules]
+    return [str(VENV / "bin/python"), "-m", "pytest", "--quick", "-x", "-p", "no:cacheprovider", f"tests/{modules[0].split('/')[0]}",
+            *(f"tests/house/test_library_notebooks.py::test_notebook_runs[{name}]" for name in names)]
+
+
+def whole(target: str) -> list[str]:
+    """`make check` or `make test`, with this installation."""
+    return ["make", *(f"-o{folder}/.installed" for folder in (VENV, ".venv-nbdev3", ".venv-dvc", ".venv-docs")), f"VENV={VENV}", target]
+
+
+def ask(clone: Path, command: list[str]) -> tuple[bool, str, float]:
     """Does the command say yes; what failed first; how long it took."""
-    stamps = [f"-o{folder}/.installed" for folder in (VENV, ".venv-nbdev3", ".venv-dvc")]
-    environment = {key: value for key, value in os.environ.items() if key != "SPECTRAMIND_CACHE"} | {"PYTHONPATH": str(clone)}
     began = time.monotonic()
-    done = subprocess.run(["make", *stamps, f"VENV={VENV}", target], cwd=clone, env=environment, capture_output=True, text=True)
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    done = subprocess.run(command, cwd=clone, env=environment(clone), capture_output=True, text=True)
+    failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
     return done.returncode == 0, failed[0] if failed else done.stdout[-200:] + done.stderr[-200:], time.monotonic() - began
 
 
@@ -91,21 +115,28 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         clone = Path(scratch) / "clone"
         subprocess.run(["git", "clone", "-q", REPO, clone], check=True)
-        for folder in (".venv-nbdev3", ".venv-dvc"):
+        for folder in (".venv-nbdev3", ".venv-dvc", ".venv-docs"):
             (clone / folder).symlink_to(REPO / folder)
-        yes, words, seconds = ask(clone, asked.target)
-        print(f"   without a fault: {'yes' if yes else f'NO: {words}'} ({seconds:.0f} s)", flush=True)
-        if not yes:
-            return 1
-        found = 0
+        found, sound = 0, set()  # sound: commands that say yes without a fault
         for number in chosen:
             module, honest, wrong = MUTANTS[number - 1]
-            plant(clone, module, honest, wrong)
-            yes, words, seconds = ask(clone, asked.target)
+            neighbours = [other for other, _, _ in MUTANTS if other.split("/")[0] == module.split("/")[0]]
+            for command, of_all in ((part(clone, module), part(clone, *neighbours)), (whole(asked.target), whole(asked.target))):
+                if str(of_all) not in sound:
+                    yes, words, seconds = ask(clone, of_all)
+                    if not yes:
+                        print(f"   without a fault {' '.join(of_all)} says NO: {words} ({seconds:.0f} s)")
+                        return 1
+                    sound.add(str(of_all))
+                mutant = shutil.copytree(clone, Path(scratch) / "mutant", symlinks=True)  # with what Numba has compiled
+                plant(mutant, module, honest, wrong)
+                yes, words, seconds = ask(mutant, command)
+                shutil.rmtree(mutant)
+                if not yes:
+                    break
             found += not yes
             verdict = "MISSED" if yes else f"found by {words}"
             print(f"{number:2d} {module:26} {verdict} ({seconds:.0f} s): {honest}  ->  {wrong}", flush=True)
-            subprocess.run(["git", "checkout", "-q", "."], cwd=clone, check=True)
     print(f"{found} of {len(chosen)} with make {asked.target}")
     return int(found < MUST_FIND[asked.target] * len(chosen))
 
