@@ -24,6 +24,13 @@ def test_cpu_count_respects_affinity():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "1"
 
 
+@pytest.mark.parametrize("limit, gb", [("2000000000", 2), ("9" * 18, 8.192), ("max", 8.192), ("", 8.192)])
+def test_memory_is_that_of_the_machine_or_of_the_control_group_if_that_is_less(limit, gb, monkeypatch):
+    monkeypatch.setattr(environment.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2_000_000}.get)
+    monkeypatch.setattr(environment, "_first_line", lambda path: limit)
+    assert environment.memory_gb() == gb
+
+
 def test_competition_root_prefers_override_then_environment(tmp_path, monkeypatch):
     mine, attached = tmp_path / "mine", tmp_path / "input/competitions/ariel-data-challenge-2025"
     for root in (mine, attached):

@@ -17,7 +17,17 @@ import pytest
 
 from spectramind_nb.core import storage
 from spectramind_nb.core.errors import DamagedFileError, NonFiniteError
-from spectramind_nb.core.storage import Store, append_line, atomic_path, canonical_json, code_digest, digest, file_digest, imported_modules
+from spectramind_nb.core.storage import (
+    Store,
+    append_line,
+    atomic_path,
+    canonical_json,
+    code_digest,
+    digest,
+    file_digest,
+    imported_modules,
+    known_digest,
+)
 
 
 def test_canonical_json_test_vectors():
@@ -42,6 +52,17 @@ def test_file_digest_sees_every_change(tmp_path):
     old = time.time() - 100
     os.utime(file, (old, old))
     assert file_digest(file, memory) == second
+
+
+def test_a_young_file_is_not_remembered(tmp_path, monkeypatch):
+    """Its next change may leave its size and its times as they are."""
+    memory, file = tmp_path / "memory", tmp_path / "signal.parquet"
+    file.write_bytes(b"one")
+    written = os.stat(file).st_ctime
+    for age, remembered in ((0.5, False), (1.9, False), (2.1, True)):
+        monkeypatch.setattr(time, "time", lambda: written + age)
+        value = file_digest(file, memory)
+        assert known_digest(file, memory) == (value if remembered else None)
 
 
 def test_a_young_file_may_be_digested_by_two_threads_at_once(tmp_path, monkeypatch):
