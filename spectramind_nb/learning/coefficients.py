@@ -19,6 +19,7 @@ class _Coefficients(torch.autograd.Function):
         scaled.mul_(deviations[..., None, :]).diagonal(dim1=-2, dim2=-1).add_(1)
         factor, failed = torch.linalg.cholesky_ex(scaled)  # positive definite unless a number is not finite: then so is the answer
         covariance = torch.cholesky_inverse(factor.masked_fill_((failed > 0)[..., None, None], torch.nan))
+        covariance = covariance.mT  # the same numbers, and this way round products need no copy
         shrinkage = covariance.diagonal(dim1=-2, dim2=-1).clone()
         covariance.mul_(deviations[..., :, None]).mul_(deviations[..., None, :])
         ctx.save_for_backward(covariance.to(dtype), deviations, shrinkage)

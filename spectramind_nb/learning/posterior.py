@@ -93,7 +93,7 @@ class AdaptivePosterior(SpectrumPosterior):
         evidence, n = [], len(self.node_weights)
         for rows in torch.arange(len(planets["depth"])).split(32):
             batch = {name: tensor[rows].to(self.population_shares.device) for name, tensor in planets.items()}
-            *_, log_weights = self.posterior(batch, None if fold is None else fold[rows])
+            *_, log_weights = self.coefficients(batch, None if fold is None else fold[rows])
             each = log_weights - self.log_node_weights()
             familiar = torch.logsumexp(each[:, :n] + self.node_weights.log(), dim=1, keepdim=True)
             evidence.append(torch.cat([familiar, each[:, n:]], dim=1))

@@ -52,7 +52,7 @@ class Session:
     here: Place  # among the processes of the run
     log: EventLog  # the events of this attempt
     devices: Devices = field(init=False)  # since the pre-flight
-    fits: dict[str, StageResult] = field(default_factory=dict)  # split -> its fits, since the data were opened
+    fits: dict[str, StageResult] = field(default_factory=dict)  # split -> its fits, "train" until they are in the sets
     children: list[subprocess.Popen] = field(default_factory=list)  # processes that Lightning started
     in_memory: Mapping[str, torch.Tensor] | None = None  # last weights of a run that keeps no checkpoint
 
@@ -131,6 +131,7 @@ def load_planets(
         raise PreflightError("the data changed since the run began", challenge.root, "Start again with --resume never")
     hashed = run_hash(known["config_hash"], found["manifest_root"], known["code"], known["environment"])
     divided = data_module(session.config, challenge, session.fits)
+    del session.fits["train"]  # what is learned from is in the sets now
     counts = {name: len(part) for name, part in (("train", divided.train), ("val", divided.val), ("test", divided.test)) if part}
     session.record.update(data=found, run_hash=hashed, planets=counts)
     return divided
