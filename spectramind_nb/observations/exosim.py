@@ -39,8 +39,8 @@ def opened(
         with h5py.File(path, "r") as file:
             _check_program(file, path)
             yield file
-    except OSError as error:
-        if error.errno:  # not HDF5's own words
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # whatever a damaged file leads HDF5 to
+        if getattr(error, "errno", None):  # the system's words, not HDF5's
             raise
         cut = "is cut short" if "truncated" in str(error) else "cannot be read"
         raise DamagedFileError(f"{path.name} {cut}", path, "Make or copy it again") from error
@@ -195,5 +195,7 @@ def _channel(group: Any, path: Path, name: str) -> ExosimNdrs:
     if name == "AIRS-CH0" and not (len(wavelengths) == shape[1] and (np.diff(wavelengths[SCIENCE_COLUMNS]) < 0).all()):
         raise SchemaError("wavelengths do not fall from column to column", where, "Turn the wavelength solution round")
     gain, offset = (float(part(f"NDRs/metadata/ADC/{what}")[()]) for what in ("gain", "offset"))
+    if not (np.isfinite(offset) and 0 < gain < np.inf):
+        raise SchemaError(f"the converter has a gain of {gain:g} and an offset of {offset:g}", where, remedy)
     planes = _planes(simulated, shape, where)
     return ExosimNdrs(path, name, time_h, wavelengths, gain, offset, *planes, _band(simulated))

@@ -19,6 +19,7 @@ import polars as pl
 
 from ..core.errors import ConfigError, DataMissingError, PreflightError, SchemaError
 from ..core.storage import atomic_path
+from ..core.tables import read_table, require_columns
 from .challenge import open_challenge
 from .exosim import ExosimNdrs, open_ndrs
 from .exosim_options import ExosimOptions, detector_planes, injected_depth, open_options, system_row
@@ -34,6 +35,7 @@ from spectramind_nb.observations.layout import (
     STAR_COLUMNS,
     Visit,
 )
+from .signals import decode
 from .writing import write_calibration, write_signal
 
 # %% ../../nbs/observations/146_exosim_import.ipynb #paired-visits
@@ -88,23 +90,26 @@ def shared_tables(
     root: Path,
     visit: Mapping[str, ExosimNdrs],
 ) -> dict[str, pd.DataFrame]:  # name of a file at the root -> what it holds with this visit
-    """Converter, wavelengths and times of a data set that holds this visit too. Raises SchemaError where they contradict it."""
+    """Converter, wavelengths and times of a data set that holds this visit too.
+
+    Raises SchemaError where they contradict it, DataMissingError, DamagedFileError.
+    """
     airs = visit["AIRS-CH0"]
     grid = np.r_[0.7, airs.wavelengths_um[SCIENCE_COLUMNS][::-1]]
     adc = [value for name in INSTRUMENTS for value in (visit[name].offset, visit[name].gain)]
     axes = {"AIRS-CH0-axis0-h": airs.time_h, "AIRS-CH0-axis2-um": airs.wavelengths_um,
             "AIRS-CH0-integration_time": np.tile([0.1, 4.5], len(airs.time_h) // 2), "FGS1-axis0-h": visit["FGS1"].time_h}  # fmt: skip
     if (root / "axis_info.parquet").is_file():
-        there = pd.read_parquet(root / "axis_info.parquet")
+        there = decode(pl.read_parquet, root / "axis_info.parquet")
+        require_columns(root / "axis_info.parquet", there.columns, AXIS_COLUMNS, _APART)
         for name in AXIS_COLUMNS:
-            old = there[name].dropna().to_numpy()
+            old = there[name].drop_nulls().drop_nans().to_numpy()
             both = min(len(old), len(axes[name]))
             if not np.allclose(old[:both], axes[name][:both], rtol=0, atol=_SAME_UM if name.endswith("um") else _SAME_H):
                 raise SchemaError(f"{name} of {airs.path} is another than the data set's", root / "axis_info.parquet", _APART)
             axes[name] = max(old, axes[name], key=len)
-        for name, values in (("wavelengths.csv", grid), ("adc_info.csv", adc)):
-            old = pd.read_csv(root / name).to_numpy()[0]
-            if not np.allclose(old, values, rtol=0, atol=_SAME_UM if name.startswith("w") else 1e-9):
+        for name, columns, values, same in (("wavelengths.csv", LABEL_COLUMNS, grid, _SAME_UM), ("adc_info.csv", ADC_COLUMNS, adc, 1e-9)):
+            if not np.allclose(read_table(root / name, columns, key=None)[columns].iloc[0], values, rtol=0, atol=same):
                 raise SchemaError(f"{airs.path} has other values than the data set's {name}", root / name, _APART)
     rows = max(map(len, axes.values()))
     padded = {name: np.pad(axes[name], (0, rows - len(axes[name])), constant_values=np.nan) for name in AXIS_COLUMNS}
@@ -120,11 +125,11 @@ def with_row(
     planet: int,
     row: Mapping[str, float],
 ) -> pd.DataFrame:  # indexed by planet_id
-    """A table with the row of this planet. Raises ConfigError where it has another one."""
+    """A table with the row of this planet. Raises ConfigError where it has another one, DamagedFileError, SchemaError."""
     new = pd.DataFrame([row], index=pd.Index([planet], name="planet_id"), columns=list(row), dtype=float)
     if not path.is_file():
         return new
-    table = pd.read_csv(path, index_col="planet_id")
+    table = read_table(path, list(row))
     if planet not in table.index:
         return pd.concat([table, new]).sort_index()
     if not np.allclose(table.loc[planet, list(row)], new.iloc[0], rtol=1e-9, equal_nan=True):
@@ -175,7 +180,7 @@ class ImportedVisit:
             truth = "train.csv" if self.split == "train" else "truth/test.csv"
             tables[truth] = with_row(self.root / truth, planet, dict(zip(LABEL_COLUMNS, depths)))
         tests = self.root / "test_star_info.csv"  # a submission answers the test planets, where there are any
-        known = pd.read_csv(tests, index_col="planet_id") if tests.is_file() else tables[stars]
+        known = read_table(tests, STAR_COLUMNS) if tests.is_file() else tables[stars]
         asked = tables.get(tests.name, known)
         tables["sample_submission.csv"] = pd.DataFrame(0.456, index=asked.index, columns=LABEL_COLUMNS + SIGMA_COLUMNS)
         return tables
