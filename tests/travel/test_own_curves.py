@@ -27,6 +27,13 @@ def test_visits_of_days_are_fitted(visit_d, longer):
     assert 0.75 < np.sqrt(np.mean(z**2)) < 1.25 and abs(z).max() < 5
 
 
+def test_samples_that_do_not_show_a_transit_are_told():
+    arrays, known, _ = draw(4, 10, ONE, visit_d=40, longer=100)
+    rare = {key: value["prism"][::24] if key in ("time", "flux") else value["prism"] for key, value in arrays.items()}
+    with pytest.raises(SchemaError, match="a sample every 28.8 hours does not show a transit of"):
+        fit_visit(LightCurves.from_arrays(**rare), star_row(**known))
+
+
 def test_a_white_light_curve_alone_is_fitted():
     z = np.concatenate([errors(seed, 1, WHITE)[0] for seed in range(12)])
     assert 0.6 < np.sqrt(np.mean(z**2)) < 1.4
