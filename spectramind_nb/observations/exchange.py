@@ -184,7 +184,7 @@ def write_petitradtrans(
     record: SpectrumRecord,
     path: Path | str | None = None,  # .fits; None: write nothing
 ) -> Any:  # astropy HDUList
-    """A spectrum with its covariance, as petitRADTRANS documents what it reads. Raises PreflightError without astropy."""
+    """A spectrum with its covariance, as petitRADTRANS reads it. Raises PreflightError without astropy."""
     fits = optional_package("astropy.io.fits", "a file for petitRADTRANS")
     channels = len(record.depth)
     covariance = np.diag(record.sigma**2) if record.covariance is None else record.covariance

@@ -89,7 +89,7 @@ def errors(seed, channels, instruments, **how):
     return ((fit.depth.numpy() - true) / fit.sigma.numpy()), seconds
 
 
-LONG = ((5, 1), (5, 30), (20, 100), (25, 1))  # days of a visit, and how much longer than 2 to 6 days periods are; two hold many transits
+LONG = ((5, 1), (5, 30), (20, 100), (15, 1))  # days of a visit, and how much longer than 2 to 6 days periods are; two hold many transits
 
 
 def tell(what, found):

@@ -14,7 +14,7 @@ PINNED = {  # environment -> what is installed into it
     ".venv-others": (
         "chromatic-lightcurves==0.5.1", "astraeus-io==1.0", "lightkurve==2.6.0", "taurex==3.3.2", "xarray==2026.9.0", "h5netcdf==1.8.2",
     ),
-    ".venv-petitradtrans": ("petitRADTRANS==3.4.0",),  # made from Fortran, which takes a minute or two
+    ".venv-petitradtrans": ("petitRADTRANS==3.4.0", "mpich==5.0.2"),  # made from Fortran, which takes a minute or two; needs a libmpi
 }
 
 
