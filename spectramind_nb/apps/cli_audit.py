@@ -39,9 +39,10 @@ def default_to_ledger(ctx: typer.Context):
 def show_audit(run: RunName):
     "The record of a run, as JSON."
     from spectramind_nb.apps.notebooks import json_text
-    from spectramind_nb.runs.run import Run
+    from spectramind_nb.records.record import find_run, load
 
-    print(json_text(Run.open(run).record))
+    folder, _ = find_run(run)
+    print(json_text(load(folder / "audit.json")))
 
 # %% ../../nbs/apps/780_cli_audit.ipynb #verify-audit
 @audit_commands.command("verify")

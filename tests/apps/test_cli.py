@@ -1,6 +1,8 @@
 """What a user types: every failure is one sentence with its own exit code, and nothing is lost by it."""
 
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -75,11 +77,30 @@ def test_help_time_is_printed_and_loads_nothing_heavy(spectramind, capsys):
     assert done.returncode == 0 and "train" in done.stdout
     with capsys.disabled():
         print(f"\nspectramind --help: {seconds:.2f} s")
-    import subprocess
-    import sys
-
     code = "import sys, spectramind_nb.apps.cli; print({'torch', 'numpy', 'hydra', 'papermill'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+LIGHT = """
+import sys
+from spectramind_nb.apps.cli import main
+for line in ("audit list", "audit show first", "audit verify", "train --cfg", "profiles show ci_fast", "validate submission.csv"):
+    sys.argv = ["spectramind", *line.split()]
+    try:
+        main()
+    except SystemExit:
+        pass
+    print(line, {"torch", "pytorch_lightning", "matplotlib", "numba"} & set(sys.modules), file=sys.stderr)
+"""
+
+
+def test_what_trains_nothing_does_not_load_what_trains(tmp_path):
+    """It takes seconds, and people wait for them."""
+    (tmp_path / "logs/first").mkdir(parents=True)
+    (tmp_path / "logs/first/audit.json").write_text('{"outcome": "finished"}')
+    done = subprocess.run([sys.executable, "-c", LIGHT], cwd=tmp_path, capture_output=True, text=True)
+    said = [line for line in done.stderr.splitlines() if "set()" in line or "{" in line]
+    assert '"outcome": "finished"' in done.stdout and len(said) == 6 and all("set()" in line for line in said), done.stderr
 
 
 # -- configuration -------------------------------------------------------------------------------------------------
