@@ -1,6 +1,7 @@
-"""CPU of one visit's fit beside that of an earlier commit, alternating; transit curves beside PyTransit. Prints, never asserts.
+"""CPU of a fit beside an earlier commit, alternating, and beside ExoIris; transit curves beside PyTransit. Prints, never asserts.
 
-PYTRANSIT_PYTHON names an interpreter whose environment has PyTransit; without it that comparison is left out, in a sentence.
+PYTRANSIT_PYTHON names an interpreter whose environment has PyTransit, EXOIRIS_PYTHON one that has exoiris 1.1.1 and pytransit 2.8.1;
+without them these comparisons are left out, in a sentence.
 """
 
 import os
@@ -57,6 +58,27 @@ for _ in range(200):
     seconds.append(time.perf_counter() - start)
 print(np.median(seconds))
 """
+EXOIRIS = """
+import time
+import numpy as np
+from exoiris import ExoIris
+from exoiris.tsdata import TSData
+hours, um = np.linspace(-0.15, 0.15, 300), np.linspace(1.95, 3.9, 282)
+flux = 1 + np.random.default_rng(0).normal(0, 1e-3, (282, 300))
+flux[:, 90:210] -= 0.01
+model = ExoIris("planet", "power-2", data=TSData(hours, um, flux, np.full_like(flux, 1e-3), name="visit"), nk=50)
+for name, kind, *values in (("tc_00", "NP", 0.0, 0.01), ("p", "NP", 4.0, 1e-4), ("rho", "UP", 0.5, 2.5), ("b", "UP", 0.0, 0.5)):
+    model.set_prior(name, kind, *values)
+model.set_prior("radius ratios", "UP", 0.08, 0.12)
+model.fit(niter=1, initial_population=model.ps.sample_from_prior(200), plot_convergence=False)
+model.sample(niter=1, thin=1, use_tqdm=False)
+start = time.process_time()
+model.fit(niter=4, plot_convergence=False)
+fitted = time.process_time() - start
+start = time.process_time()
+model.sample(niter=4, thin=1, use_tqdm=False)
+print(50 * fitted + 50 * (time.process_time() - start))
+"""
 
 
 def fitted(tree: Path, curves: Path, out: Path) -> dict:
@@ -66,8 +88,8 @@ def fitted(tree: Path, curves: Path, out: Path) -> dict:
     return dict(np.load(out))
 
 
-def beside_before(folder: Path, rounds: int = 3) -> None:
-    """CPU of one visit, this tree and the earlier commit taking turns."""
+def beside_before(folder: Path, rounds: int = 3) -> float:
+    """CPU of one visit, this tree and the earlier commit taking turns; returns that of the last visit, in seconds."""
     before = folder / "before"
     before.mkdir()
     packed = subprocess.run(["git", "archive", BEFORE], cwd=REPO, check=True, capture_output=True).stdout
@@ -83,6 +105,7 @@ def beside_before(folder: Path, rounds: int = 3) -> None:
         print(f"fit of one {name} visit: {1e3 * float(new['cpu_s']):.0f} ms of CPU, {BEFORE} takes {statistics.median(ratios):.1f} x that "
               f"({min(ratios):.1f} .. {max(ratios):.1f}); depths {np.abs((new['depth'] - old['depth']) / sigma).max():.4f} sigma apart, "
               f"covariance {np.abs((new['covariance'] - old['covariance']) / sigma / sigma[:, None]).max():.5f}")
+    return float(new["cpu_s"])
 
 
 def beside_pytransit() -> None:
@@ -129,7 +152,20 @@ def beside_pytransit() -> None:
     print(f"  PyTransit's TSModel, without derivatives: {1e3 * theirs_s:.2f} ms; ours take {ratios} x that")
 
 
+def beside_exoiris(ours_s: float) -> None:
+    """CPU of 200 steps of ExoIris's optimiser and 200 of its sampler on 282 x 300 points, far from converged; 4 of each measured."""
+    other = os.environ.get("EXOIRIS_PYTHON")
+    if not other:
+        print("not compared with ExoIris: EXOIRIS_PYTHON names no interpreter that has it")
+        return
+    alone = {**os.environ, "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    told = subprocess.run([other, "-W", "ignore", "-c", EXOIRIS], env=alone, check=True, capture_output=True, text=True).stdout
+    theirs_s = float(told.split()[-1])
+    print(f"ExoIris, 200 + 200 steps: {theirs_s:.0f} s of CPU, {theirs_s / ours_s:,.0f} x the fit of a short visit (target 1,500 x)")
+
+
 if __name__ == "__main__":
     beside_pytransit()
     with tempfile.TemporaryDirectory() as folder:
-        beside_before(Path(folder))
+        ours_s = beside_before(Path(folder))
+    beside_exoiris(ours_s)
