@@ -226,12 +226,14 @@ def envelope_table(
 ) -> str:  # HTML
     "Time, disk and memory: used and allowed, and where the time went."
     used = run.record.get("envelope") or {}
-    wall = used.get("wall_budget_s")
+    wall, parts = used.get("wall_budget_s"), run.record.get("precision")
+    parts = {name: word for name, word in parts.items() if name != "trainer"} if isinstance(parts, dict) else {}  # older runs have a word
     rows = {
         "wall": f"{used['wall_s']:.0f} s of {'unlimited' if wall is None else f'{wall:.0f} s'}",
         "disk": f"{used['bytes'] / 1e6:.1f} of {used['bytes_budget'] / 1e6:.0f} MB", "checkpoints written": used["checkpoints"],
         "peak memory": f"{used['peak_memory_gb']:.2f} GB", "peak GPU memory": used.get("peak_gpu_memory_gb"),
         "precision": used["precision"], "precision events": len(used["precision_events"]),
+        **{f"precision of the {part}": word for part, word in parts.items()},
     } if used else {}
     stages = audit.load(run.dir / "summary.json").get("stages", [])
     rows |= {f"stage {stage['name']}": f"{stage['seconds']:.1f} s" + (f", {portable(run, stage['error'])}" if stage["error"] else "")

@@ -13,6 +13,7 @@ import torch
 
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, ReplayMismatch
 from spectramind_nb.records import audit
+from spectramind_nb.records.provenance import environment
 from spectramind_nb.runs import replay as module
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.run import Run, predict
@@ -53,6 +54,14 @@ def test_p21_what_cannot_change_a_number_may_be_changed(whole_run, monkeypatch):
     monkeypatch.setenv("PYTHONHASHSEED", "6640")  # Dask leaves it so in a process that started workers
     again = replay(whole_run, ["trainer.loader.num_workers=1", "logger.flush_s=0.0", "trainer.guards.outputs=false"])
     assert again.difference is None and again.verdict.word == "exact"
+
+
+def test_p21_the_same_gpu_repeats_bits_and_another_only_agrees():
+    facts = {**environment(), "gpus": ["Tesla T4"], "cuda": "12.8"}
+    record = {"config": {"seed": 1}, "modules": {}, "data": {"files": {}}, "environment": facts}
+    assert module.expectation(record, record).word == "exact"
+    elsewhere = module.expectation(record, {**record, "environment": {**facts, "gpus": ["NVIDIA H100"]}})
+    assert elsewhere.word == "statistical" and "Tesla T4" in str(elsewhere) and "add up in another order" in str(elsewhere)
 
 
 def test_p21_a_changed_override_is_named_before_anything_runs(whole_run, monkeypatch):

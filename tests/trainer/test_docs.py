@@ -17,6 +17,8 @@ from spectramind_nb.core.config_groups import config_dir, options
 from spectramind_nb.core.config_rules import RULES
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.quantities import duration_s
+from spectramind_nb.learning.encoder import EncoderModel
+from spectramind_nb.learning.posterior import PosteriorModel
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "configs/trainer/README.md").read_text()
@@ -80,6 +82,14 @@ def test_p11_the_codemap_names_rooms_that_exist_and_all_that_belong():
         assert len(list((REPO / "nbs" / floor).glob(f"[0-9]*_{name}.ipynb"))) == 1, room
     runs = {f"runs.{path.stem}" for path in (REPO / "spectramind_nb/runs").glob("*.py") if path.stem != "__init__"}
     assert runs - {"runs.submission"} <= set(named), "submission is about files of the competition, not about runs"
+
+
+def test_p11_p25_the_table_of_precisions_is_that_of_the_models():
+    models = {"posterior": PosteriorModel, "encoder": EncoderModel}
+    told = {name: {part: said for model, part, said, *_ in rows(ARCHITECTURE, "| model | part |") if model == name} for name in models}
+    assert told == {name: dict(model.parts) for name, model in models.items()}
+    for name in models:
+        assert yaml.safe_load((config_dir() / "model" / f"{name}.yaml").read_text())["compute"] == told[name]
 
 
 def test_p11_keys_of_the_architecture_exist():

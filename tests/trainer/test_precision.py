@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from spectramind_nb.apps.report_sections import envelope_table
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.environment import Place
 from spectramind_nb.records.journal import events, step_losses
@@ -50,6 +51,7 @@ def test_p25_the_effective_precision_is_in_the_record_part_by_part(words):
     assert run.record["precision"] == {"trainer": "bf16-mixed", **parts} and run.config.trainer.precision == "16-mixed"
     assert run.record["devices"]["precision"] == run.record["envelope"]["precision"] == "bf16-mixed"
     assert "precision_note" not in run.record
+    assert "precision of the exemplars" in envelope_table(run)
 
 
 def test_p25_a_run_whose_model_uses_nothing_of_what_the_profile_asks_says_so(words, capsys):
