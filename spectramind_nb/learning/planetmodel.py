@@ -145,7 +145,7 @@ class PlanetModel(ModelInParts):
         super().__init__()
         optimizer = {name: float(value) for name, value in optimizer.items()}
         if self.parts:
-            settings["compute"] = self.chosen_parts(settings["compute"])
+            settings["compute"] = self.chosen_parts(settings.get("compute"))
         self.save_hyperparameters({**settings, "n_features": int(n_features), "optimizer": optimizer})
         self.loss = loss if loss is not None else WeightedGaussianNLL()
         double = {"dtype": torch.float64}

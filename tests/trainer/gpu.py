@@ -60,6 +60,7 @@ class Workspace:
     """A workspace in which each command is a process of its own, forked from one that has imported all and touched no GPU."""
 
     def __init__(self, folder: Path):
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # to ask for GPUs must not start CUDA in the process that is forked
         self.folder, self.env = folder, {**os.environ, "PYTHONPATH": str(REPO), "SPECTRAMIND_CACHE": str(folder / "cache")}
 
     def spectramind(self, *words: object, expect: int = 0) -> str:
