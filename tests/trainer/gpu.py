@@ -253,7 +253,7 @@ def at_real_size(model: str, cuda: bool) -> list[dict[str, object]]:
             step(1)
         row = {"model": model, "precision": precision, "planets": size, "counted": str(counted), "t4_ms": 1e3 * counted.on(**T4)}
         if precision != "16-mixed":  # which a processor only imitates
-            row["cpu_ms"] = 1e3 * timed(step, "cpu", 6)
+            row["cpu_ms"] = 1e3 * timed(step, "cpu", 4)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
             step, made = stepper(model, precision, "cuda", words, size)
