@@ -15,8 +15,11 @@ from .report_html import figure_html, html_page
 from ..runs.comparison import Comparison
 
 # %% ../../nbs/apps/740_comparison_page.ipynb #comparison-page
+_VERDICT_FIRST = ["run", "verdict", "difference", "low", "high", "planets"]
+
+
 def _table(table: pd.DataFrame, **how) -> str:
-    return f"<div style='overflow-x:auto' tabindex='0'>{table.to_html(border=0, na_rep='', **how)}</div>"
+    return f"<div class=wide tabindex=0>{table.to_html(border=0, na_rep='', **how)}</div>"
 
 
 def _with_differences(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -35,7 +38,7 @@ def comparison_page(
     without = "".join(f"<p>{html.escape(name)} has no metrics: it ended before its final validation, or goes on.</p>" for name in bare)
     first = found.runs[0].id
     sections = {
-        f"Against {first}": _table(found.judged, index=False, float_format="{:+.4f}".format),
+        f"Against {first}": _table(found.judged[_VERDICT_FIRST], index=False, float_format="{:+.4f}".format),
         "Metrics": without + (_table(_with_differences(found.metrics)) if len(found.metrics) else ""),
         "Set differently": _table(found.changed) if len(found.changed) else "<p>The configurations say the same.</p>",
         "Curves": figure_html(png_bytes(found.plot()), "Validation scores while the runs were trained."),

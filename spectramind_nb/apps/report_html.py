@@ -46,7 +46,7 @@ table{border-collapse:collapse} td,th{padding:.15em .8em .15em 0;text-align:left
 th{font-weight:600;min-width:9.5em} td.number{font-variant-numeric:tabular-nums;white-space:nowrap} figure{margin:1em 0} img{max-width:100%}
 figcaption{color:#444;font-size:.9em} code,pre{font-size:.85em;overflow-wrap:anywhere} h1,p{overflow-wrap:anywhere}
 .warning{border-left:4px solid #d55e00;background:#fff4ec;padding:.6em .9em}
-pre{overflow:auto;background:#f6f6f6;padding:.6em}
+pre{overflow:auto;background:#f6f6f6;padding:.6em} .wide{overflow-x:auto} .wide :is(td,th){min-width:0;white-space:nowrap}
 @media print{details{display:none} h2,figure{break-inside:avoid}}
 """
 
