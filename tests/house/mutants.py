@@ -87,9 +87,11 @@ def environment(clone: Path) -> dict[str, str]:
 
 
 def part(clone: Path, *modules: str) -> list[str]:
-    """The quick tests of a floor, and the notebooks of some of its modules."""
+    """The quick tests of a floor, and the notebooks of some of its modules; a training's own tests are in a folder of their own."""
+    floor = modules[0].split("/")[0]
     names = [notebook_of(clone, module).relative_to(clone).as_posix() for module in modules]
-    return [str(VENV / "bin/python"), "-m", "pytest", "--quick", "-x", "-p", "no:cacheprovider", f"tests/{modules[0].split('/')[0]}",
+    folders = ["tests/runs", "tests/trainer"] if floor == "runs" else [f"tests/{floor}"]
+    return [str(VENV / "bin/python"), "-m", "pytest", "--quick", "-x", "-p", "no:cacheprovider", *folders,
             *(f"tests/house/test_library_notebooks.py::test_notebook_runs[{name}]" for name in names)]
 
 
