@@ -29,7 +29,7 @@ class InformedFit(MixedPrior):
 
     def nuisance_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, F) -> (B, Q), (Q,)
         """Expected nuisances and their standard deviations, in widths of the fit's own prior."""
-        expected = self.value("nuisance") + self.heat(x)[:, None] * self.value("nuisance_heat")
+        expected = self.value("nuisance_mean") + self.heat(x)[:, None] * self.value("nuisance_heat")
         return expected, self.value("nuisance_width").clamp(max=-1e-6).exp()
 
     def informed(self, batch: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:  # (B, 283) ppm, (B, Q, 283) ppm
@@ -51,7 +51,7 @@ class InformedFit(MixedPrior):
                                 in_ppm(train.nuisance_covariance[rows])) for rows in trusted.nonzero()[:, 0].split(32)]  # fmt: skip
         weighted, precision = (torch.cat(part) for part in zip(*facts))
         law, width = learn_prior(weighted, precision, design[trusted])
-        self.start_nuisance.copy_(law[0])
+        self.start_nuisance_mean.copy_(law[0])
         self.start_nuisance_heat.copy_(law[1])
         self.start_nuisance_width.copy_(width.log())
 

@@ -180,7 +180,7 @@ def _sizes(components: int, n_features: int) -> dict[str, tuple[int, ...]]:
         "level": (1,), "offset": (1,), "components": (components,), "kernel": (1,), "smooth": (1,), "length": (1,),
         "unresolved": (2,), "amplitude": (1,), "amplitude_features": (n_features,), "spread": (1,),
         "inflation": (2,), "inflation_features": (2, n_features), "systematic": (3,), "temperature": (2,),
-        "nuisance": (nuisances,), "nuisance_heat": (nuisances,), "nuisance_width": (nuisances,),
+        "nuisance_mean": (nuisances,), "nuisance_heat": (nuisances,), "nuisance_width": (nuisances,),
     }  # fmt: skip
 
 

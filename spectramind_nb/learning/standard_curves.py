@@ -118,7 +118,7 @@ def _standard(
 
     z = sky_separation(part.time_h / 24, middle_h / 24, orbit["period_d"], orbit["a_rs"], orbit["inclination_deg"])
     hidden, _, by_k = occultation_gradients(z, torch.full_like(z, depth**0.5))
-    shares = torch.stack(limb_darkening_shares(*limb_darkening_prior(part.wavelength_um, temperature_k, config["limb_darkening"])))
+    shares = torch.stack(limb_darkening_shares(*limb_darkening_prior(part.wavelength_um, temperature_k)))
     flux, dark, template = mean(part.flux), mean(hidden.T @ shares), mean(by_k.T @ shares / (2 * depth**0.5))
     weights = weights * (flux > 0.1)
     lit = weights > 0

@@ -37,8 +37,8 @@ class Channels(NamedTuple):
 
     level: np.ndarray  # (C,)
     shares: np.ndarray  # (C, 3) of the limb-darkening terms in the star's light
-    by_u1: np.ndarray  # (C, 3) their derivative
-    by_u2: np.ndarray  # (C, 3)
+    by_sum: np.ndarray  # (C, 3) their derivatives by u1 + u2
+    by_difference: np.ndarray  # (C, 3) and by u1 - u2
     g: np.ndarray  # (C,) how strong the drift f is
     f: np.ndarray  # (F,)
     drift: np.ndarray  # (F + S, C) coefficients of the slow functions of time
@@ -59,18 +59,19 @@ def channels_at(
     slopes, shifts = min(colours, 2), instrument.slow.shape[1] - 1 - terms
     in_f = 4 + 2 * slopes
     in_g, in_h = in_f + terms, in_f + terms + colours - 1
-    shares, by_u1, by_u2 = np.empty((count, 3)), np.empty((count, 3)), np.empty((count, 3))
+    shares, by_sum, by_difference = np.empty((count, 3)), np.empty((count, 3)), np.empty((count, 3))
     g, drift, transit = np.ones(count), np.zeros((terms + shifts, count)), np.empty((6, count))
     for c in range(count):
         u1, u2 = limb[0, c], limb[1, c]
         for s in range(slopes):
-            u1 += shared[4 + s] * colour[c, s]
-            u2 += shared[4 + slopes + s] * colour[c, s]
+            both, apart = shared[4 + s] * colour[c, s] / 2, shared[4 + slopes + s] * colour[c, s] / 2
+            u1 += both + apart
+            u2 += both - apart
         # each share is its numerator over 1 - u1/3 - u2/6, see `transit.limb_darkening_shares`
         whole = 1 - u1 / 3 - u2 / 6
         shares[c] = (1 - u1 - u2) / whole, 2 / 3 * (u1 + 2 * u2) / whole, -u2 / 2 / whole
-        by_u1[c] = (shares[c, 0] / 3 - 1) / whole, (shares[c, 1] / 3 + 2 / 3) / whole, shares[c, 2] / 3 / whole
-        by_u2[c] = (shares[c, 0] / 6 - 1) / whole, (shares[c, 1] / 6 + 4 / 3) / whole, (shares[c, 2] / 6 - 0.5) / whole
+        by_sum[c] = (shares[c, 0] / 4 - 1) / whole, (shares[c, 1] / 4 + 1) / whole, (shares[c, 2] / 4 - 0.25) / whole
+        by_difference[c] = shares[c, 0] / 12 / whole, (shares[c, 1] / 12 - 1 / 3) / whole, (shares[c, 2] / 12 + 0.25) / whole
         for k in range(1, colours):
             g[c] += colour[c, k] * shared[in_g + k - 1]
         for i in range(terms):
@@ -80,7 +81,7 @@ def channels_at(
                 drift[terms + s, c] += shared[in_h + s * colours + k] * colour[c, k]
         for i in range(3):
             transit[i, c], transit[3 + i, c] = -shares[c, i], -shares[c, i] * (depth[c] - white)
-    return Channels(level, shares, by_u1, by_u2, g, shared[in_f:in_g], drift, transit)
+    return Channels(level, shares, by_sum, by_difference, g, shared[in_f:in_g], drift, transit)
 
 # %% ../../nbs/physics/216_instrument_model.ipynb #functions-at
 @compiled()
@@ -151,8 +152,8 @@ def _fill_jacobian(instrument, channels, c, jacobian):
         for way in range(4):
             jacobian[way, first + 6 + 3 * way + j] = -level * shares[j]
         for s in range(slopes):
-            jacobian[4 + s, first + j] = -level * channels.by_u1[c, j] * colour[s]
-            jacobian[4 + slopes + s, first + j] = -level * channels.by_u2[c, j] * colour[s]
+            jacobian[4 + s, first + j] = -level * channels.by_sum[c, j] * colour[s]
+            jacobian[4 + slopes + s, first + j] = -level * channels.by_difference[c, j] * colour[s]
         jacobian[-2, first + 3 + j] = -level * shares[j]
         jacobian[-1, first + j] = -shares[j]
     for i in range(terms):

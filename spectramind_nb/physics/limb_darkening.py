@@ -7,22 +7,32 @@ __all__ = ['limb_darkening_prior', 'power_occultation', 'claret', 'power_light_c
 
 # %% ../../nbs/physics/202_limb_darkening.ipynb #imports
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from .transit import EDGE_NODES, EDGE_WEIGHTS, exposure_nodes, sky_separation
 
 # %% ../../nbs/physics/202_limb_darkening.ipynb #limb-darkening-prior-2
+# a row for each power 0 .. 3 of ln(wavelength / 2 um), a column for each power 0 .. 2 of temperature / 5500 K - 1
+_SUM = torch.tensor([[0.323, -0.289, -0.114], [-0.194, 0.200, 0.021], [0.059, 0.041, -0.020], [-0.021, -0.067, 0.080]],
+                    dtype=torch.float64, device="cpu")
+_DIFFERENCE = torch.tensor([[-0.091, -0.070, 0.162], [0.013, 0.343, -0.442], [0.180, -0.358, 0.018], [-0.098, 0.121, 0.098]],
+                           dtype=torch.float64, device="cpu")
+_BANDS_UM, _STARS_K = (0.44, 7.9), (4000.0, 7250.0)  # what was tabulated: its ends hold beyond them
+
+
 def limb_darkening_prior(
     wavelength_um: torch.Tensor,  # (C,)
     temperature_k: float,  # of the star; NaN = unknown
-    config: Mapping,  # the limb_darkening part of the fit's configuration
 ) -> torch.Tensor:  # (2, C) expected u1 and u2
-    "Limb darkening that falls with wavelength and with the star's temperature."
-    heat = temperature_k / 5500 - 1 if math.isfinite(temperature_k) else 0.0
-    return torch.stack([law["level"] + law["slope"] * torch.log(wavelength_um / 2) + law["heat"] * heat
-                        for law in (config["u1"], config["u2"])])
+    "Quadratic limb darkening of stellar atmospheres (from Claret & Bloemen 2011, A&A 529, A75)."
+    low, high = _STARS_K
+    heat = min(max(temperature_k, low), high) / 5500 - 1 if math.isfinite(temperature_k) else 0.0
+    colour = torch.log(wavelength_um.double().clamp(*_BANDS_UM) / 2)[:, None] ** torch.arange(4)
+    warmth = torch.tensor([1.0, heat, heat**2], dtype=torch.float64)
+    both, apart = colour @ _SUM @ warmth, colour @ _DIFFERENCE @ warmth
+    return torch.stack([both + apart, both - apart]) / 2
 
 # %% ../../nbs/physics/202_limb_darkening.ipynb #power-occultation
 def power_occultation(

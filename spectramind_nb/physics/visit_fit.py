@@ -60,8 +60,9 @@ def _spectrum_figure(fit: "VisitFit", wavelengths_um: np.ndarray | torch.Tensor 
     return fig
 
 # %% ../../nbs/physics/228_visit_fit.ipynb #nuisances
-# ln speed, impact parameter squared, limb darkening of FGS1 and (in the middle, and how it changes to the ends) of AIRS
-NUISANCES = ("ln_speed", "impact2", "u1_FGS1", "u2_FGS1", "u1_AIRS", "u1_tilt_AIRS", "u2_AIRS", "u2_tilt_AIRS")
+# ln speed, impact parameter squared, sum and difference of u1 and u2: of FGS1, and (in the middle, and how they change to the ends) of AIRS
+NUISANCES = ("ln_speed", "impact2", "limb_sum_FGS1", "limb_difference_FGS1",
+             "limb_sum_AIRS", "limb_sum_tilt_AIRS", "limb_difference_AIRS", "limb_difference_tilt_AIRS")
 
 # %% ../../nbs/physics/228_visit_fit.ipynb #with-errors
 class _WithErrors(ExportableSpectrum):

@@ -12,6 +12,7 @@ from copy import copy
 import numpy as np
 import torch
 
+from ..core.errors import ConfigError
 from .normalised_curves import Curves, chebyshev
 from spectramind_nb.physics.instrument_model import (
     Channels,
@@ -32,17 +33,27 @@ def _instrument(c: Curves, orbit: OrbitPrior, temperature_k: float, config: Mapp
     drift = config["drift"]
     slow = torch.cat([chebyshev(c.phase, drift["time_degree"]), c.pointing], dim=1)
     colour = chebyshev(c.colour, 0 if c.broad else drift["wavelength_degree"])
-    limb = limb_darkening_prior(c.wavelength_um, temperature_k, config["limb_darkening"])
+    limb = limb_darkening_prior(c.wavelength_um, temperature_k)
     time_h, flux, good, weight, slow, colour, limb = (
         np.ascontiguousarray(v.numpy()) for v in (c.time_h, c.flux, c.good, c.sigma**-2, slow, colour, limb))
     return Instrument(time_h, flux, good, weight, slow, colour, limb, drift["time_degree"], float(later), orbit.middle_h, orbit.period_d)
 
 
-def _widths(instrument: Instrument, config: Mapping) -> list[torch.Tensor]:
+def _limb_widths(wavelength_um: float, config: Mapping) -> torch.Tensor:  # (2, 2)
+    "Prior widths of sum and difference of u1 and u2, and of what they change by from an instrument's middle to its ends."
+    if "sum" not in config:
+        what = "limb darkening is expected in other terms than an older version's"
+        raise ConfigError(what, "fit.limb_darkening", "Give sum and difference with their widths and tilts, as in configs/fit/default.yaml")
+    scales = {"sum": 1.0, "difference": (2 / wavelength_um) ** config["difference"]["bluer"]}
+    return torch.tensor([[scale * config[u]["width"], scale * config[u]["tilt"]] for u, scale in scales.items()])
+
+
+def _widths(c: Curves, instrument: Instrument, config: Mapping) -> list[torch.Tensor]:
     "Prior widths of the parameters that an instrument's channels share: limb darkening, f(t), g(wavelength), pointing."
-    limb, drift, colours = config["limb_darkening"], config["drift"], instrument.colour.shape[1]
+    drift, colours = config["drift"], instrument.colour.shape[1]
+    limb = _limb_widths(float(c.wavelength_um.mean()), config["limb_darkening"])
     shifts = instrument.slow.shape[1] - 1 - instrument.terms
-    return [torch.tensor([[limb[u]["width"], limb[u]["tilt"]][:min(colours, 2)] for u in ("u1", "u2")]).flatten(),
+    return [limb[:, :min(colours, 2)].flatten(),
             torch.full((instrument.terms,), drift["amplitude"]), torch.full((colours - 1,), drift["colour"]),
             torch.full((shifts * colours,), config["pointing"]["amplitude"])]
 
@@ -59,7 +70,7 @@ class VisitModel:
     ):
         self.curves, self.orbit = curves, orbit
         self.instruments = [_instrument(c, orbit, temperature_k, config, i > 0) for i, c in enumerate(curves)]
-        widths = [_widths(instrument, config) for instrument in self.instruments]
+        widths = [_widths(c, instrument, config) for c, instrument in zip(curves, self.instruments)]
         lengths = [sum(map(len, parts)) for parts in widths]
         self._begin = [4 + sum(lengths[:i]) for i in range(len(lengths) + 1)]
         self.shared, self.channels = self._begin[-1], [c.flux.shape[1] for c in curves]

@@ -94,7 +94,7 @@ def visit(depth=0.01, mid_h=3.2, drift=3e-3, noise=1e-4, airs_length=400, broken
     geometry = {"mid_time_h": mid_h, "offset_h": 0.0, "period_d": 4.0, "a_rs": 10.0, "inclination_deg": 88.5, "duration_h": 3.0}
     depths = np.concatenate([[1.05 * depth], depth * np.linspace(0.98, 1.02, 282)])
     wavelengths = np.concatenate([[0.7], np.linspace(1.95, 3.9, 282)])
-    u1, u2 = limb_darkening_prior(torch.as_tensor(wavelengths), 5500.0, group("fit")["limb_darkening"])
+    u1, u2 = limb_darkening_prior(torch.as_tensor(wavelengths), 5500.0)
     rng, flux, sigma, time = np.random.default_rng(0), {}, {}, {}
     for name, rows, length in (("FGS1", slice(0, 1), 500), ("AIRS-CH0", slice(1, None), airs_length)):
         t = time[name] = np.linspace(0, 7, length)

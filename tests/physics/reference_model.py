@@ -40,7 +40,9 @@ class ReferenceModel:
         for c in curves:
             colours = 1 if c.broad else drift["wavelength_degree"] + 1
             slopes = min(colours, 2)
-            limb_width = torch.tensor([[limb[u]["width"], limb[u]["tilt"]][:slopes] for u in ("u1", "u2")])
+            bluer = (2 / float(c.wavelength_um.mean())) ** limb["difference"]["bluer"]
+            scales = {"sum": 1.0, "difference": bluer}
+            limb_width = torch.tensor([[scales[u] * limb[u]["width"], scales[u] * limb[u]["tilt"]][:slopes] for u in scales])
             shifts = torch.full((c.pointing.shape[1], colours), pointing["amplitude"])
             parts = [limb_width.flatten(), torch.full((drift["time_degree"],), drift["amplitude"]),
                      torch.full((colours - 1,), drift["colour"]), shifts.flatten()]
@@ -57,7 +59,7 @@ class ReferenceModel:
         self.width = torch.cat([*width, torch.full((n,), config["depth_width"]), torch.ones(n)]).double()
         self._in_time = [chebyshev(c.phase, drift["time_degree"])[:, 1:] for c in curves]
         self._in_colour = [chebyshev(c.colour, drift["wavelength_degree"]) for c in curves]
-        self._limb = [limb_darkening_prior(c.wavelength_um, temperature_k, limb) for c in curves]
+        self._limb = [limb_darkening_prior(c.wavelength_um, temperature_k) for c in curves]
 
     def _own(self, i: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         "Positions of instrument i's shared parameters, depths and levels."
@@ -80,7 +82,8 @@ class ReferenceModel:
         # Shallow or negative depths use the curve of a 100 ppm planet, which scales.
         z, dz = separation_gradients(c.time_h, parameters[:4], float(i > 0), self.orbit)
         white = ((depth * c.sigma**-2).sum() / (c.sigma**-2).sum()).clamp(min=1e-4)
-        u = self._limb[i] + parameters[begin:in_f].reshape(2, slopes) @ in_colour[:, :slopes].T
+        both, apart = parameters[begin:in_f].reshape(2, slopes) @ in_colour[:, :slopes].T / 2
+        u = self._limb[i] + torch.stack([both + apart, both - apart])
         shares, by_u1 = _shares_and_derivative(u, 0)
         by_u2 = _shares_and_derivative(u, 1)[1]
         f = parameters[in_f:in_g]
@@ -96,8 +99,8 @@ class ReferenceModel:
         for way in range(4):
             jacobian[:, way, at_geometry + 3 * way:at_geometry + 3 * way + 3] = -shares.T
         for s in range(slopes):
-            jacobian[:, 4 + s, at_hidden:at_by_depth] = -(by_u1 * in_colour[:, s]).T
-            jacobian[:, 4 + slopes + s, at_hidden:at_by_depth] = -(by_u2 * in_colour[:, s]).T
+            jacobian[:, 4 + s, at_hidden:at_by_depth] = -((by_u1 + by_u2) / 2 * in_colour[:, s]).T
+            jacobian[:, 4 + slopes + s, at_hidden:at_by_depth] = -((by_u1 - by_u2) / 2 * in_colour[:, s]).T
         at_f, at_g, at_h = (4 + edge - begin for edge in (in_f, in_g, in_h))
         for t in range(nt):
             jacobian[:, at_f + t, 1 + t] = g

@@ -6,12 +6,15 @@ import torch
 from reference_model import ReferenceModel
 from synthetic_visits import observe
 
+from spectramind_nb.core.errors import ConfigError
 from spectramind_nb.core.config_groups import group
+from spectramind_nb.physics.normalised_curves import normalise
 from spectramind_nb.physics.noise import common_shapes
 from spectramind_nb.physics.normal_equations import wanted_covariance
 from spectramind_nb.physics.normalised_curves import normalise
 from spectramind_nb.physics.orbit import orbit_prior
 from spectramind_nb.physics.visit_model import VisitModel, noise_patterns, normal_equations
+from spectramind_nb.simulation.planets import limb_darkening
 
 
 def made_up(seed, white=False, **visit):
@@ -73,3 +76,34 @@ def test_step_and_covariance_are_those_of_the_whole_matrix():
             expected += response[wanted] @ plain.common_response(i, parameters, shape) @ response[:, wanted]
     ratio = wanted_covariance(equations, ours.nuisances, patterns) / expected.diagonal().sqrt().outer(expected.diagonal().sqrt())
     assert (ratio - expected / expected.diagonal().sqrt().outer(expected.diagonal().sqrt())).abs().max() < 1e-6
+
+
+# -- what is expected of a limb --------------------------------------------------------------------------------------
+
+
+def in_widths(um, kelvin, u):
+    """How far a star's (u1, u2) at a wavelength are from what the fit expects: of their sum and difference, in prior widths."""
+    light_curves, star, _ = observe(0, bins=(300, 90))
+    curves, settings = normalise(light_curves), group("fit")
+    model = VisitModel(curves, orbit_prior(star, 3.75, settings["geometry"]), kelvin, settings)
+    i = 0 if um < 1 else 1
+    first, channel = (0, 0) if i == 0 else (2, int(np.abs(curves[1].wavelength_um.numpy() - um).argmin()))
+    expected, width = model.instruments[i].limb[:, channel], model.width[model.nuisances[2:]].numpy()[first::1 + i][:2]
+    off = np.array(u) - expected
+    return np.array([off.sum(), off[0] - off[1]]) / width
+
+
+@pytest.mark.parametrize("um, kelvin, u", [
+    (0.7, 5772, (0.34, 0.28)),  # the Sun
+    (0.7, 4800, (0.45, 0.20)), (0.7, 6500, (0.30, 0.30)), (2.0, 5800, (0.087, 0.184)), (3.8, 5800, (0.038, 0.142)),  # ExoSim's settings
+    *((um, kelvin, limb_darkening(np.array([um]), kelvin)[0]) for um in (0.7, 2.9) for kelvin in (4500, 5800, 7000)),  # our simulator's
+])  # fmt: skip
+def test_the_prior_of_limb_darkening_covers_the_sun_and_what_simulators_take(um, kelvin, u):
+    assert (np.abs(in_widths(um, kelvin, u)) < 2.5).all()
+
+
+def test_settings_of_an_older_version_are_refused_in_a_sentence():
+    light_curves, star, _ = observe(0, bins=(300, 90))
+    settings = {**group("fit"), "limb_darkening": {"u1": {"level": 0.15, "width": 0.08}, "u2": {"level": 0.24, "width": 0.1}}}
+    with pytest.raises(ConfigError, match="older version.*fit.limb_darkening"):
+        VisitModel(normalise(light_curves), orbit_prior(star, 3.75, settings["geometry"]), 5600.0, settings)

@@ -18,9 +18,11 @@ INSTRUMENTS = {  # shortest and longest wavelength (um), seconds between samples
 }
 
 
-def limb_darkening(wavelength_um):
-    """Of a Sun-like star, roughly, and of no form that the fit knows: it falls like a power of the wavelength."""
-    return 0.42 * (wavelength_um / 0.6) ** -0.75, 0.10 + 0.18 * (wavelength_um / 0.6) ** -0.4
+def limb_darkening(wavelength_um, seed):
+    """Of stars about the Sun, no two alike, and of no form that the fit knows: it falls like a power of the wavelength."""
+    both, apart = np.random.default_rng([seed, 1]).normal(size=2) * [0.05, 0.1]
+    redder = wavelength_um / 0.6
+    return (0.42 + (both + apart) / 2) * redder**-0.75, 0.10 + (0.18 + (both - apart) / 2) * redder**-0.4
 
 
 def draw(seed, channels, instruments=("prism",), depth=0.012, visit_d=None, longer=1.0):
@@ -51,7 +53,7 @@ def draw(seed, channels, instruments=("prism",), depth=0.012, visit_d=None, long
         true = depth + sum(a * np.sin((k + 1) * wavelength + b) for k, (a, b) in enumerate(zip(*waves)))
         model, curves = batman.TransitModel(orbit_of(orbit, 0.1), time), []
         for one, p in zip(wavelength, true):
-            orbit.rp, orbit.u = math.sqrt(p), list(limb_darkening(one))
+            orbit.rp, orbit.u = math.sqrt(p), list(limb_darkening(one, seed))
             curves.append(model.light_curve(orbit))
         curve = np.stack(curves, axis=1)
         phase = np.linspace(-1, 1, len(time))
