@@ -36,7 +36,7 @@ from spectramind_nb.observations.lightcurves import (
 from .catalogue import believed, number, transit_hours
 from .normalised_curves import FEWEST_BINS, Curves, normalise
 from .descent import descend
-from .noise import common_noise, common_shapes, refine_noise, slow_factor
+from .noise import common_shapes, red_over_white, refine_noise, shared_noise, slow_factor
 from .normal_equations import wanted_covariance
 from .orbit import OrbitPrior, orbit_prior
 from .patterns import split_covariance
@@ -61,15 +61,12 @@ def _joint_covariance(
     model = model.with_curves(curves)
     red_factors, common_variances, patterns = [], [], []
     for i, (c, residual) in enumerate(zip(curves, residuals)):
-        noises = []
         shapes = common_shapes(c, slopes)
-        for k, (shape, (shared, channels, spread)) in enumerate(zip(shapes, noise_patterns(model, i, parameters, shapes))):
-            # f(t), the mid-time and the orbit take slow noise out of the mean; what channels do differently has few parameters
-            taken_out = model.instruments[i].terms + 4 if k == 0 else 3
-            noises.append(common_noise(residual, c, shape, taken_out, config["red_noise"]))
-            patterns.append((shared, channels, noises[-1][0] * spread))
-        red_factors.append(noises[0][1])
-        common_variances.append(noises[0][0] * float((c.sigma**-2).sum() ** -1))
+        power = shared_noise(model, i, parameters, residual, shapes, config["red_noise"])
+        excess = (power - 1).clamp(min=0)  # over independent channels
+        patterns += noise_patterns(model, i, parameters, shapes, excess)
+        red_factors.append(red_over_white(power[0], float(c.time_h[-1] - c.time_h[0]), shortest))
+        common_variances.append(float(excess[0].mean() / (c.sigma**-2).sum()))
     equations = normal_equations(model, parameters)
     joint = wanted_covariance(equations, model.nuisances, patterns)
     unit = torch.cat([torch.ones(model.total, dtype=torch.float64), model.width[model.nuisances]])
@@ -244,7 +241,7 @@ def _compile_model(config: Mapping) -> None:
     curves = normalise(LightCurves(0, 0, "train", flat, {"FGS1": 1e-3 * flat["FGS1"]}, {"FGS1": time_h}, np.ones(1), {}))
     model = VisitModel(curves, orbit_prior(None, 3.75, config["geometry"]), math.nan, config)
     normal_equations(model, model.mean)
-    noise_patterns(model, 0, model.mean, torch.ones(1, 1, dtype=torch.float64))
+    noise_patterns(model, 0, model.mean, torch.ones(1, 1).double(), torch.ones(1, FEWEST_BINS).double())
     refine_noise(model, model.mean, config["robust"]["clip_sigma"])
 
 # %% ../../nbs/physics/230_fitting.ipynb #fit-all-visits

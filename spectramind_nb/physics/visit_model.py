@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..core.errors import ConfigError
-from .normalised_curves import Curves, chebyshev
+from .normalised_curves import Curves, chebyshev, cosines
 from spectramind_nb.physics.instrument_model import (
     Channels,
     Instrument,
@@ -129,17 +129,17 @@ def noise_patterns(
     i: int,  # instrument
     parameters: torch.Tensor,  # (P + 2 C,)
     shapes: torch.Tensor,  # (S, channels) of the noise along the wavelength
+    power: torch.Tensor,  # (S, T) variance of each of its `cosines`; 1 is white noise of variance 1 in a bin
 ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:  # of each shape: patterns (P, Q) and (C, 2, Q), (Q, Q) their covariance
-    "How white noise of such a shape, of variance 1 in a bin, pulls the gradient; as `wanted_covariance` takes it."
+    "How noise of such shapes pulls the gradient; as `wanted_covariance` takes it."
     instrument, at, in_time = model.at(i, parameters)
     where, first, functions = model.shared_by(i), sum(model.channels[:i]), torch.from_numpy(in_time)
     jacobian = torch.from_numpy(jacobian_at(instrument, at, len(where)))
-    spread = functions.T @ functions
-    patterns = []
-    for shape in shapes:
+    waves, patterns = cosines(functions), []
+    for shape, strength in zip(shapes, power):
         weighted = jacobian * (shape * torch.from_numpy(instrument.weight))[:, None, None]
-        shared = torch.zeros(model.shared, len(spread), dtype=torch.float64)
-        channels = torch.zeros(model.total, 2, len(spread), dtype=torch.float64)
+        shared = torch.zeros(model.shared, waves.shape[1], dtype=torch.float64)
+        channels = torch.zeros(model.total, 2, waves.shape[1], dtype=torch.float64)
         shared[where], channels[first:first + len(shape)] = weighted[:, :-2].sum(0), weighted[:, -2:]
-        patterns.append((shared, channels, spread))
+        patterns.append((shared, channels, waves.T @ (strength[:, None] * waves)))
     return patterns

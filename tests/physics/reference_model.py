@@ -140,15 +140,19 @@ class ReferenceModel:
                     curvature[at, to] += block[:, n + a, n + b]
         return chi2, curvature, gradient
 
-    def common_response(self, i: int, parameters: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
-        "(P, P) sum over time of g g^T, g = how noise of a shape (C,) over instrument i's channels pulls the gradient."
-        c = self.curves[i]
+    def common_response(self, i: int, parameters: torch.Tensor, shape: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
+        "(P, P) covariance of the gradient by noise of a shape (C,) over instrument i's channels, with this power (T,) in each cosine."
+        c, bins = self.curves[i], len(power)
         _, functions, jacobian = self.linearise(i, parameters)
         pull = functions.new_zeros(len(parameters), functions.shape[1])
         weighted = jacobian * (shape / c.sigma**2)[:, None, None]
         shared, depth, level = self._own(i)
         pull[shared], pull[depth], pull[level] = weighted[:, :-2].sum(0), weighted[:, -2], weighted[:, -1]
-        return pull @ (functions.T @ functions) @ pull.T
+        order, at = torch.arange(bins, dtype=torch.float64)[:, None], (torch.arange(bins) + 0.5) / bins
+        waves = (2 / bins) ** 0.5 * torch.cos(math.pi * order * at)
+        waves[0] /= 2**0.5
+        covariance = waves.T @ (power[:, None] * waves)
+        return pull @ (functions.T @ covariance @ functions) @ pull.T
 
 
 def _shares_and_derivative(u: torch.Tensor, by: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,9 +6,8 @@ import torch
 from reference_model import ReferenceModel
 from synthetic_visits import observe
 
-from spectramind_nb.core.errors import ConfigError
 from spectramind_nb.core.config_groups import group
-from spectramind_nb.physics.normalised_curves import normalise
+from spectramind_nb.core.errors import ConfigError
 from spectramind_nb.physics.noise import common_shapes
 from spectramind_nb.physics.normal_equations import wanted_covariance
 from spectramind_nb.physics.normalised_curves import normalise
@@ -71,9 +70,10 @@ def test_step_and_covariance_are_those_of_the_whole_matrix():
     patterns = []
     for i, c in enumerate(ours.curves):
         shapes = common_shapes(c, 3)
-        patterns += noise_patterns(ours, i, parameters, shapes)
-        for shape in shapes:
-            expected += response[wanted] @ plain.common_response(i, parameters, shape) @ response[:, wanted]
+        power = torch.from_numpy(np.random.default_rng(i).uniform(0, 3, (len(shapes), len(c.time_h))))
+        patterns += noise_patterns(ours, i, parameters, shapes, power)
+        for shape, strength in zip(shapes, power):
+            expected += response[wanted] @ plain.common_response(i, parameters, shape, strength) @ response[:, wanted]
     ratio = wanted_covariance(equations, ours.nuisances, patterns) / expected.diagonal().sqrt().outer(expected.diagonal().sqrt())
     assert (ratio - expected / expected.diagonal().sqrt().outer(expected.diagonal().sqrt())).abs().max() < 1e-6
 
