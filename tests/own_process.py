@@ -10,7 +10,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["warm"])
@@ -70,6 +72,8 @@ class Forked:
         self.args = [str(word) for word in words]
         self._output, self._errors = tempfile.NamedTemporaryFile("r"), tempfile.NamedTemporaryFile("r")
         self._process = _FORKS.Process(target=_begin, args=(work, self.args, cwd, env, self._output.name, self._errors.name))
+        with mock.patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent)}):  # Python 3.11 does not tell it where `warm` is
+            forkserver.ensure_running()
         self._process.start()
         self.pid = self._process.pid
 

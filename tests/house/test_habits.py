@@ -12,6 +12,7 @@ from pathlib import Path
 import mutants
 import yaml
 from export import unchanged
+from own_process import code, run_forked
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -47,9 +48,9 @@ def notebook(path: Path, **sources: str) -> None:
 
 def test_git_merges_and_shows_notebooks_cell_by_cell(tmp_path):
     """With the settings of `make hooks`: two changes of one cell leave a notebook that opens, and a diff without JSON."""
-    def git(*words, code=0):
+    def git(*words, expected=0):
         done = subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *words], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == code, done.stdout + done.stderr
+        assert done.returncode == expected, done.stdout + done.stderr
         return done.stdout
 
     git("init", "-q", "-b", "main")
@@ -73,7 +74,7 @@ def test_git_merges_and_shows_notebooks_cell_by_cell(tmp_path):
     git("checkout", "-q", "main")
     commit("ours", a="x = 3", b="y = 1")
     assert "+x = 3" in git("diff", "HEAD~1") and '"source"' not in git("diff", "HEAD~1")
-    git("merge", "other", code=1)
+    git("merge", "other", expected=1)
     cells = ["".join(cell["source"]) for cell in json.loads((tmp_path / "n.ipynb").read_text())["cells"]]
     assert {"x = 2", "x = 3", "y = 1"} <= set(cells) and any("<<<" in cell for cell in cells)
 
@@ -115,6 +116,13 @@ def test_durations_choose_what_is_quick_and_what_begins_first(tmp_path):
     assert pytest_says("--quick", "--collect-only", "-q") == ["test_quick", "test_always", "test_first_by_name"]
     pytest_says("--record-durations", "tests/test_a.py")
     assert json.loads((tmp_path / "tests/durations.json").read_text()) == record, "a file that did not run keeps its entries"
+
+
+def test_what_the_tests_fork_from_has_imported_what_takes_long(tmp_path):
+    """A module that it cannot import it leaves out without a word, and every fork would import everything again."""
+    source = "import gc, sys; print({'warm', 'torch', 'pytorch_lightning'} <= set(sys.modules), gc.get_freeze_count() > 0)"
+    done = run_forked(code, ["code", source], tmp_path, dict(os.environ))
+    assert done.stdout.split() == ["True", "True"], done.stderr
 
 
 def test_every_mutant_is_planted_somewhere():
