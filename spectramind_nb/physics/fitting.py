@@ -6,10 +6,9 @@
 __all__ = ['FEWEST_SAMPLES', 'fit_visit', 'fit_store', 'FitTask', 'fit']
 
 # %% ../../nbs/physics/230_fitting.ipynb #imports
-import contextlib
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from ..core.config_groups import group
 from ..core.environment import cpu_count, memory_gb, progress
 from ..core.errors import NonFiniteError, SchemaError, SpectraMindError
 from ..core.storage import Store, code_digest
-from ..core.workforce import on_cluster, side_by_side
+from ..core.workforce import on_cluster, one_thread, side_by_side
 from ..observations.challenge import Challenge
 from ..observations.layout import Visit
 from spectramind_nb.observations.lightcurves import (
@@ -211,7 +210,7 @@ def _fit_into_store(
     "Fit a visit, wherever this process runs; what goes wrong costs this visit alone."
     where = f"planet {task.visit.planet_id} visit {task.visit.visit}"
     try:
-        with _one_thread():
+        with one_thread():
             fitted = fit_visit(load_light_curves(source, task.key), task.star, config)
         _save(store, task.address, fitted)
         return fitted.diagnostics.get("remark")
@@ -221,17 +220,6 @@ def _fit_into_store(
         return told(error, challenge, store)
     except Exception as error:  # a failure nobody foresaw
         return SpectraMindError(f"the fit failed with {type(error).__name__}: {error}", where, "Please report this")
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    "One thread for torch: sums keep their order on any machine, and processes side by side use the cores better."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 # %% ../../nbs/physics/230_fitting.ipynb #compile-model
 def _compile_model(config: Mapping) -> None:
