@@ -6,6 +6,7 @@
 __all__ = ['Spectrum', 'draw_spectrum', 'plot_spectra', 'plot_correlation']
 
 # %% ../../nbs/apps/702_spectrum.ipynb #imports
+from ..core.errors import DataMissingError
 from ..observations.layout import PPM
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -108,9 +109,10 @@ def plot_spectra(
 def plot_correlation(
     spectrum: Spectrum,  # whose covariance is known
 ):  # a matplotlib Figure
-    "How the errors of channels go together: red alike, blue against each other."
-    covariance = spectrum.covariance
-    assert covariance is not None, "a spectrum with a covariance"
+    "How the errors of channels go together: red alike, blue against each other. Raises `DataMissingError` where that is not known."
+    if (covariance := spectrum.covariance) is None:
+        what = f"planet {spectrum.planet_id} has standard deviations and no covariance"
+        raise DataMissingError(what, spectrum.origin, "Its provenance may say why, see run.spectra()")
     figure, ((ax,),) = new_figure(1, 1, 4.6, 3.6)
     image = ax.imshow(covariance / np.outer(spectrum.sigma, spectrum.sigma), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
     places = [0, *(1 + int(np.abs(spectrum.wavelengths_um[1:] - um).argmin()) for um in (2.5, 3.0, 3.5))]

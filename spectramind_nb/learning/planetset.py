@@ -253,7 +253,7 @@ def contradictions(
     fits: Mapping,  # Visit(planet_id, visit) -> VisitFit
     labels: pd.DataFrame,  # wl_1..wl_283 indexed by planet_id
 ) -> dict[int, str]:  # planet -> what is wrong
-    """Planets whose label is not the depth of their light curves: ten standard deviations and a fifth of it away, in every visit.
+    """Planets whose label is not the depth of their light curves: six standard deviations and a fifth of it away, in every visit.
 
     Raises SchemaError where this is so of more than half of at least four planets: then it is the table, and not a planet.
     """
@@ -264,7 +264,7 @@ def contradictions(
         said, seen = float(labels.loc[planet].iloc[1:].mean()), float(fit.depth[1:].mean())
         error = _mean_sigma(fit)
         depths[planet] = f"its label says {1e6 * said:,.0f} ppm, its light curves {1e6 * seen:,.0f} +- {1e6 * error:,.0f} ppm"
-        if abs(seen - said) <= max(10 * error, 0.2 * said):
+        if abs(seen - said) <= max(6 * error, 0.2 * said):
             agree.add(planet)
     found = {planet: text for planet, text in sorted(depths.items()) if planet not in agree}
     if len(depths) >= 4 and len(found) > len(depths) / 2:

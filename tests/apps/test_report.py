@@ -15,7 +15,8 @@ from spectramind_nb.apps.figures import plot_branches, plot_learning, plot_plane
 from spectramind_nb.apps.predicted_spectra import Answers, answers, shared_errors_of, spectra
 from spectramind_nb.apps.report import report
 from spectramind_nb.apps.report_sections import family
-from spectramind_nb.apps.spectrum import Spectrum, plot_spectra
+from spectramind_nb.apps.spectrum import Spectrum, plot_correlation, plot_spectra
+from spectramind_nb.core.errors import DataMissingError
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.training import train
@@ -116,7 +117,10 @@ def test_a_run_knows_how_the_errors_of_its_spectra_go_together(whole_run, tmp_pa
     found.export("npz", tmp_path)
     with np.load(tmp_path / f"{spectrum.planet_id}.npz") as held:
         assert np.array_equal(held["covariance"], covariance)
-    assert all(spectrum.covariance is None for spectrum in spectra(whole_run, covariances=False).values())
+    bare = spectra(whole_run, covariances=False)
+    assert all(spectrum.covariance is None for spectrum in bare.values())
+    with pytest.raises(DataMissingError, match=f"planet {spectrum.planet_id} has standard deviations and no covariance"):
+        plot_correlation(bare[spectrum.planet_id])
 
 
 def test_an_answer_that_the_weights_do_not_give_has_no_covariance(stopped_run, whole_run):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from spectramind_nb.core.errors import ConfigError, NonFiniteError, SchemaError
 from spectramind_nb.learning.datamodule import PlanetOrder, ResumableLoader, VisitDataModule
-from spectramind_nb.learning.planetset import FEATURES, PlanetSet, describe, has_fit, planet_set, planet_sets, split_planets
+from spectramind_nb.learning.planetset import FEATURES, PlanetSet, contradictions, describe, has_fit, planet_set, planet_sets, split_planets
 from spectramind_nb.physics.visit_fit import VisitFit
 
 CHANNELS = 283
@@ -105,6 +105,16 @@ def test_a_fit_that_is_not_plausible_is_none_and_leaves_a_second_visit_alone():
     alone = planet_set([1, 2, 3], {(1, 0): fake_fit(1)}, pd.DataFrame())
     assert has_fit(found.own_variance).tolist() == [True, False, False]
     assert all(torch.equal(value, alone.tensors()[name]) for name, value in found.tensors().items())
+
+
+@pytest.mark.parametrize("away, sigmas, wrong", [(0.27, 7, True), (-0.26, 8, True), (0.27, 5, False), (0.15, 30, False)])
+def test_a_label_is_contradicted_by_six_sigma_and_a_fifth(away, sigmas, wrong):
+    sigma = abs(away) * 0.01 / sigmas * (CHANNELS - 1) ** 0.5  # of a channel
+    labels = label_table([1])
+    labels[:] = 0.01
+    seen = fake_fit(1, depth=0.01 * (1 + away), sigma=sigma)
+    assert list(contradictions({(1, 0): seen}, labels)) == [1] * wrong
+    assert contradictions({(1, 0): seen, (1, 1): fake_fit(1, 1, depth=0.01)}, labels) == {}, "one visit agrees"
 
 
 def test_unknown_features_are_filled_from_the_training_planets():
