@@ -40,7 +40,7 @@ CUT_OFF = """() => { const page = document.querySelector('.launchpad'), box = pa
         .map(it => `${it.tagName} ${it.innerText.slice(0, 30)}`) }"""
 CELLS = """() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')].map(cell => [cell.classList.contains('jp-CodeCell'),
     cell.classList.contains('jp-mod-active'), cell.classList.contains('jp-mod-selected'),
-    cell.querySelector('.jp-InputPrompt').innerText])"""
+    cell.querySelector('.jp-InputPrompt').textContent])"""  # innerText is empty where JupyterLab leaves out what is out of sight
 FOCUS = """() => { const it = document.activeElement
     return [it.getAttribute('aria-label') || it.labels?.[0]?.innerText || it.innerText, it.tagName, !!it.closest('.launchpad')] }"""
 
@@ -181,8 +181,10 @@ def test_one_run_beside_another_and_after_a_restart(desk):
     desk.frame_locator("iframe[title='Report of before']").get_by_role("heading", name="Envelope").wait_for()
     assert "running" in desk.locator(".launchpad-status").inner_text()
 
+    desk.evaluate("() => { document.querySelector('.launchpad').id = 'before-the-restart' }")
     desk.evaluate("() => { window.jupyterapp.commands.execute('notebook:restart-run-all') }")
     desk.locator(".jp-Dialog button", has_text="Restart").click()
+    desk.locator("#before-the-restart").wait_for(state="detached")  # it answers no more, and says the same
     desk.locator(".launchpad-going", has_text="long is going on").wait_for()
     type_in(desk, "trainer.max_epochs=5000", "run_id=long")
     desk.get_by_text("composes,").wait_for()
