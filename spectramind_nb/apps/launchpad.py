@@ -93,7 +93,7 @@ class JobWatcher:
     "Looks after jobs, and after runs that go on elsewhere."
 
     INTERVAL_S = 0.5  # between two looks at a running job
-    CLOCK_S = 5.0  # the clock of a job goes on, and other pages may have begun or ended something
+    CLOCK_S = 5.0  # between two looks at all runs: this one has got further, and other pages may have begun or ended something
 
     def __init__(
         self,
@@ -116,11 +116,11 @@ class JobWatcher:
     def _look(self) -> None:
         looked = time.monotonic()
         while self.state.busy or self.state.elsewhere:
-            late = time.monotonic() - looked > self.CLOCK_S
-            if late:
+            news = follow(self.state)
+            if time.monotonic() - looked > self.CLOCK_S:
                 look_around(self.state)
-            if follow(self.state) or late:
-                looked = time.monotonic()
+                looked, news = time.monotonic(), True
+            if news:
                 self.show()
             if not self.state.busy:
                 self.idle.set()

@@ -148,16 +148,21 @@ def why_not(
         return f"{state.asked.name} is going on."
     waits = "It waits until the run that is going on has ended." if training else ""
     return {
-        "Predict": waits or ("" if run.predictable else f"{run.id} kept no checkpoint; Submission takes the file that it wrote itself."),
-        "Submission": "" if (run.dir / "submission.csv").is_file() else f"{run.id} ended before it wrote a submission.",
-        "Report": "" if run.configured else f"{run.id} ended before it was configured.",
+        "Predict": waits or ("" if run.predictable else
+                             _lacking(run, "kept no checkpoint; Submission takes the file that it wrote itself.")),
+        "Submission": "" if (run.dir / "submission.csv").is_file() else _lacking(run, "ended before it wrote a submission."),
+        "Report": "" if run.configured else _lacking(run, "ended before it was configured."),
         "Reopen": waits,
         "Compare": _why_not_compare(state),
-        "Replay": waits or ("" if run.outcome == "finished" else f"{run.id} did not finish, so there is nothing to repeat."),
+        "Replay": waits or ("" if run.outcome == "finished" else _lacking(run, "did not finish, so there is nothing to repeat.")),
     }[button]
+
+
+def _lacking(run: PastRun, ended: str) -> str:
+    return f"{run.id} {'is going on and has not got so far yet.' if run.outcome == 'running' else ended}"
 
 
 def _why_not_compare(state: PageState) -> str:
     if len(state.compared) < 2:
         return "There is no other run yet." if len(state.runs) < 2 else "Choose other runs to compare with."
-    return next((f"{past.id} ended before it was configured." for past in state.compared if not past.configured), "")
+    return next((_lacking(past, "ended before it was configured.") for past in state.compared if not past.configured), "")

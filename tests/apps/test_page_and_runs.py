@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from spectramind_nb.apps import jobs
+from spectramind_nb.apps import launchpad as launchpad_room
 from spectramind_nb.apps.choice import Choice, composed, faults_of, words_of
 from spectramind_nb.apps.comparison_page import comparison_page
 from spectramind_nb.apps.estimate import estimate, steps_of
-from spectramind_nb.apps.launchpad import launchpad
+from spectramind_nb.apps.launchpad import JobWatcher, launchpad
 from spectramind_nb.apps.page_actions import begin_prediction, put_submission
 from spectramind_nb.apps.page_state import PageState, choose, look_around, why_not
 from spectramind_nb.apps.page_views import progress_html
@@ -105,6 +109,30 @@ def test_any_number_of_runs_is_beside_the_selected_one(past):
     assert [run.id for run in state.compared] == ["one", "three", "two"] and why_not(state, "Compare") == ""
     state.others = ("one",)
     assert why_not(state, "Compare") == "Choose other runs to compare with."
+
+
+def test_a_run_that_has_just_begun_is_not_said_to_have_ended(past):
+    past("one", [])
+    past("long", ["seed=7"])
+    state = PageState(selected="long", others=("one",))
+    look_around(state)
+    state.runs = [replace(run, outcome="running", configured=False) if run.id == "long" else run for run in state.runs]
+    for button in ("Predict", "Report", "Compare", "Replay"):
+        assert why_not(state, button) == "long is going on and has not got so far yet."
+    state.runs = [replace(run, outcome="failed") for run in state.runs]
+    assert why_not(state, "Compare") == "long ended before it was configured."
+
+
+def test_who_follows_a_talkative_training_looks_at_all_runs_as_well(monkeypatch):
+    looks, state = [], SimpleNamespace(busy=True, elsewhere=[])
+    monkeypatch.setattr(launchpad_room, "follow", lambda state: True)  # each look brings news
+    monkeypatch.setattr(launchpad_room, "look_around", looks.append)
+    monkeypatch.setattr(JobWatcher, "CLOCK_S", 0.05)
+    monkeypatch.setattr(JobWatcher, "INTERVAL_S", 0.01)
+    watcher = JobWatcher(state, lambda: setattr(state, "busy", len(looks) < 3 and time.monotonic() < until))
+    until = time.monotonic() + 10
+    watcher.attend()
+    assert watcher.idle.wait(PATIENCE_S) and len(looks) == 3
 
 
 def test_runs_without_metrics_are_named_on_the_page_of_a_comparison(past):

@@ -168,7 +168,7 @@ def test_one_run_beside_another_and_after_a_restart(desk):
         assert unreadable(desk) == [] and desk.evaluate(CUT_OFF) == []
 
     pick(desk, "Run", "before")
-    for _ in range(12):  # the menu is filled anew when the run that goes on has got further: a choice at that moment is lost
+    for _ in range(60):  # the menu is filled anew when the run that goes on has got further: a choice at that moment is lost
         pick(desk, "Compare with", "long")
         desk.wait_for_timeout(1000)
         if button(desk, "Compare").is_enabled():
