@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
+import spectramind_nb
 from ..core.errors import ConfigError, SchemaError, did_you_mean
 from ..core.optional import optional_package
 from ..core.storage import atomic_path
@@ -81,7 +81,7 @@ def record_of(
     found = getattr(spectrum, "covariance", None)
     covariance = None if found is None else np.array(found, dtype=float)[np.ix_(order, order)]
     wavelength, depth, sigma = (values[order] for values in plain.values())
-    provenance = {"program": f"spectramind_nb {__version__}", **getattr(spectrum, "provenance", {})}
+    provenance = {"program": f"spectramind_nb {spectramind_nb.__version__}", **getattr(spectrum, "provenance", {})}
     return SpectrumRecord(
         str(spectrum.planet_id), wavelength, width[order], depth, sigma, covariance, [names[k] for k in order], provenance
     )
