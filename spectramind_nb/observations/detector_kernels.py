@@ -120,10 +120,10 @@ def _transpose(addresses, blocks, out):
             for pixel in range(SIDE):
                 out[SIDE * b + pixel, k] = counts[pixel]
 
-# %% ../../nbs/observations/112_detector_kernels.ipynb #without-cosmic-rays
+# %% ../../nbs/observations/112_detector_kernels.ipynb #note-strikes
 @compiled()
-def _without_cosmic_rays(cds, n, sigma):
-    """Replace pairs that stand out from both their neighbours by the neighbours' mean."""
+def _note_strikes(cds, n, sigma, pixel, first_pair, response, strikes, count):
+    """Append to `strikes` the pairs that stand out from both their neighbours: pixel, pair, what it has more than their mean."""
     change, other, eights = 0.0, 0.0, n // 8  # two sums, so that one need not wait for itself
     for k in range(eights):
         first = np.uint64(8 * k)
@@ -137,10 +137,15 @@ def _without_cosmic_rays(cds, n, sigma):
         before, after = middle - cds[np.uint64(j - 1)], middle - cds[np.uint64(j + 1)]
         struck += (min(before, after) > limit) | (max(before, after) < -limit)
     if struck:
+        if count + struck > len(strikes):
+            known, strikes = strikes, np.empty((2 * (count + struck), 3))
+            strikes[:count] = known[:count]
         for j in range(1, n - 1):
             before, after = cds[j] - cds[j - 1], cds[j] - cds[j + 1]
             if min(before, after) > limit or max(before, after) < -limit:
-                cds[j] -= 0.5 * (before + after)
+                strikes[count, 0], strikes[count, 1], strikes[count, 2] = pixel, first_pair + j, 0.5 * (before + after) / response
+                count += 1
+    return strikes, count
 
 # %% ../../nbs/observations/112_detector_kernels.ipynb #note-top
 NEAR_TOP = 5.0, 20.0  # read noises: how far below the highest long read its company is counted
@@ -250,7 +255,9 @@ def calibrate_counts(
 
     `addresses` are of pixels or, with `blocks` (which eights of pixels), of frames; `places` says where each pixel is among them.
     `tops` (pixels, stretches, 5): what `full_wells` asks of each `per_block` pairs that reach `full_from`.
+    Returns (n, 3) pixel, pair, electrons: where a pair has more or less than those before and after it, and by how much.
     """
+    strikes, struck = np.empty((64, 3)), 0
     n, cds, electrons = 2 * n_pairs, np.empty(per_block), np.empty(2 * per_block)
     lanes: np.ndarray = np.empty((2, _LANES), np.uint16)
     even, odd = np.empty(65536), np.empty(65536)
@@ -287,5 +294,7 @@ def calibrate_counts(
             else:
                 _converted(x, start, pairs, gain, offset, linearity, dark_even, dark_odd, electrons, cds)
             if spike_sigma > 0 and pairs > 8:
-                _without_cosmic_rays(cds, pairs, spike_sigma)
+                earlier = first_bin * per_bin + start
+                strikes, struck = _note_strikes(cds, pairs, spike_sigma, p, earlier, flat[p], strikes, struck)
             _average(cds, pairs, per_bin, flat[p], out[p], first_bin + start // per_bin)  # a row: loops run on vectors
+    return strikes[:struck]

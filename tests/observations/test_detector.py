@@ -73,6 +73,22 @@ def test_binning_is_the_mean_of_pairs(per_bin):
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-9)
 
 
+def test_a_cosmic_ray_strikes_few_pixels_and_a_jerk_of_the_telescope_many():
+    rng, pairs = np.random.default_rng(1), 700  # more than a block of the kernel
+    light = 5000 + rng.normal(0, 20, (pairs, 64))
+    light[600, 7] += 3000
+    light[650, 20:40] += 400  # the flank of an image that has moved
+    counts = np.empty((2 * pairs, 64), np.uint16)
+    counts[::2], counts[1::2] = 600, np.round(600 + light)
+    frames, plane = signals.Frames(list(np.ascontiguousarray(counts.T)), np.arange(64), 2 * pairs, (8, 8)), np.ones((8, 8))
+    linear = np.eye(6)[1][:, None, None] * plane
+    chain = detector.Calibration(0 * plane, 2 * plane, plane, linear, plane < 0, 1.0, 0.0, (0.1, 4.6))
+    kept, cleaned = (detector.calibrated_bins(frames, chain, 5, sigma).reshape(64, -1) for sigma in (0.0, 6.0))
+    changed = kept != cleaned
+    assert np.argwhere(changed).tolist() == [[7, 120]]
+    assert cleaned[7, 120] == pytest.approx(2500, abs=20) and kept[7, 120] == pytest.approx(2800, abs=20)
+
+
 def test_result_does_not_depend_on_threads(made_up_kept):
     many = detector.calibrate_frames(made_up_kept.root, 7)
     before = numba.get_num_threads()
