@@ -6,7 +6,7 @@
 # export writes the wrong line into the module.
 # Expected before the run: the notebook as it was; the way there and back is what nbdev_update is for.
 # Way round: `import package` and `package.name`; lines without `from` are left alone.
-# Source: absolute_import in nbdev/sync.py, which takes the same number of folders off when the relative import names no module.
+# Source: absolute_import in nbdev/sync.py, which does not count the dots of a relative import that names no module.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 for version in 2.4.14 3.3.26; do
