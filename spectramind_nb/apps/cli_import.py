@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_travel import star_words
+from .cli_exchange import star_words
 
 # %% ../../nbs/apps/786_cli_import.ipynb #known-star
 def known_star(

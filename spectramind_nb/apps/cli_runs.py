@@ -49,7 +49,7 @@ def train_command(
         print(compose(overrides=overrides or []).yaml(), end="")
         return
     if multirun:
-        from spectramind_nb.apps.cli_many import sweep_command
+        from spectramind_nb.apps.cli_sweep import sweep_command
         from spectramind_nb.core.errors import ConfigError
 
         if (resume, result) != ("auto", None):

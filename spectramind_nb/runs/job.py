@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .job_attempt import SubmissionJob, work_through, write_fallback
-from .job_model import train_in_time
+from .job_training import train_in_time
 from .job_outcome import Outcome, say
 from .job_rows import predict_rows
 from .job_settings import job_settings

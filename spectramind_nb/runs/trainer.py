@@ -25,7 +25,7 @@ from ..learning.standard_curves import Bins
 from ..observations.layout import CHANNELS
 from .devices import Devices, one_device, resolve_devices
 from .numerics import NumericsGuard
-from .processes import cluster_plugins
+from .ranks import cluster_plugins
 
 # %% ../../nbs/runs/638_trainer.ipynb #trainer-arguments
 _ARGUMENTS = frozenset(inspect.signature(pl.Trainer.__init__).parameters) - {"self", "logger", "callbacks"}

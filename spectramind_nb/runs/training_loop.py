@@ -29,7 +29,7 @@ from .launch import LaunchPlan
 from .numerics import StepSeed
 from .planets import bins_of
 from .precision import HalfPrecisionOverflow, OverflowMonitor, PrecisionReport, precision_note, steadier_precision
-from .processes import RankSyncCheck, cluster_plugins, dismiss, relaunchable, synchronised_batchnorm
+from .ranks import RankSyncCheck, cluster_plugins, dismiss, relaunchable, synchronised_batchnorm
 from .rendezvous import announce_stores, meeting_folder
 from .safe_points import SafePoints
 from .session import Session

@@ -17,10 +17,10 @@ from spectramind_nb.apps import jobs
 from spectramind_nb.apps.choice import MENUS, Choice, changed_keys, composed, faults_of
 from spectramind_nb.apps.estimate import estimate
 from spectramind_nb.apps.launchpad import JobWatcher, launchpad
+from spectramind_nb.apps.launchpad_actions import ACTIONS, reopen_run
+from spectramind_nb.apps.launchpad_state import PageState, choose
+from spectramind_nb.apps.launchpad_views import RUN_BUTTONS, page_html, preview_html
 from spectramind_nb.apps.notebooks import run_notebook
-from spectramind_nb.apps.page_actions import ACTIONS, reopen_run
-from spectramind_nb.apps.page_state import PageState, choose
-from spectramind_nb.apps.page_views import RUN_BUTTONS, page_html, preview_html
 from spectramind_nb.apps.past_runs import recent_runs
 from spectramind_nb.core.config_groups import groups, options, profiles
 from spectramind_nb.core.configuration import compose
@@ -291,7 +291,8 @@ def test_stop_then_resume_then_hand_in_compare_and_reopen(words, whole_run, here
     assert "trainer.max_epochs=400" in pad.widgets.overrides.value and pad.widgets.train.description == "Resume"
 
     # a page in a kernel that is killed: the run goes on, and the next page finds it, follows it and stops it
-    source = ("import os, signal, sys\nfrom spectramind_nb import launchpad\nfrom spectramind_nb.apps.page_actions import begin_training\n"
+    source = ("import os, signal, sys\nfrom spectramind_nb import launchpad\n"
+              "from spectramind_nb.apps.launchpad_actions import begin_training\n"
               "begin_training(launchpad(overrides=sys.argv[1:]).state)\nos.kill(os.getpid(), signal.SIGKILL)")
     killed = subprocess.run([sys.executable, "-c", source, *state.choice.words], timeout=PATIENCE_S)
     assert killed.returncode == -signal.SIGKILL

@@ -15,9 +15,9 @@ from spectramind_nb.apps.choice import Choice, composed, faults_of, words_of
 from spectramind_nb.apps.comparison_page import comparison_page
 from spectramind_nb.apps.estimate import estimate, steps_of
 from spectramind_nb.apps.launchpad import JobWatcher, launchpad
-from spectramind_nb.apps.page_actions import begin_prediction, put_submission
-from spectramind_nb.apps.page_state import PageState, choose, look_around, why_not
-from spectramind_nb.apps.page_views import progress_html
+from spectramind_nb.apps.launchpad_actions import begin_prediction, put_submission
+from spectramind_nb.apps.launchpad_state import PageState, choose, look_around, why_not
+from spectramind_nb.apps.launchpad_views import progress_html
 from spectramind_nb.apps.past_runs import output_path, recent_runs, run_timings
 from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.runs import submission

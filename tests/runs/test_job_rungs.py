@@ -19,7 +19,7 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, PreflightError, SpectraMindError
 from spectramind_nb.core.quantities import duration_s
 from spectramind_nb.runs import job as job_module
-from spectramind_nb.runs import job_attempt, job_fallbacks, job_model, job_rows
+from spectramind_nb.runs import job_attempt, job_fallbacks, job_rows, job_training
 from spectramind_nb.runs.job import submit
 from spectramind_nb.runs.job_outcome import Outcome
 from spectramind_nb.runs.job_settings import job_settings
@@ -63,9 +63,9 @@ def quick(here, short_root, tmp_path, whole_run, monkeypatch):  # that run first
             asked.append((compose(overrides=words[1:-2]), limit_s, gpus))  # raises for what does not compose, as the command does
             (trains or refuses)(words[1:-2])
 
-        monkeypatch.setattr(job_model, "command", command)
+        monkeypatch.setattr(job_training, "command", command)
         if not frames:  # nor are there test planets to predict
-            for module in (job_module, job_model):
+            for module in (job_module, job_training):
                 monkeypatch.setattr(module, "work_through", lambda job, split, *_, **__: SimpleNamespace(done=split == "train"))
         words = [f"data.root={root}", "data.batch_size=2", *words]
         outcome = submit(trained, words, profile, place / "submission.csv", {**TIMES, **settings})

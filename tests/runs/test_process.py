@@ -18,7 +18,7 @@ from spectramind_nb.core.environment import place
 from spectramind_nb.core.errors import InterruptedRun, PreflightError
 from spectramind_nb.records.audit import recorded
 from spectramind_nb.runs import process
-from spectramind_nb.runs.processes import cluster_plugins
+from spectramind_nb.runs.ranks import cluster_plugins
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.trainer import ProgressLines
 from spectramind_nb.runs.training import train

@@ -15,7 +15,7 @@ from spectramind_nb.core.errors import ConfigError, PreflightError
 from spectramind_nb.runs import devices, launch
 from spectramind_nb.runs.devices import Gpu, one_device, resolve_devices
 from spectramind_nb.runs.launch import check_request, write_message
-from spectramind_nb.runs.processes import synchronised_batchnorm
+from spectramind_nb.runs.ranks import synchronised_batchnorm
 from spectramind_nb.runs.rendezvous import (
     announce_stores,
     process_identity,

@@ -17,7 +17,7 @@ from own_process import Forked, command
 from spectramind_nb.core.errors import NonFiniteError, SpectraMindError
 from spectramind_nb.records import audit
 from spectramind_nb.records.journal import events, step_losses
-from spectramind_nb.runs import devices, execution, processes
+from spectramind_nb.runs import devices, execution, ranks
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.trainer import trainer_arguments
 from spectramind_nb.runs.training import train
@@ -93,9 +93,9 @@ def test_p37_the_next_run_in_this_process_is_alone_again(pair, whole_run, words)
 
 def test_p34_a_notebook_trains_on_all_devices_with_fresh_processes(pair, words, monkeypatch):
     """Lightning would refuse, because in a notebook it could only repeat the kernel's command line or fork it."""
-    monkeypatch.setattr(processes.accelerator_connector, "_IS_INTERACTIVE", True)
+    monkeypatch.setattr(ranks.accelerator_connector, "_IS_INTERACTIVE", True)
     run = train("ddp_notebook", [*words, *TWO[1:]], resume="never")
-    assert run.record["weights"] == pair.record["weights"] and processes.accelerator_connector._IS_INTERACTIVE
+    assert run.record["weights"] == pair.record["weights"] and ranks.accelerator_connector._IS_INTERACTIVE
 
 
 @pytest.mark.parametrize("look", [2, 7])
