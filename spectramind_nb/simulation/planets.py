@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..observations.layout import SCIENCE_COLUMNS, airs_wavelengths_um, wavelength_grid_um
+from ..physics.limb_darkening import limb_darkening_prior
 from .settings import rng_for
 
 # %% ../../nbs/simulation/302_planets.ipynb #cross-section
@@ -61,12 +63,12 @@ def opaque_height(
 def limb_darkening(
     wavelength_um: np.ndarray,  # (channels,)
     temperature_k: float,
+    off: tuple[float, float] = (0.0, 0.0),  # of this star at 0.7 um: its u1 + u2 and u1 - u2 minus those of stellar atmospheres
 ) -> np.ndarray:  # (channels, 2): u1, u2 of the quadratic law
-    """Quadratic limb darkening, smooth in wavelength and temperature."""
-    cool = (5800.0 - temperature_k) / 1000.0
-    u1 = 0.09 + (0.14 + 0.04 * cool) * np.exp(-(wavelength_um - 0.7) / 2.0)
-    u2 = 0.08 + (0.30 - 0.03 * cool) * np.exp(-(wavelength_um - 0.7) / 1.8)
-    return np.stack([u1, u2], axis=-1)
+    """Quadratic limb darkening of a star that is nearly what stellar atmospheres say: the nearer, the redder the light."""
+    both, apart = np.array(off)[:, None] * 0.7 / wavelength_um
+    expected = limb_darkening_prior(torch.from_numpy(wavelength_um), temperature_k).numpy()
+    return (expected + np.stack([both + apart, both - apart]) / 2).T
 
 # %% ../../nbs/simulation/302_planets.ipynb #planck-photons
 def planck_photons(
@@ -164,7 +166,9 @@ def draw_planet(
     atmosphere: dict[str, float] = {}
     if depth is None:
         depth, atmosphere = _draw_spectrum(rng_for(seed, planet_id, -1, "atmosphere"), star, radius, population)
-    darkening = limb_darkening(wavelength_grid_um(), star["Ts"]) * config["star"]["limb_darkening"]
+    scatter, draws = config["star"]["limb_scatter"], rng_for(seed, planet_id, -1, "limb darkening").normal(size=2)
+    off = scatter["sum"] * draws[0], scatter["difference"] * draws[1]
+    darkening = limb_darkening(wavelength_grid_um(), star["Ts"], off) * config["star"]["limb_darkening"]
     brightness = float(np.exp(config["star"]["brightness"] * rng_for(seed, planet_id, -1, "brightness").normal()))
     return Planet(planet_id, star, np.asarray(depth, dtype=np.float64), darkening, brightness, atmosphere)
 

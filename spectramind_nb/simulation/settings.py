@@ -22,7 +22,7 @@ AMPLITUDES = {
     "off_centre": ("timing.mid_time_h",),
     "cut_transits": ("timing.cut",),
     "instrument_offset": ("timing.instrument_offset_h",),
-    "limb_darkening": ("star.limb_darkening",),
+    "limb_darkening": ("star.limb_darkening", "star.limb_scatter"),
     "brightness": ("star.brightness",),
     "drift": ("drift.amplitude",),
     "jitter": ("jitter.white_px", "jitter.red_px"),

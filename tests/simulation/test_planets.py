@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from astropy import constants, units
 from astropy.modeling.physical_models import BlackBody
 
+from spectramind_nb.core.config_groups import group
 from spectramind_nb.core.errors import ConfigError
+from spectramind_nb.observations.layout import wavelength_grid_um
+from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 from spectramind_nb.simulation.planets import BANDS, catalogue_table, draw_planet, limb_darkening, opaque_height, planck_photons
 from spectramind_nb.simulation.settings import AMPLITUDES, planet_number, rng_for, settings
 
@@ -77,12 +81,25 @@ def test_clouds_flatten_and_haze_slopes():
     assert np.polyfit(np.log(wavelength_um), hazy, 1)[0] == pytest.approx(-4.0)
 
 
-def test_limb_darkening_is_physical():
+@pytest.mark.parametrize("off", [(0, 0), (0.1, 0.25), (0.1, -0.25), (-0.1, 0.25), (-0.1, -0.25)])  # two and a half of their widths
+def test_limb_darkening_is_physical(off):
     wavelength_um = np.linspace(0.7, 3.9, 50)
-    for temperature_k in (4000, 5800, 7000):
-        u = limb_darkening(wavelength_um, temperature_k)
-        assert (u > 0).all() and (u.sum(1) < 1).all() and (np.diff(u[:, 0]) < 0).all()
-    assert limb_darkening(wavelength_um, 4000)[0, 0] > limb_darkening(wavelength_um, 7000)[0, 0]
+    cool, _, hot = both = [limb_darkening(wavelength_um, temperature_k, off) for temperature_k in (4000, 5800, 7000)]
+    for u1, u2 in (u.T for u in both):
+        assert (u1 > 0).all() and (u1 + 2 * u2 > 0).all()  # the star falls off everywhere, in its middle and at its limb
+        assert (u1 + u2 < 1).all()
+    assert (cool.sum(1) > hot.sum(1)).all() and all((np.diff(u.sum(1)[::10]) < 0).all() for u in both)
+
+
+def test_what_the_fit_expects_of_a_limb_is_true_of_our_stars():
+    config, um = settings(), wavelength_grid_um()
+    planets = [draw_planet(0, number, config) for number in range(300)]
+    expected = np.array([limb_darkening_prior(torch.from_numpy(um), planet.star["Ts"]).numpy().T for planet in planets])
+    off = np.array([planet.limb_darkening for planet in planets]) - expected
+    for value, name in ((off.sum(2), "sum"), (off[..., 0] - off[..., 1], "difference")):
+        width, scatter = group("fit").limb_darkening[name]["width"], config["star"]["limb_scatter"][name]
+        assert abs(value[:, 0].mean()) < scatter / 4 and value[:, 0].std() == pytest.approx(scatter, rel=0.15)
+        assert (abs(value) < 3.5 * width).all()
 
 
 def test_a_planet_does_not_depend_on_others_or_on_other_effects():
