@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from oracle import Truth, box_depths, oracle, pca_replacement, score_of, tuned
+from oracle import Truth, box_depths, oracle, oracle_of_kinds, pca_replacement, score_of, tuned
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import VisitDataModule
-from spectramind_nb.learning.metrics import calibration
+from spectramind_nb.learning.metrics import calibration, channel_weights, edition, value_scores
 from spectramind_nb.learning.planetset import planet_set
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.layout import wavelength_grid_um
@@ -78,6 +78,19 @@ def line(words: str, mu, sigma, truth, naive) -> float:
     return score
 
 
+def each(mu, sigma, truth, naive) -> torch.Tensor:  # (N,)
+    """What each planet has in the score."""
+    weights = channel_weights(edition("2025"))
+    return value_scores(mu, sigma, truth, *naive, edition("2025")) @ weights / weights.sum()
+
+
+def ratio(one: torch.Tensor, other: torch.Tensor) -> str:
+    """Of two scores, from what each planet has in them, and the standard deviation over other planets of the kind (bootstrap)."""
+    rows = torch.randint(len(one), (1000, len(one)), generator=torch.Generator().manual_seed(0))
+    spread = (one[rows].mean(1) / other[rows].mean(1)).std()
+    return f"{one.mean() / other.mean():.3f} +- {spread:.3f}"
+
+
 @torch.no_grad()
 def answer(model, planets):
     model.adapt_to(planets)
@@ -97,9 +110,13 @@ def main(train: int, test: int, shifted: int, few: list[int], at: Path) -> dict[
         line(f"{n} training planets", *answer(trained(training[:n]), unseen), truth, naive)
     model = trained(training)
     own = Truth(root)
-    scores["oracle"] = line("oracle that knows orbit, limb, pointing, drift", *oracle(own), truth, naive)
-    scores["oracle without drift"] = line("oracle that knows all of that but the drift", *oracle(own, False), truth, naive)
-    scores["posterior"] = line("posterior model", *answer(model, unseen), truth, naive)
+    known = {
+        "oracle": ("oracle that knows orbit, limb, pointing, drift", *oracle(own)),
+        "oracle without drift": ("oracle that knows all of that but the drift", *oracle(own, False)),
+        "oracle of kinds": ("oracle that knows only kinds: of stars, orbits, spectra", *oracle_of_kinds(own, unseen, model)),
+        "posterior": ("posterior model", *answer(model, unseen)),
+    }
+    scores |= {name: line(*answers, truth, naive) for name, answers in known.items()}
     scores["fit"] = line("fit, no prior", unseen.depth, unseen.sigma, truth, naive)
     sigma = tuned(pca_replacement(training, training), training.target)
     scores["pca"] = line("fit, PCA replacement, tuned sigma", pca_replacement(training, unseen), sigma, truth, naive)
@@ -111,8 +128,8 @@ def main(train: int, test: int, shifted: int, few: list[int], at: Path) -> dict[
     sigma = tuned(spread["train"], training[:200].target)
     scores["box"] = line("box depth, polynomial in time, tuned sigma", spread["test"], sigma, truth, naive)
     scores["mean"] = line("mean of the training planets", naive[0].expand_as(truth), naive[1].expand_as(truth), truth, naive)
-    print(f"posterior / oracle {scores['posterior'] / scores['oracle']:.3f}, "
-          f"posterior / oracle without drift {scores['posterior'] / scores['oracle without drift']:.3f}")
+    of_planets = {name: each(*answers, truth, naive) for name, (_, *answers) in known.items()}
+    print(", ".join(f"posterior / {name} {ratio(of_planets['posterior'], of_planets[name])}" for name in list(known)[:3]))
     for words, settings in SHIFTED.items() if shifted else ():
         folder = simulate(at / words.replace(" ", "_"), 2, shifted, seed=12, level="lightcurves", config=settings)
         planets = planets_of(folder, "test", cache, training)

@@ -10,9 +10,10 @@ from numpy.polynomial.chebyshev import chebval, chebvander
 
 from spectramind_nb.core.tables import read_table
 from spectramind_nb.learning.metrics import ariel_score
-from spectramind_nb.observations.layout import INSTRUMENTS, LABEL_COLUMNS
+from spectramind_nb.observations.layout import INSTRUMENTS, LABEL_COLUMNS, PPM
 from spectramind_nb.observations.lightcurve_files import VisitFiles
 from spectramind_nb.observations.lightcurves import load_light_curves
+from spectramind_nb.physics.patterns import joined_covariance
 from spectramind_nb.simulation import light_curves, planets, visits
 from spectramind_nb.simulation.exposure import SECONDS
 from spectramind_nb.simulation.image import image_expansion, pointing
@@ -116,12 +117,26 @@ def _instrument(truth, planet, circumstances, seen, name, drift_known):
     return planet.depth[own] + (covariance @ pull)[depths], covariance[depths, depths]
 
 
-def oracle(truth: Truth, drift_known: bool = True, draws: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
-    """The oracle's answer: its fit, and the spectra that the simulator draws for just this star and planet, taken as Gaussian."""
+def oracle(truth: Truth, drift_known: bool = True) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
+    """The oracle's answer: its fit, and all that can be known of the spectrum beforehand."""
+    return with_own_spectra(truth, (oracle_fit(truth, planet_id, drift_known) for planet_id in truth.table.index))
+
+
+def oracle_of_kinds(truth: Truth, fits, model) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
+    """The answer of one who sees what all see, and knows what kinds of spectra, stars and orbits there are.
+
+    `fits` are a `PlanetSet`; `model` has learned from many training planets what their stars and orbits have in common.
+    """
+    depth, relief = model.informed(fits.tensors(), model.standardised(fits.features))
+    covariance = joined_covariance(fits.own_variance, fits.patterns) - relief.mT @ relief / PPM**2
+    return with_own_spectra(truth, zip((depth / PPM).detach().numpy(), covariance.detach().numpy()))
+
+
+def with_own_spectra(truth: Truth, fits, draws: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
+    """Fits, (283,) and (283, 283), and the spectra that the simulator draws for just each star and planet, taken as Gaussian."""
     mu, sigma = [], []
-    for planet_id in truth.table.index:
-        depth, covariance = oracle_fit(truth, planet_id, drift_known)
-        level = np.average(depth[1:], weights=1 / np.diag(covariance)[1:])
+    for planet_id, (depth, covariance) in zip(truth.table.index, fits):
+        level = max(1e-4, np.average(depth[1:], weights=1 / np.diag(covariance)[1:]))
         star, rng = truth.nuisances[str(planet_id)]["star"], np.random.default_rng(planet_id)
         drawn = [planets._draw_spectrum(rng, star, np.sqrt(level), truth.config["population"])[0] for _ in range(draws)]
         shapes = np.array(drawn) - np.mean(np.array(drawn)[:, 1:], axis=1, keepdims=True)
