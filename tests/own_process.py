@@ -6,6 +6,7 @@ What begins with a bare `python` is tested where it matters (quick start, wheel,
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,18 @@ from unittest import mock
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["warm"])
+INSTALL = [Path(sys.executable).with_name("uv"), "pip", "install", "-q", "--compile-bytecode", "--python"]  # then whose Python, and what
+
+
+def bring_machine_code(copy: Path) -> None:
+    """Give a copy of the library what Numba has compiled for this one: that it compiles from nothing the checkout itself shows."""
+    library = Path(__file__).parents[1] / "spectramind_nb"
+    for path in library.rglob("*.py"):  # Numba knows a source by its date and size
+        os.utime(copy / path.relative_to(library), ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    for path in library.rglob("*.nb[ic]"):
+        target = copy / path.relative_to(library)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
 
 
 def command() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from exosim_planet import WIDTH
+from own_process import INSTALL
 from typer.testing import CliRunner
 
 from spectramind_nb.apps.cli import app
@@ -39,7 +40,7 @@ def exosim() -> Path:
         if (base := python_312()) is None:
             pytest.skip("NOT TESTED ON EXOSIM'S OWN FILES: there is no Python 3.12 here")
         shutil.rmtree(home, ignore_errors=True)
-        for words in ([base, "-m", "venv", home], [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *PINNED]):
+        for words in ([base, "-m", "venv", "--without-pip", home], [*INSTALL, python, *PINNED]):
             made = subprocess.run(words, capture_output=True, text=True)
             if made.returncode:
                 pytest.skip(f"NOT TESTED ON EXOSIM'S OWN FILES: {(made.stderr or made.stdout).strip().splitlines()[-1]}")

@@ -8,6 +8,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from own_process import INSTALL
 
 REPO = Path(__file__).resolve().parents[2]
 PINNED = {  # environment -> what is installed into it
@@ -23,9 +24,8 @@ def made(name: str) -> Path:
     home, pinned = REPO / name, PINNED[name]
     python, stamp = home / "bin/python", home / ".installed"
     if not stamp.is_file() or stamp.read_text() != "\n".join(pinned):
-        venv.create(home, with_pip=True, clear=True)
-        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *pinned]
-        done = subprocess.run(install, capture_output=True, text=True)
+        venv.create(home, clear=True)
+        done = subprocess.run([*INSTALL, python, *pinned], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"NOT TESTED WITH THE REAL PACKAGES: {done.stderr.strip().splitlines()[-1]}")
         Path(sysconfig.get_path("purelib", vars={"base": str(home)}), "zz_ours.pth").write_text(sysconfig.get_path("purelib"))
