@@ -33,6 +33,7 @@ def run(path: Path) -> dict:
 
     os.environ["IN_TEST"] = "1"
     notebook = read_nb(path)
+    _take_kernels_from_the_library(notebook.cells)
     with contextlib.chdir(path.parent):
         CaptureShell(path, mpl_format="png").run_all(notebook, exc_stop=True, preproc=_left_out)
     fresh = json.loads(json.dumps(nb2dict(notebook)))
@@ -40,6 +41,17 @@ def run(path: Path) -> dict:
         if cell["cell_type"] == "code":
             cell["outputs"] = [kept for output in cell.get("outputs", []) if (kept := _worth_storing(output))]
     return fresh
+
+
+def _take_kernels_from_the_library(cells: list) -> None:
+    """Numba would compile an exported cell anew in every run; the module is the same code, which a test holds, and is compiled already."""
+    exported = [cell for cell in cells if cell.source.startswith("#| export")]
+    if any(re.search(r"^@(compiled|njit)\(", cell.source, re.MULTILINE) for cell in exported):
+        module = next(cell.source.split()[-1] for cell in cells if cell.source.startswith("#| default_exp"))
+        for cell in exported:
+            cell.source = ""
+        exported[0].source = (f"import spectramind_nb.{module} as _room\n"
+                              "globals().update({name: value for name, value in vars(_room).items() if not name.startswith('__')})")
 
 
 def _left_out(cell) -> bool:

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from own_process import bring_machine_code
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -43,6 +44,7 @@ def test_wheel_alone_trains_in_an_empty_folder(wheel, tmp_path):
                                capture_output=True, text=True, check=True).stdout.strip())
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", site, wheel],
                    check=True)
+    bring_machine_code(site / "spectramind_nb")
     borrowed = [path for path in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
     # a path file comes after the wheel's own folder, and does not process the editable install's hook
     (site / "borrowed.pth").write_text("\n".join(borrowed))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_process import bring_machine_code
 
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, ReplayMismatch
 from spectramind_nb.records import audit
@@ -180,6 +181,7 @@ def test_p21_a_second_clone_repeats_the_run_from_its_record_alone(whole_run, rep
     """Another checkout of the same code, another folder, another process: only audit.json and what it is compared with travel."""
     clone, place = tmp_path / "clone", tmp_path / "place"
     shutil.copytree(repo / "spectramind_nb", clone / "spectramind_nb", ignore=shutil.ignore_patterns("__pycache__"))
+    bring_machine_code(clone / "spectramind_nb")
     shutil.copytree(repo / "configs", clone / "configs")
     (place / "record").mkdir(parents=True)
     for name in ("audit.json", "events.jsonl", "submission.csv"):
