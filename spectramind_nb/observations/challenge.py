@@ -212,11 +212,11 @@ class ChallengeKnowledge(ChallengeVisits):
 
         Raises DataMissingError, DamagedFileError, SchemaError where the folder has no such table.
         """
-        return read_labels(self.labels_path)[0]
+        return read_once(read_labels, self.labels_path)[0].copy()
 
     def label_faults(self) -> list[str]:
         """Why train planets cannot be learned from, a sentence each, and how many labels belong to no folder."""
-        table, faults = read_labels(self.labels_path)
+        table, faults = read_once(read_labels, self.labels_path)
         planets, name = set(self.planets("train")), self.labels_path.name
         without = {planet: f"planet {planet} has no row in {name}" for planet in sorted(planets - set(table.index) - set(faults))}
         idle = sorted(set(table.index) - planets)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_up_visit import as_2024
 
+from spectramind_nb.core import tables
 from spectramind_nb.core.errors import DamagedFileError, DataMissingError, SchemaError
 from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations import layout, signals, writing
@@ -236,3 +237,14 @@ def test_damaged_tables(made_up):
 def test_unknown_edition(made_up_kept):
     with pytest.raises(SchemaError, match="Editions are 2025 and 2024"):
         ch.open_challenge(made_up_kept.root, edition="2026")
+
+
+def test_labels_are_read_once_as_long_as_the_file_stays_as_it_is(made_up, monkeypatch):
+    challenge, times = ch.open_challenge(made_up.root), []
+    monkeypatch.setattr(tables.pd, "read_csv", lambda *words, read=pd.read_csv, **more: times.append(1) or read(*words, **more))
+    mine = challenge.labels()
+    mine.iloc[:] = 0.0  # which is nobody else's
+    assert (challenge.labels() > 0).all(axis=None) and challenge.label_faults() == [] and len(times) == 1
+    labels = pd.read_csv(challenge.labels_path)
+    labels.assign(wl_1=0.02).to_csv(challenge.labels_path, index=False)
+    assert challenge.labels()["wl_1"].tolist() == [0.02]
