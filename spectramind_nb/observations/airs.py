@@ -89,10 +89,10 @@ def guided_shift(
     own: np.ndarray,  # (T,) shift of an image as it shows in the image itself, mean 0
     guide: np.ndarray,  # (2, T) shifts that another camera saw at the same times
     half_width: int,  # samples on each side of the running mean that parts slow from fast
-) -> np.ndarray:  # (T,)
+) -> np.ndarray:  # (2, T)
     """How an image moved: what another camera's shifts explain of it, and the Wiener mean of the rest."""
     if own.size < 4 * half_width:
-        return np.zeros_like(own)
+        return np.zeros((2, own.size))
     noise, told = (np.diff(own, 2) ** 2).mean() / 6, np.zeros_like(own)
     both = np.vstack([own, guide - guide.mean(axis=1, keepdims=True)])
     slow = running_mean(both, half_width)
@@ -102,7 +102,7 @@ def guided_shift(
         answer = np.linalg.solve(gram, products_in_time(moved, seen[None])[:, 0])
         certainty = answer @ gram @ answer / (noise + 1e-300)  # chi^2 of two numbers: chance exceeds 20 once in 20,000 times
         told += max(0.0, 1 - 20 / (certainty + 1e-300)) * np.einsum("k,kt->t", answer, moved)
-    return told + wiener_mean(own - told, half_width)
+    return np.array([told, wiener_mean(own - told, half_width)])
 
 # %% ../../nbs/observations/124_airs.ipynb #without-motions
 def without_motions(
@@ -114,11 +114,11 @@ def without_motions(
 ) -> np.ndarray:  # (channels, T)
     """Light curves without what the motions of the telescope did to them."""
     along, across = shifts
-    known = guided_shift(along, guide, config["slow_half_bins"])
-    mean = flux.mean(axis=1, keepdims=True)
+    told, rest = guided_shift(along, guide, config["slow_half_bins"])
+    mean, known = flux.mean(axis=1, keepdims=True), told + rest
     flux = flux / (1 - np.gradient(mean[:, 0])[:, None] / mean * known)
-    fast = high_pass(known[None], config["slow_half_bins"])[0]
-    terms = np.array([fast, across, fast * fast, fast * across, across * across, along - known, width])
+    lively = told + high_pass(rest[None], config["slow_half_bins"])[0]  # fast variations say nothing of the answer to a slow mean
+    terms = np.array([lively, across, lively * lively, lively * across, across * across, along - known, width])
     terms -= terms.mean(axis=1, keepdims=True)
     answers = jitter_coefficients(flux / mean, terms, config["jitter_half_width"])
     return flux / (1 + np.einsum("ck,kt->ct", answers, terms))
