@@ -216,7 +216,7 @@ class _Conversion:
                     self.convert(tile, len(tile), chosen, of_pixels, first=first + start)
 
 # %% ../../nbs/observations/113_detector.ipynb #take-out-strikes
-_TOGETHER = 8  # pixels: a cosmic ray leaves its charge in a few neighbours
+_TOGETHER = 8, 0.25  # pixels: a cosmic ray leaves its charge in a few neighbours; share of all from which on a frame is broken
 
 
 def take_out_strikes(
@@ -225,12 +225,12 @@ def take_out_strikes(
     per_bin: int,  # pairs averaged
     pairs: int,
 ) -> None:
-    """Replace pairs in which cosmic rays struck by the mean of those before and after; where the image itself has jumped, it stays."""
+    """Replace what cosmic rays or a broken frame left in a pair by the mean before and after it; where the image has jumped, it stays."""
     pixel, pair = strikes[:, :2].astype(int).T
     many = np.bincount(pair, minlength=pairs)
-    alone = many[pair] <= _TOGETHER + 3 * np.median(many)
-    where = pixel[alone], pair[alone] // per_bin
-    np.subtract.at(values, where, strikes[alone, 2] / np.minimum(per_bin, pairs - where[1] * per_bin))
+    false = (many <= _TOGETHER[0] + 3 * np.median(many)) | (many >= _TOGETHER[1] * len(values))
+    pixel, pair, excess = pixel[false[pair]], pair[false[pair]], strikes[false[pair], 2]
+    np.subtract.at(values, (pixel, pair // per_bin), excess / np.minimum(per_bin, pairs - pair // per_bin * per_bin))
 
 # %% ../../nbs/observations/113_detector.ipynb #calibrated-sets
 def calibrated_sets(
