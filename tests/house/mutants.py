@@ -63,7 +63,7 @@ MUTANTS = (  # module, a line's part as it is, the same with a fault
 def notebook_of(clone: Path, module: str) -> Path:
     """The notebook that a module is exported from."""
     floor, name = module.split("/")
-    (path,) = (clone / "nbs" / floor).glob(f"[0-9]*_{name}.ipynb")
+    (path,) = (clone / "nbs" / floor).glob(f"[0-9][0-9][0-9]_{name}.ipynb")
     return path
 
 

@@ -79,7 +79,7 @@ def test_p11_the_codemap_names_rooms_that_exist_and_all_that_belong():
     for room in named:
         floor, name = room.split(".")
         assert (REPO / "spectramind_nb" / floor / f"{name}.py").is_file(), room
-        assert len(list((REPO / "nbs" / floor).glob(f"[0-9]*_{name}.ipynb"))) == 1, room
+        assert len(list((REPO / "nbs" / floor).glob(f"[0-9][0-9][0-9]_{name}.ipynb"))) == 1, room
     runs = {f"runs.{path.stem}" for path in (REPO / "spectramind_nb/runs").glob("*.py") if path.stem != "__init__"}
     assert runs - {"runs.submission"} <= set(named), "submission is about files of the competition, not about runs"
 
