@@ -55,12 +55,12 @@ def notebook() -> None:
     """Every cell of the notebook that the second word names; with its fresh outputs it goes to the file that the third word names."""
     from outputs import run
 
-    subprocess.Popen = _ForkedCommand
+    subprocess.Popen = ForkedCommand
     Path(sys.argv[2]).write_text(json.dumps(run(Path(sys.argv[1]))))
 
 
-class _ForkedCommand(subprocess.Popen):
-    """A process that a notebook starts; if it is `spectramind` it stays a fork of the notebook's, in which everything is imported."""
+class ForkedCommand(subprocess.Popen):
+    """A process that somebody here starts; if it is `spectramind` it stays a fork of this one, in which everything is imported."""
 
     def __init__(self, words, *more, **settings):
         if [*words][:3] == [sys.executable, "-m", "spectramind_nb"]:
@@ -71,7 +71,8 @@ class _ForkedCommand(subprocess.Popen):
 def _be_command(words: list[str], env: dict[str, str] | None) -> None:
     """Where `subprocess` would start another program: its input, output and folder are the new ones already."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # with it the pipe through which the parent hears that it began
-    sys.modules["IPython"].InteractiveShell.clear_instance()  # it is no notebook
+    if ipython := sys.modules.get("IPython"):
+        ipython.InteractiveShell.clear_instance()
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
     if env is not None:
         os.environ.clear()
@@ -101,6 +102,7 @@ def _begin(work: Callable, words: list[str], cwd: Path, env: dict, output: str, 
     os.environ.update(env)
     os.chdir(cwd)
     sys.argv = words
+    multiprocessing.set_start_method(None, force=True)  # else all that it starts itself imports everything anew
     work()
 
 
