@@ -6,7 +6,7 @@ export MPLBACKEND := agg
 # Where this is set, each of the tests' many processes compiles the library's modules anew.
 export PYTHONDONTWRITEBYTECODE :=
 # Installs in a quarter of pip's time. Torch is pip's: uv does not look where the build without CUDA lies.
-UV := $(BIN)/uv pip install -q --compile-bytecode --python
+UV := $(BIN)/uv pip install -q --python
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
@@ -19,7 +19,7 @@ help:  ## what can be made
 $(VENV)/.installed: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0 uv
-	$(UV) $(BIN)/python -c constraints.txt -e '.[dev]'
+	$(UV) $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]'
 	@touch $@
 
 # The generation after the pinned one must be able to export the same notebooks.

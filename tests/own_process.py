@@ -19,7 +19,7 @@ from unittest import mock
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["warm"])
-INSTALL = [Path(sys.executable).with_name("uv"), "pip", "install", "-q", "--compile-bytecode", "--python"]  # then whose Python, and what
+INSTALL = [Path(sys.executable).with_name("uv"), "pip", "install", "-q", "--python"]  # then whose Python, and what
 
 
 def bring_machine_code(copy: Path) -> None:
