@@ -100,9 +100,9 @@ def write_options(folder: Path, hours: float, noise: bool) -> Path:
       <efficiency_key>Reflectivity</efficiency_key></opticalElement></optical_path></Telescope>
       {''.join(f'<channel>{name}<config>__ConfigPath__/{name}.xml</config></channel>' for name in WIDTH)}</root>""")
     (folder / "sky.xml").write_text(f"""<root><source>star<source_target>True</source_target><source_type>planck</source_type>
-      <R unit="R_sun">1.1</R><M unit="M_sun">1.05</M><T unit="K">5800</T><D unit="pc">45</D><z unit="">0.0</z>
+      <R unit="R_sun">0.75</R><M unit="M_sun">0.8</M><T unit="K">4900</T><D unit="pc">27</D><z unit="">0.0</z>
       <planet>b<signal_task>EstimatePlanetarySignal</signal_task><t0 unit="hour">{hours / 2}</t0>
-      <period unit="day">2.9</period><sma>16.0</sma><inc unit="deg">88.6</inc><w unit="deg">90.0</w><ecc>0.0</ecc>
+      <period unit="day">1.0</period><sma>5.21</sma><inc unit="deg">87.0</inc><w unit="deg">90.0</w><ecc>0.0</ecc>
       <rp>__ConfigPath__/rp.ecsv</rp><limb_darkening>quadratic</limb_darkening>
       <limb_darkening_coefficients>[0.3, 0.2]</limb_darkening_coefficients>
       </planet></source></root>""")
