@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['canonical_json', 'digest', 'file_digest', 'known_digest', 'reread_digests', 'imported_modules', 'code_digest',
-           'atomic_path', 'append_line', 'Store']
+           'atomic_path', 'append_line', 'locked_folder', 'Store']
 
 # %% ../../nbs/core/020_storage.ipynb #imports
 import ast
@@ -14,6 +14,7 @@ import io
 import json
 import mmap
 import os
+import sys
 import struct
 import tempfile
 import time
@@ -203,6 +204,31 @@ def append_line(
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+# %% ../../nbs/core/020_storage.ipynb #locked-folder
+@contextlib.contextmanager
+def locked_folder(
+    folder: str | Path,  # made if it is not there
+) -> Iterator[None]:
+    """Keep a folder to one process at a time: another one that asks for it says so and waits."""
+    import fcntl
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{folder} is being filled by another process: waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:  # a network disk that cannot lock a folder
+            pass
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # workers that were forked meanwhile hold it otherwise
+        os.close(handle)
 
 # %% ../../nbs/core/020_storage.ipynb #store
 class Store:

@@ -18,7 +18,7 @@ import pandas as pd
 import polars as pl
 
 from ..core.errors import ConfigError, DataMissingError, PreflightError, SchemaError
-from ..core.storage import atomic_path
+from ..core.storage import atomic_path, locked_folder
 from ..core.tables import read_table, require_columns
 from .challenge import open_challenge
 from .exosim import ExosimNdrs, open_ndrs
@@ -231,18 +231,19 @@ def import_exosim(
         for name, ndrs in pair.items():
             detector_planes(of_each[name], name, ndrs.dead.shape)
     _check_space(root, visits)
-    for one in visits:
-        one.write()
+    with locked_folder(root):
+        for leftover in root.glob(".import-*"):  # of an import that was killed
+            shutil.rmtree(leftover)
+        for one in visits:
+            one.write()
     return [one.name for one in visits]
 
 
 def _check_root(root: Path) -> None:
-    """Raise ConfigError unless the folder is new or holds a data set that visits may join; what a killed import left goes."""
+    """Raise ConfigError unless the folder is new or holds a data set that visits may join."""
     if not root.exists():
         return
-    for leftover in root.glob(".import-*"):
-        shutil.rmtree(leftover)
-    names = {path.name for path in root.iterdir()} if root.is_dir() else {"a file"}
+    names = {path.name for path in root.iterdir() if not path.match(".import-*")} if root.is_dir() else {"a file"}
     remedy = "Give a new folder, or one in the competition's 2025 layout"
     if names and not names & set(SPLITS):
         raise ConfigError("this holds something else than a data set", root, remedy)

@@ -22,7 +22,7 @@ import pandas as pd
 
 from ..core.environment import cpu_count, memory_gb, progress
 from ..core.errors import ConfigError, DamagedFileError
-from ..core.storage import atomic_path, code_digest, digest
+from ..core.storage import atomic_path, code_digest, digest, locked_folder
 from ..core.tables import read_table
 from ..core.workforce import side_by_side
 from ..observations.layout import INSTRUMENTS, LABEL_COLUMNS, LEVELS
@@ -118,14 +118,13 @@ def _given_spectra(path: Path, wanted: int) -> pd.DataFrame:
     return table
 
 # %% ../../nbs/simulation/340_dataset.ipynb #note
-def _begin(out: Path, recipe: Mapping) -> bool:
+def _is_complete(out: Path, recipe: Mapping) -> bool:
     """Is the data set complete? Raises ConfigError if the folder holds another one."""
     remedy = "Choose another folder or remove this one."
     note = out / "simulation.json"
     if not note.is_file():
         if out.exists() and (not out.is_dir() or set(out.iterdir()) - set(_leftovers(out))):
             raise ConfigError("this folder holds something that the simulator did not make", out, remedy)
-        _note(out, recipe, complete=False)
         return False
     try:
         found = json.loads(note.read_text())
@@ -241,10 +240,18 @@ def simulate(
     given = None if spectra is None else _given_spectra(Path(spectra), train + test)
     recipe = {"settings": _by_content(config), "seed": seed, "train": train, "test": test, "short": short, "level": level}
     recipe["spectra"] = None if given is None else digest([given.index.tolist(), given.to_numpy().tolist()])
-    if _begin(out, recipe):
-        return out
-    planets = _draw_population(seed, {"train": train, "test": test}, config, given)
-    n_frames = config["frames"]["short" if short else "full"]
+    if not _is_complete(out, recipe):
+        with locked_folder(out):
+            if not _is_complete(out, recipe):  # or somebody else has made it meanwhile
+                planets = _draw_population(seed, {"train": train, "test": test}, config, given)
+                _make(out, recipe, planets, config, workers)
+    return out
+
+
+def _make(out: Path, recipe: Mapping, planets: Mapping[str, list[Planet]], config: Mapping, workers: int | None) -> None:
+    _note(out, recipe, complete=False)
+    seed, level = recipe["seed"], recipe["level"]
+    n_frames = config["frames"]["short" if recipe["short"] else "full"]
     workshop = out / ".unfinished"
     for leftover in _leftovers(out):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -258,4 +265,3 @@ def simulate(
     _write_tables(out, planets, seed, n_frames, config)
     workshop.rmdir()
     _note(out, recipe, complete=True)
-    return out

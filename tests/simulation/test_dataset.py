@@ -264,18 +264,33 @@ def test_a_planet_does_not_depend_on_how_many_there_are(root, tmp_path):
     assert signals and signals.items() <= tree(root).items()
 
 
-def test_killed_anywhere_and_run_again_gives_the_same_bytes(root, tmp_path):
-    """SIGKILL at random moments; SPECTRAMIND_KILLS says how many (two here, 50 for the proof)."""
+@pytest.fixture
+def begun(tmp_path):
+    """Begin to make `root` again, in a process of its own."""
     processes = multiprocessing.get_context("forkserver")  # imports once; a fork of this process would share its threads
     processes.set_forkserver_preload(["spectramind_nb.simulation.dataset"])
-    out, rng = tmp_path / "root", np.random.default_rng(0)
 
-    def begun():
+    def begin():
         options = {"seed": 4, "short": True, "config": TINY, "workers": 2}
-        process = processes.Process(target=simulate, args=(out, 3, 2), kwargs=options)
+        process = processes.Process(target=simulate, args=(tmp_path / "root", 3, 2), kwargs=options)
         process.start()
         return process
 
+    return begin
+
+
+def test_who_wants_it_while_another_makes_it_waits(root, tmp_path, begun, capfd):
+    together = [begun() for _ in range(3)]
+    for process in together:
+        process.join()
+    assert [process.exitcode for process in together] == [0, 0, 0] and tree(tmp_path / "root") == tree(root)
+    told = capfd.readouterr().err
+    assert told.count("is being filled by another process") == 2 and told.count("simulate: 5/5") == 1
+
+
+def test_killed_anywhere_and_run_again_gives_the_same_bytes(root, tmp_path, begun):
+    """SIGKILL at random moments; SPECTRAMIND_KILLS says how many (two here, 50 for the proof)."""
+    out, rng = tmp_path / "root", np.random.default_rng(0)
     met = set()  # how many planets were whole when a process died
     for _ in range(int(os.environ.get("SPECTRAMIND_KILLS", "2"))):
         before, seen, wanted = everything(out), set(), rng.integers(10, 70)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from exosim_file import GAIN, OFFSET, SHAPE, channel, digitised, start_times_h, 
 from typer.testing import CliRunner
 
 from spectramind_nb.apps.cli import app
+from spectramind_nb.core.storage import locked_folder
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.detector import calibrate_frames
 from spectramind_nb.observations.exosim_import import import_exosim
@@ -254,6 +256,19 @@ def test_a_full_disk_leaves_no_half_of_a_visit(made, tmp_path, repo):
     assert done.returncode == 3 and done.stderr.count("\n") == 1, done.stderr
     assert not list(tmp_path.glob("data/train/1/*")) and not list(tmp_path.glob("data/.import-*"))
     assert command(path, "--out", "data").exit_code == 0
+
+
+def test_an_import_waits_for_another_one(made, tmp_path, capfd):
+    path, data = write_ndrs(tmp_path / "ndrs.h5", made), tmp_path / "data"
+    with locked_folder(data):
+        (data / ".import-going-on").mkdir()
+        other = threading.Thread(target=import_exosim, args=[[path], data])
+        other.start()
+        other.join(5)
+        assert [place.name for place in data.iterdir()] == [".import-going-on"]
+        (data / ".import-going-on").rmdir()
+    other.join()
+    assert (data / "train.csv").is_file() and "waiting for it" in capfd.readouterr().err
 
 
 def test_what_a_killed_import_left_is_cleared_away(made, tmp_path):
