@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from own_process import ForkedCommand, command, run_forked
+from own_process import command, run_forked
 
 REPO = Path(__file__).resolve().parent.parent
 pytest_plugins = ["durations"]
@@ -132,12 +132,6 @@ def warm_spectramind():
         return run_forked(command, ["spectramind", *words], cwd, environment, timeout)
 
     return run
-
-
-@pytest.fixture
-def forked_commands(monkeypatch):
-    """The same for the commands that the library starts by itself, such as the runs of a sweep."""
-    monkeypatch.setattr(subprocess, "Popen", ForkedCommand)
 
 
 @pytest.fixture(scope="session")

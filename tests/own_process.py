@@ -10,9 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable
-from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
@@ -55,38 +53,7 @@ def notebook() -> None:
     """Every cell of the notebook that the second word names; with its fresh outputs it goes to the file that the third word names."""
     from outputs import run
 
-    subprocess.Popen = ForkedCommand
     Path(sys.argv[2]).write_text(json.dumps(run(Path(sys.argv[1]))))
-
-
-class ForkedCommand(subprocess.Popen):
-    """A process that somebody here starts; if it is `spectramind` it stays a fork of this one, in which everything is imported."""
-
-    def __init__(self, words, *more, **settings):
-        if [*words][:3] == [sys.executable, "-m", "spectramind_nb"]:
-            settings["preexec_fn"] = partial(_be_command, words[3:], settings.get("env"))
-        super().__init__(words, *more, **settings)
-
-
-def _be_command(words: list[str], env: dict[str, str] | None) -> None:
-    """Where `subprocess` would start another program: its input, output and folder are the new ones already."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # with it the pipe through which the parent hears that it began
-    if ipython := sys.modules.get("IPython"):
-        ipython.InteractiveShell.clear_instance()
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
-    if env is not None:
-        os.environ.clear()
-        os.environ.update(env)
-    sys.argv, code = ["spectramind", *words], 1
-    try:
-        command()
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def code() -> None:

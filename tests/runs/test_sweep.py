@@ -36,7 +36,7 @@ def test_what_does_not_compose_is_told_before_the_first_run(here, words, said):
     assert {path.name for path in set(here.glob("logs/*")) - before} <= {"invocations", "audit.jsonl"}
 
 
-def test_killed_in_the_middle_each_run_is_done_once_and_one_that_fails_costs_the_others_nothing(words, here, forked_commands):
+def test_killed_in_the_middle_each_run_is_done_once_and_one_that_fails_costs_the_others_nothing(words, here):
     """Not only is the sweep killed, but also the run that it had begun. The last of the three cannot but fail."""
     asked = [*words[:-1], "trainer=ci_fast", RATES]
     command = [sys.executable, "-m", "spectramind_nb", "sweep", *asked, "--name", "rates"]
@@ -82,7 +82,7 @@ def test_runs_that_were_judged_by_other_planets_stay_in_the_comparison(whole_run
     assert found.changed.columns.tolist() == [whole_run.id, other.id, again.id] and "data.split_seed" in found.changed.index
 
 
-def test_branches_are_a_sweep_and_begin_at_one_snapshot(words, here, forked_commands):
+def test_branches_are_a_sweep_and_begin_at_one_snapshot(words, here):
     """An ablation: each branch once, its parent the trunk, and its first step the one after the snapshot."""
     few = [*words[:-1], "trainer=ablation", "trainer.val_check_interval=1"]
     with pytest.raises(DataMissingError, match="trunk-of-none"):
