@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from spectramind_nb.core.config_groups import group
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, SchemaError
+from spectramind_nb.core.storage import locked_folder
 from spectramind_nb.observations.detector import calibrate_frames
 from spectramind_nb.observations.lightcurves import extract_visit
 from spectramind_nb.observations.writing import write_tables
@@ -280,12 +282,17 @@ def begun(tmp_path):
 
 
 def test_who_wants_it_while_another_makes_it_waits(root, tmp_path, begun, capfd):
-    together = [begun() for _ in range(3)]
+    told, until = "", time.monotonic() + 120
+    with locked_folder(tmp_path / "root"):
+        together = [begun(), begun()]
+        while told.count("is being filled by another process") < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+            told += capfd.readouterr().err
     for process in together:
         process.join()
-    assert [process.exitcode for process in together] == [0, 0, 0] and tree(tmp_path / "root") == tree(root)
-    told = capfd.readouterr().err
+    told += capfd.readouterr().err
     assert told.count("is being filled by another process") == 2 and told.count("simulate: 5/5") == 1
+    assert [process.exitcode for process in together] == [0, 0] and tree(tmp_path / "root") == tree(root)
 
 
 def test_killed_anywhere_and_run_again_gives_the_same_bytes(root, tmp_path, begun):
