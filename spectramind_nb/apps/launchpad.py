@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from .choice import MENUS, Choice, composed, corrected, typed_choice
 from .jobs import Task
-from .notebooks import UNATTENDED
 from .launchpad_actions import ACTIONS, follow, show_progress
 from .launchpad_state import PageState, choose, look_around
 from .launchpad_views import page_html
 from .launchpad_widgets import PageWidgets, show_choice, show_controls, show_runs
+from .notebooks import UNATTENDED
 from ..core.config_groups import options
 from ..core.errors import ConfigError
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from .job_attempt import SubmissionJob, work_through, write_fallback
-from .job_training import train_in_time
+from .job_fallbacks import reason
 from .job_outcome import Outcome, say
+from .job_queue import reserved_disk
 from .job_rows import predict_rows
 from .job_settings import job_settings
-from .job_queue import reserved_disk
-from .run import Run
-from .job_fallbacks import reason
+from .job_training import train_in_time
 from .job_views import View
+from .run import Run
 
 # %% ../../nbs/runs/678_job.ipynb #submit
 def submit(

@@ -230,6 +230,7 @@ def simulate(
     """Make a data set in the competition's 2025 layout; the truth of both splits is in `truth/`.
 
     Resumable: call it again and only missing planets are made. The same arguments give the same bytes.
+    While another process makes the same data set, this one waits for it.
     Raises ConfigError for impossible settings and for a folder that holds something else.
     """
     out, config = Path(out), settings(config)
