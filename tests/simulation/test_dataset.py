@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -272,26 +273,31 @@ def begun(tmp_path):
     processes = multiprocessing.get_context("forkserver")  # imports once; a fork of this process would share its threads
     processes.set_forkserver_preload(["spectramind_nb.simulation.dataset"])
 
-    def begin():
-        options = {"seed": 4, "short": True, "config": TINY, "workers": 2}
-        process = processes.Process(target=simulate, args=(tmp_path / "root", 3, 2), kwargs=options)
+    def begin(said=tmp_path / "said"):
+        process = processes.Process(target=_simulate_again, args=(tmp_path / "root", said))
         process.start()
         return process
 
     return begin
 
 
-def test_who_wants_it_while_another_makes_it_waits(root, tmp_path, begun, capfd):
-    told, until = "", time.monotonic() + 120
+def _simulate_again(root, said):
+    """What a process of `begun` does; the server that it was forked from writes to the test that began the server."""
+    with open(said, "a") as sys.stderr:
+        simulate(root, 3, 2, seed=4, short=True, config=TINY, workers=2)
+
+
+def test_who_wants_it_while_another_makes_it_waits(root, tmp_path, begun):
+    files, until = [tmp_path / "one", tmp_path / "other"], time.monotonic() + 120
+    waits = "is being filled by another process"
     with locked_folder(tmp_path / "root"):
-        together = [begun(), begun()]
-        while told.count("is being filled by another process") < 2 and time.monotonic() < until:
+        together = [begun(file) for file in files]
+        while not all(file.exists() and waits in file.read_text() for file in files) and time.monotonic() < until:
             time.sleep(0.1)
-            told += capfd.readouterr().err
     for process in together:
         process.join()
-    told += capfd.readouterr().err
-    assert told.count("is being filled by another process") == 2 and told.count("simulate: 5/5") == 1
+    told = "".join(file.read_text() for file in files)
+    assert told.count(waits) == 2 and told.count("simulate: 5/5") == 1
     assert [process.exitcode for process in together] == [0, 0] and tree(tmp_path / "root") == tree(root)
 
 
