@@ -45,4 +45,4 @@ def comparison_page(
     }
     others = ", ".join(run.id for run in found.runs[1:])
     return html_page(f"{first} beside {others}", sections, "<p>Differences of scores are those of the same validation planets; "
-                     "low and high are the ends of the 95 % interval.</p>")
+                     f"low and high are the ends of the {found.interval}.</p>")

@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['MOUNTS', 'LAYOUTS', 'COMPETITION_SLUG', 'UNATTENDED', 'kaggle_session', 'platform_name', 'is_terminal', 'cpu_count',
-           'memory_gb', 'process_start', 'pin_threads', 'workspace', 'cache_root', 'check_writable', 'attached',
-           'competition_root', 'kept_here', 'in_notebook', 'is_watched', 'tell', 'progress', 'in_threads', 'Place',
-           'place', 'own_modules']
+           'memory_gb', 'peak_memory_gb', 'process_start', 'pin_threads', 'workspace', 'cache_root', 'check_writable',
+           'attached', 'competition_root', 'kept_here', 'in_notebook', 'is_watched', 'tell', 'progress', 'in_threads',
+           'Place', 'place', 'own_modules']
 
 # %% ../../nbs/core/010_environment.ipynb #imports
 import contextlib
 import hashlib
 import html
 import importlib.util
+import itertools
 import os
+import re
+import resource
 import sys
 import tempfile
 import time
@@ -46,27 +49,47 @@ def is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 # %% ../../nbs/core/010_environment.ipynb #cpu-count
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+def _limits(kind: str, *names: str) -> Iterator[list[int]]:
+    """The numbers in files of these names in each control group of a kind of resource that holds this process."""
+    for line in _text(_OWN_GROUPS).splitlines():
+        _, kinds, own = line.split(":", 2)  # "0::/jobs/7", or in the older generation "4:memory:/jobs/7"
+        if kinds and kind not in kinds.split(","):
+            continue
+        tree = _GROUPS / (kind if kinds else "")
+        for group in (Path(own.lstrip("/")), *Path(own.lstrip("/")).parents):
+            words = " ".join(_text(tree / group / name) for name in names).split()
+            yield [int(word) for word in words if word.isdigit()]  # "max" and -1 are no limit
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 def cpu_count() -> int:
-    """Processor cores that this process may use: affinity mask and control-group quota respected."""
+    """Processor cores that this process may use: affinity mask and control-group quotas respected."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _first_line("/sys/fs/cgroup/cpu.max").split()
-    if len(quota) == 2 and quota[0] != "max":
-        cores = min(cores, max(1, round(int(quota[0]) / int(quota[1]))))
-    return cores
+    quotas = [known for known in _limits("cpu", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us") if len(known) == 2]
+    return min([cores, *(max(1, round(quota_us / period_us)) for quota_us, period_us in quotas)])
 
 # %% ../../nbs/core/010_environment.ipynb #memory-gb
 def memory_gb() -> float:
-    """Memory in GB (1e9 bytes) that this process may use in all, the control group's limit respected."""
+    """Memory in GB (1e9 bytes) that this process may use in all, the limits of control groups respected."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _first_line("/sys/fs/cgroup/memory.max")
-    return min(total, int(limit)) / 1e9 if limit.isdigit() else total / 1e9
+    return min([total, *itertools.chain(*_limits("memory", "memory.max", "memory.limit_in_bytes"))]) / 1e9
 
 
-def _first_line(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
+def peak_memory_gb() -> float:
+    """The most memory in GB that this process has held so far."""
+    peak = re.search(r"VmHWM:\s+(\d+) kB", _text(Path("/proc/self/status")))
+    if peak:  # on Linux `getrusage` does not begin at nothing, but at the peak of the process that started this one
+        return int(peak[1]) * 1024 / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 # %% ../../nbs/core/010_environment.ipynb #process-start
 def process_start() -> float:

@@ -47,15 +47,16 @@ LEAST = 0.002  # difference of scores; less may come from the seed
 def paired_difference(
     left: pd.Series,  # scores by planet
     right: pd.Series,  # scores by planet; only planets that both have are compared
+    level: float = 0.95,  # of the interval; 1 - 0.05 / n where n comparisons are read together
     draws: int = 4000,  # of the bootstrap
-) -> tuple[float, float, float, bool]:  # mean of right minus left, its 95 % interval, and whether it is more than luck
+) -> tuple[float, float, float, bool]:  # mean of right minus left, its interval, and whether it is more than luck
     """How much better the right run is on the same planets. Raises ConfigError when fewer than two planets are in both."""
     difference = (right - left).dropna().to_numpy()
     if len(difference) < 2:
         raise ConfigError(f"{len(difference)} validation planets are in both runs", f"{left.name}, {right.name}",
                           "Compare runs with the same data, data.validation_fraction and data.split_seed")
     drawn = np.random.default_rng(1).integers(0, len(difference), (draws, len(difference)))
-    low, high = np.quantile(difference[drawn].mean(axis=1), [0.025, 0.975])
+    low, high = np.quantile(difference[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
     mean = float(difference.mean())
     return mean, float(low), float(high), bool((low > 0 or high < 0) and abs(mean) > LEAST)
 
@@ -68,10 +69,17 @@ class Comparison:
     metrics: pd.DataFrame  # one row a metric, one column a run
     changed: pd.DataFrame  # one row a configuration key whose values differ, one column a run
     judged: pd.DataFrame  # run, planets, difference, low, high, verdict: against the first run
+    level: float = 0.95  # of each interval from low to high
+
+    @property
+    def interval(self) -> str:
+        """What low and high are the ends of."""
+        several = "" if len(self.runs) == 2 else f", which is 95 % for all {len(self.runs) - 1} together"
+        return f"{100 * self.level:.3g} % interval{several}"
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """What there is to read, by title."""
-        judged = f"score on validation planets, against {self.runs[0].id}"
+        judged = f"score on validation planets, against {self.runs[0].id}; low and high: {self.interval}"
         return {"configuration": self.changed, "metrics": self.metrics.round(4), judged: self.judged.round(4)}
 
     def __str__(self) -> str:
@@ -109,7 +117,7 @@ def compare(
     opened = [Run.open(run) for run in runs]
     if len({run.dir for run in opened}) < max(2, len(opened)):
         raise ConfigError("a comparison needs different runs, at least two", ", ".join(run.id for run in opened), "Name each run once")
-    first = opened[0]
+    first, level = opened[0], 1 - 0.05 / (len(opened) - 1)
     judged: list[dict[str, Any]] = []
     said = {run.id: run.config.plain() for run in opened}
     keys = sorted({key for other in said.values() for key in settings_that_differ(said[first.id], other)})
@@ -126,11 +134,12 @@ def compare(
         if common < 2:
             judged.append({"run": run.id, "planets": common, "verdict": "validated on other planets: no comparison"})
             continue
-        mean, low, high, claimed = paired_difference(left, right)
-        verdict = ("better" if mean > 0 else "worse") if claimed else "no difference that these planets can show"
+        mean, low, high, claimed = paired_difference(left, right, level)
+        nothing = "no more than another seed brings" if low > 0 or high < 0 else "no difference that these planets can show"
+        verdict = ("better" if mean > 0 else "worse") if claimed else nothing
         judged.append({"run": run.id, "planets": common, "difference": mean, "low": low, "high": high, "verdict": verdict})
     columns = ["run", "planets", "difference", "low", "high", "verdict"]
-    return Comparison(opened, metrics, changed, pd.DataFrame(judged, columns=columns).astype({"planets": "Int64"}))
+    return Comparison(opened, metrics, changed, pd.DataFrame(judged, columns=columns).astype({"planets": "Int64"}), level)
 
 
 def _scores_or_why_not(run: Run) -> pd.Series | str:

@@ -8,8 +8,6 @@ __all__ = ['STAGES', 'guardrails', 'envelope', 'envelope_line', 'stage', 'summar
 # %% ../../nbs/runs/633_envelope.ipynb #imports
 import contextlib
 import json
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from xml.etree import ElementTree
 
 import torch
 
+from ..core.environment import peak_memory_gb
 from ..core.storage import atomic_path
 from ..records.journal import EventLog, events
 from ..records.record import load, sentence
@@ -42,9 +41,6 @@ def guardrails(
     }
 
 # %% ../../nbs/runs/633_envelope.ipynb #envelope-2
-_MAXRSS_PER_GB = 1e9 if sys.platform == "darwin" else 1e6  # bytes there, kilobytes on Linux
-
-
 def envelope(
     run_dir: Path,
     wall: Wall,
@@ -57,7 +53,7 @@ def envelope(
     return {
         "wall_s": round(wall.clock() - wall.started, 1), "wall_budget_s": wall.budget_s,
         "bytes": directory_bytes(run_dir), "bytes_budget": budget_bytes, "checkpoints": checkpoints,
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS_PER_GB, 2),
+        "peak_memory_gb": round(peak_memory_gb(), 2),
         "peak_gpu_memory_gb": gpu if gpu is None else round(gpu, 2), "precision": precision,
         "precision_events": [line for line in events(run_dir / "events.jsonl") if line["event"] == "precision"],
     }

@@ -26,7 +26,7 @@ from spectramind_nb.simulation.dataset import simulate
 
 FITTED, SIZES = 40, (100, 300, 1000)
 TRAIN = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np, torch
 from spectramind_nb.core.configuration import compose
 try:
@@ -42,7 +42,7 @@ model = build(config.model, loss=build(config.loss))
 model.log = lambda *words, **more: None
 
 def memory_gb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 imported_gb = memory_gb()
 draw, rows = torch.Generator().manual_seed(0), torch.arange(count) % len(held["depth"])

@@ -1,7 +1,6 @@
 """Random damage to rows of star tables, and what becomes of the fits: run as a script, it prints a table of 1,000."""
 
 import math
-import resource
 import sys
 import time
 from collections import defaultdict
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from synthetic_visits import observe
 
+from spectramind_nb.core.environment import peak_memory_gb
 from spectramind_nb.physics.fitting import fit_visit
 
 COLUMNS = ("Rs", "Ms", "Ts", "Mp", "e", "P", "sma", "i")
@@ -105,7 +105,7 @@ def main(count):
         white, squares, took, doubted, plausible = map(np.array, zip(*rows))
         print(f"{kind:14} {len(rows):5} {doubted.sum():8} {(~plausible).sum():12} {np.square(white).mean() ** 0.5:12.2f} "
               f"{squares[plausible].mean() ** 0.5:6.2f} {took.max():7.1f}x")
-    print(f"most memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    print(f"most memory: {peak_memory_gb():.2f} GB")
 
 
 if __name__ == "__main__":

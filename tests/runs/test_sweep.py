@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -77,6 +78,7 @@ def test_runs_that_were_judged_by_other_planets_stay_in_the_comparison(whole_run
     again = train("ci_fast", [*words, "trainer.enable_checkpointing=true"], resume="never")
     found = compare([whole_run, other, again])
     common = len(planet_scores(whole_run).index.intersection(planet_scores(other).index))
+    assert found.level == 0.975 and "97.5 % interval, which is 95 % for all 2 together" in str(found)
     assert found.judged["planets"].tolist() == [common, len(planet_scores(whole_run))]
     assert (common < 2) == (found.judged["verdict"][0] == "validated on other planets: no comparison")
     assert found.changed.columns.tolist() == [whole_run.id, other.id, again.id] and "data.split_seed" in found.changed.index
@@ -116,6 +118,14 @@ def test_seeds_that_differ_by_less_than_seeds_do_are_no_difference():
     mean, low, high, claimed = paired_difference(scores, scores + 0.0015)
     assert low > 0 and not claimed
     assert paired_difference(scores, scores + 0.003)[3]
+
+
+def test_intervals_of_many_comparisons_hold_together():
+    """Of 20 intervals of 95 % one leaves out the truth; read together, one in 20 tables does."""
+    rng = np.random.default_rng(3)
+    pairs = [(pd.Series(rng.normal(size=60)), pd.Series(rng.normal(size=60))) for _ in range(400)]
+    alone, together = (sum(paired_difference(*pair, level=level)[3] for pair in pairs) for level in (0.95, 1 - 0.05 / 20))
+    assert 8 <= alone <= 40 and together <= 4
 
 
 def test_a_sweep_writes_into_no_run(whole_run):
