@@ -17,7 +17,8 @@ from packaging.requirements import Requirement
 
 import spectramind_nb
 from ..core.environment import COMPETITION_SLUG, cache_root, check_writable, competition_root
-from ..core.environment import cpu_count, memory_gb, platform_name, workspace
+from ..core.environment import platform_name, workspace
+from ..core.machine import cpu_count, memory_gb
 from ..core.errors import DataMissingError, PreflightError
 
 # %% ../../nbs/apps/760_doctor.ipynb #finding

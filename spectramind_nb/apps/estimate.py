@@ -18,7 +18,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ..core.config_groups import config_dir
-from ..core.environment import competition_root, cpu_count
+from ..core.environment import competition_root
+from ..core.machine import cpu_count
 from ..core.errors import SpectraMindError
 from ..core.config_schema import RunConfig
 from ..core.storage import digest

@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
 from typing import Any
 
-from .environment import pin_threads
+from .machine import pin_threads
 from .errors import ConfigError, SpectraMindError
 
 # %% ../../nbs/core/012_workforce.ipynb #in-processes

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .coefficients import coefficient_covariance
+from .coefficients import coefficient_posterior
 from .inner_products import inner_products, update
 from .nuisances import in_ppm
 from ..observations.layout import PPM
@@ -62,7 +62,6 @@ def condition(
     """
     q = deviations.shape[-1]
     information, on_mean, on_data = products[:, :q, :q], products[:, None, :q, q], products[:, None, :q, q + 1]
-    known, log_volume = coefficient_covariance(information, deviations, work)
     certainty = torch.where(deviations > 0, deviations, torch.inf) ** -2
     pull = on_data - amplitude[..., None] * on_mean  # (B, G, q)
     left_over = amplitude.square() * products[:, q, q, None] - 2 * amplitude * products[:, q, q + 1, None]
@@ -70,9 +69,9 @@ def condition(
         expected = level[:, None] * certainty[..., 0]
         pull = pull + nn.functional.pad(expected[..., None], (0, q - 1))
         left_over = left_over + level[:, None] * expected
-    coefficients = (known @ pull[..., None])[..., 0]
+    known, coefficients, log_volume = coefficient_posterior(information, deviations, pull, work)
     evidence = log_prior - 0.5 * (left_over - (pull * coefficients).sum(-1) + log_volume)
-    known, certainty, coefficients, amplitude = (tensor.to(work) for tensor in (known, certainty, coefficients, amplitude))
+    certainty, coefficients, amplitude = (tensor.to(work) for tensor in (certainty, coefficients, amplitude))
     among = None
     if exemplars is not None:  # what they say is divided by certainties: no difference of large numbers
         those, scale, values, log_shares = exemplars

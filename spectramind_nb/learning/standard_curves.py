@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from ..core.errors import SpectraMindError
-from ..core.environment import cpu_count, progress
+from ..core.environment import progress
+from ..core.machine import cpu_count
 from ..core.storage import Store, code_digest, digest
 from ..core.workforce import side_by_side
 from ..observations.challenge import Challenge

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..core.environment import cpu_count
+from ..core.machine import cpu_count
 
 # %% ../../nbs/observations/112_detector_kernels.ipynb #compiled
 def compiled(**options) -> Callable:

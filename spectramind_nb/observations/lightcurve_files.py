@@ -9,7 +9,8 @@ __all__ = ['VisitFiles', 'adopt_light_curves']
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core.environment import cpu_count, in_threads
+from ..core.environment import in_threads
+from ..core.machine import cpu_count
 from ..core.errors import SpectraMindError
 from ..core.storage import Store
 from .challenge import Challenge

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..core import configuration
-from ..core.environment import cpu_count, memory_gb, progress
+from ..core.environment import progress
+from ..core.machine import cpu_count, memory_gb
 from spectramind_nb.core.errors import (
     ConfigError, DamagedFileError, DataMissingError, PreflightError, SchemaError, SpectraMindError, did_you_mean, none_usable,
 )  # fmt: skip

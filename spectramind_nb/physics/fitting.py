@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from ..core.config_groups import group
-from ..core.environment import cpu_count, memory_gb, progress
+from ..core.environment import progress
+from ..core.machine import cpu_count, memory_gb
 from ..core.errors import NonFiniteError, SchemaError, SpectraMindError
 from ..core.storage import Store, code_digest
 from ..core.workforce import on_cluster, one_thread, side_by_side

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import spectramind_nb
-from ..core.environment import cpu_count, memory_gb, own_modules, platform_name
+from ..core.environment import own_modules, platform_name
+from ..core.machine import cpu_count, memory_gb
 from ..core.storage import digest, file_digest
 
 # %% ../../nbs/records/500_provenance.ipynb #redact

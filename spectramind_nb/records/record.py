@@ -21,7 +21,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..core.environment import process_start, workspace
+from ..core.environment import workspace
+from ..core.machine import process_start
 from spectramind_nb.core.errors import (
     DataMissingError, InterruptedRun, PreflightError, SpectraMindError, TerminatedRun, WallReached, did_you_mean, refused_by_system,
 )

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import torch
 
-from ..core.environment import peak_memory_gb
+from ..core.machine import peak_memory_gb
 from ..core.storage import atomic_path
 from ..records.journal import EventLog, events
 from ..records.record import load, sentence

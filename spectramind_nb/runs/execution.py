@@ -17,7 +17,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from ..core import profiles
-from ..core.environment import Place, place, process_start, tell
+from ..core.environment import Place, place, tell
+from ..core.machine import process_start
 from ..core.errors import WallReached
 from ..core.instantiate import check_targets
 from ..core.config_schema import RunConfig

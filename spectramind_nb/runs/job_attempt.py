@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from ..core.configuration import adjusted, compose
-from ..core.environment import cpu_count, memory_gb, process_start
+from ..core.machine import cpu_count, memory_gb, process_start
 from ..core.errors import PreflightError, SpectraMindError
 from ..core.config_schema import RunConfig
 from . import submission

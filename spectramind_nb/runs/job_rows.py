@@ -9,7 +9,7 @@ __all__ = ['replace_rows', 'predict_rows']
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..core.environment import cpu_count
+from ..core.machine import cpu_count
 from .job_attempt import SubmissionJob
 from .job_outcome import say
 from .prediction import Prediction

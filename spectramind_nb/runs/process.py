@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from ..core.environment import check_writable, pin_threads
+from ..core.environment import check_writable
+from ..core.machine import pin_threads
 from ..core.errors import PreflightError
 from ..core.config_schema import RunConfig
 from ..records.provenance import float32_precision

@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from ..core.configuration import compose
-from ..core.environment import memory_gb
+from ..core.machine import memory_gb
 from ..core.errors import ConfigError, SpectraMindError
 from ..core.overrides import override_words
 from ..core.config_schema import RunConfig

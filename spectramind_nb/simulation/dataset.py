@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.environment import cpu_count, memory_gb, progress
+from ..core.environment import progress
+from ..core.machine import cpu_count, memory_gb
 from ..core.errors import ConfigError, DamagedFileError
 from ..core.storage import atomic_path, code_digest, digest, locked_folder
 from ..core.tables import read_table

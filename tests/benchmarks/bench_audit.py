@@ -45,7 +45,7 @@ def one_run() -> None:
     ):
         for name in names:
             clocked(owner, name, spent, depth)
-    from spectramind_nb.core.environment import process_start
+    from spectramind_nb.core.machine import process_start
 
     training.train("ci_fast", resume="never")
     print(json.dumps([spent[0], time.time() - process_start()]))

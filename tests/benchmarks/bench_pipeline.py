@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "observations"))
 from full_visit import write_full_visit
 
 from spectramind_nb.core.configuration import compose
-from spectramind_nb.core.environment import cpu_count, in_threads, pin_threads
+from spectramind_nb.core.environment import in_threads
 from spectramind_nb.core.instantiate import build
+from spectramind_nb.core.machine import cpu_count, pin_threads
 from spectramind_nb.core.workforce import in_processes
 from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.planetset import planet_set

@@ -4,7 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from spectramind_nb.core.environment import pin_threads
+from spectramind_nb.core.machine import pin_threads
 
 
 def measure(short: bool, level: str, visits: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ VENV = Path(sys.prefix)
 MUST_FIND = {"check": 0.8, "test": 0.93}  # 24 and 28 of 30
 MUTANTS = (  # module, a line's part as it is, the same with a fault
     ("core/storage", "> 2:  # times are coarse", "> -2:  # times are coarse"),
-    ("core/environment", "return min(total, int(limit)) / 1e9", "return min(total, int(limit)) / 1e6"),
+    ("core/machine", '"memory.limit_in_bytes"))]) / 1e9', '"memory.limit_in_bytes"))]) / 1e6'),
     ("core/errors", "return kind(many + first.what,", "return kind(first.what,"),
     ("core/config_groups", "return tuple(sorted(path.stem for path in", "return tuple((path.name for path in"),
     ("core/workforce", "suspects.extend(running.values())", "running.clear()"),

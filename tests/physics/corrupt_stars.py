@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from synthetic_visits import observe
 
-from spectramind_nb.core.environment import peak_memory_gb
+from spectramind_nb.core.machine import peak_memory_gb
 from spectramind_nb.physics.fitting import fit_visit
 
 COLUMNS = ("Rs", "Ms", "Ts", "Mp", "e", "P", "sma", "i")

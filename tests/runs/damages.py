@@ -483,7 +483,7 @@ def main() -> None:
 
 def submitted(words: list[str]) -> Callable[[Path], Path]:
     """Run the submission job on a data set; the file it leaves."""
-    from spectramind_nb.core.environment import process_start
+    from spectramind_nb.core.machine import process_start
     from spectramind_nb.runs.job import submit
 
     settings = {"reserve": "5s", "predict": "30s", "train": "4m", "workers": 1, "ballast": "1MB"}
