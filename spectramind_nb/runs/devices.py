@@ -120,7 +120,7 @@ def _refuse_unfit(
 
 def _notes(profile: Mapping[str, Any], settled: Devices, present: int) -> Iterator[str]:
     if profile["precision"] not in (settled.precision, "auto"):
-        yield f"precision {profile['precision']} is {settled.precision} on a processor"
+        yield f"precision {profile['precision']} is {settled.precision} on a processor, which half precision would only slow down"
     if settled.precision.startswith("bf16") and settled.accelerator == "cuda" and not settled.native_bf16:
         yield "this GPU has no bfloat16 of its own and emulates it slowly; trainer.precision=auto would take fp16"
     if settled.world_size == 1 and profile["strategy"] not in ("auto",):

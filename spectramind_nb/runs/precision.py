@@ -27,11 +27,10 @@ def effective_precision(
     accelerator: str,  # cpu or cuda
     native_bf16: bool,  # has every GPU real bfloat16?
 ) -> str:
-    """The precision that Lightning will really use."""
-    half = "bf16-mixed" if native_bf16 else "16-mixed"
-    if asked == "auto":
-        return half if accelerator == "cuda" else "32-true"
-    return "bf16-mixed" if asked == "16-mixed" and accelerator == "cpu" else asked  # processors have no fp16 autocast
+    """The precision that a run is to have."""
+    if accelerator == "cpu":
+        return "32-true" if asked in ("auto", "16-mixed") else asked
+    return ("bf16-mixed" if native_bf16 else "16-mixed") if asked == "auto" else asked
 
 # %% ../../nbs/runs/626_precision.ipynb #matmul-precision
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ T4, A100 = Gpu("Tesla T4", (7, 5)), Gpu("A100", (8, 0))
 
 @pytest.mark.parametrize("asked, accelerator, native, effective", [
     ("auto", "cuda", True, "bf16-mixed"), ("auto", "cuda", False, "16-mixed"), ("auto", "cpu", False, "32-true"),
-    ("16-mixed", "cuda", True, "16-mixed"), ("16-mixed", "cpu", False, "bf16-mixed"), ("bf16-mixed", "cuda", True, "bf16-mixed"),
+    ("16-mixed", "cuda", True, "16-mixed"), ("16-mixed", "cpu", False, "32-true"),
+    ("bf16-mixed", "cpu", False, "bf16-mixed"), ("bf16-mixed", "cuda", True, "bf16-mixed"),
     ("32-true", "cuda", True, "32-true"), ("64-true", "cpu", False, "64-true"),
 ])
 def test_p47_p25_precision_that_is_really_used(asked, accelerator, native, effective):
@@ -37,26 +38,28 @@ def test_p47_emulated_bfloat16_does_not_count():
     assert any("emulates it slowly" in note for note in forced.notes)
 
 
-def test_p25_what_a_processor_makes_of_fp16_is_what_lightning_makes_of_it():
-    from pytorch_lightning import Trainer
-
+def test_p25_half_precision_for_a_gpu_is_single_precision_without_one():
     settled = resolve_devices(compose("kaggle_safe").trainer.plain(), Place(), [])
-    assert settled.precision == Trainer(precision="16-mixed", accelerator="cpu", logger=False, enable_checkpointing=False).precision
-    assert settled.notes == ("precision 16-mixed is bf16-mixed on a processor",)
+    assert settled.precision == "32-true"
+    assert settled.notes == ("precision 16-mixed is 32-true on a processor, which half precision would only slow down",)
 
 
 def test_p25_the_effective_precision_is_in_the_record_part_by_part(words):
-    run = train("kaggle_safe", [*words[:-1], "trainer.max_epochs=1", "trainer.loader.num_workers=0"], resume="never")
-    parts = {"likelihood": "float64", "conditioning": "float32", "exemplars": "bfloat16"}
-    assert run.record["precision"] == {"trainer": "bf16-mixed", **parts} and run.config.trainer.precision == "16-mixed"
-    assert run.record["devices"]["precision"] == run.record["envelope"]["precision"] == "bf16-mixed"
+    """A profile's half precision is its GPU's; who asks a processor for bfloat16 gets it."""
+    for asked, used, half in (("16-mixed", "32-true", "float32"), ("bf16-mixed", "bf16-mixed", "bfloat16")):
+        more = [f"trainer.precision={asked}", "trainer.max_epochs=1", "trainer.loader.num_workers=0"]
+        run = train("kaggle_safe", [*words[:-1], *more], resume="never")
+        parts = {"likelihood": "float64", "conditioning": "float32", "exemplars": half}
+        assert run.record["precision"] == {"trainer": used, **parts} and run.config.trainer.precision == asked
+        assert run.record["devices"]["precision"] == run.record["envelope"]["precision"] == used
     assert "precision_note" not in run.record
     assert "precision of the exemplars" in envelope_table(run)
 
 
 def test_p25_a_run_whose_model_uses_nothing_of_what_the_profile_asks_says_so(words, capsys):
     exact = [f"model.compute.{part}=float64" for part in ("conditioning", "exemplars")]
-    run = train("kaggle_safe", [*words[:-1], *exact, "trainer.max_epochs=1", "trainer.loader.num_workers=0"], resume="never")
+    more = ["trainer.precision=bf16-mixed", "trainer.max_epochs=1", "trainer.loader.num_workers=0"]
+    run = train("kaggle_safe", [*words[:-1], *exact, *more], resume="never")
     assert set(run.record["precision"].values()) == {"bf16-mixed", "float64"}
     said = "the profile's bf16-mixed changes nothing that this model knows of: all of it is float64"
     assert run.record["precision_note"] == said and f"note: {said}" in capsys.readouterr().err
