@@ -74,6 +74,8 @@ def named_attempt(
 def unfinished_attempt(
     config: RunConfig,  # the whole configuration of a run
     resume: str | Path | RunDirectory,  # auto, never, or the run to continue
+    parent: str | None = None,  # of a branch: the run that it branches off,
+    snapshot: Path | None = None,  # and the checkpoint where it does
 ) -> Attempt | None:
     """The next attempt of a run that can be continued, if there is one.
 
@@ -86,8 +88,13 @@ def unfinished_attempt(
         for path in sorted(logs.glob("*/audit.json"), key=lambda path: path.stat().st_mtime, reverse=True):
             record, last = audit.load(path), path.parent / "checkpoints" / "last.ckpt"
             same = record.get("config_hash") == digest and config.run_id in (None, path.parent.name)
-            if same and record.get("outcome") in RESUMABLE and last.is_file() and readable_checkpoint(last):
+            same = same and record.get("snapshot") == (snapshot and snapshot.name) and (not snapshot or record.get("parent") == parent)
+            if not same or record.get("outcome") not in RESUMABLE:
+                continue
+            if last.is_file() and readable_checkpoint(last):
                 return Attempt(path.parent, record["attempt"] + 1, last)
+            if config.run_id and not any(map(readable_checkpoint, last.parent.glob("*.ckpt"))):
+                return Attempt(path.parent, record["attempt"] + 1, snapshot)  # it had nothing to keep yet
     return None
 
 
@@ -99,9 +106,9 @@ def _continued(run: RunDirectory, config: RunConfig) -> Attempt:
         raise ConfigError(f"run {run.id} had another {changed[0]}", "resume", remedy)
     last = run.checkpoint or run.dir / "checkpoints" / "last.ckpt"
     if not last.is_file():
-        raise DataMissingError("there is no checkpoint to continue from", last, "Use --resume never to start again")
+        raise DataMissingError("there is no checkpoint to continue from", last, "Leave out --resume to begin anew")
     if not readable_checkpoint(last):
-        raise DamagedFileError("the checkpoint cannot be read", last, "Use --resume never to start again")
+        raise DamagedFileError("the checkpoint cannot be read", last, "Leave out --resume to begin anew")
     return Attempt(run.dir, run.record.get("attempt", 0) + 1, last)
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #branch-checkpoint

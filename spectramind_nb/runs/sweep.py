@@ -28,7 +28,7 @@ from ..core.overrides import override_words
 from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
-from .run_attempts import branch_checkpoint
+from .run_attempts import RESUMABLE, branch_checkpoint
 from .run import Run
 from .wall_and_signals import Signals
 
@@ -81,10 +81,10 @@ class Member:
 
     def command(self) -> tuple[str, list[str]]:
         """The name to run under, of the attempt that can go on, else one that is free; and what follows `spectramind`."""
-        attempts = self.attempts()
-        if attempts and (attempts[-1] / "checkpoints" / "last.ckpt").is_file():
-            return attempts[-1].name, ["train", *self.words, f"run_id={attempts[-1].name}"]
-        name = self.name if not attempts else f"{self.name}-{len(attempts) + 1}"
+        attempts, name = self.attempts(), self.name
+        if attempts:
+            goes_on = audit.load(attempts[-1] / "audit.json").get("outcome") in RESUMABLE
+            name = attempts[-1].name if goes_on else f"{self.name}-{len(attempts) + 1}"
         return name, ["train", *self.words, f"run_id={name}", *(["--fork", str(self.fork)] if self.fork else [])]
 
 # %% ../../nbs/runs/680_sweep.ipynb #members

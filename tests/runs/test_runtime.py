@@ -13,7 +13,7 @@ import torch
 from own_process import Forked, command
 
 from spectramind_nb.core.configuration import compose, read_config
-from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, PreflightError
+from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, PreflightError, TerminatedRun
 from spectramind_nb.core.instantiate import build
 from spectramind_nb.records import audit
 from spectramind_nb.records.journal import step_losses
@@ -86,6 +86,27 @@ def test_p24_p50_a_run_stopped_at_its_wall_goes_on_as_if_nothing_had_happened(wh
     assert resumed.dir == stopped.dir and resumed.record["attempt"] == 2 and resumed.outcome == "finished"
     assert outcome_of(resumed) == outcome_of(whole_run)
     assert set(pd.read_csv(resumed.dir / "metrics.csv")["attempt"]) <= {1, 2}
+
+
+@pytest.mark.parametrize("profile", ["defaults", "ci_fast"])
+@pytest.mark.parametrize("where", ["load_planets", "write_predictions"])
+def test_p50_a_named_run_that_was_stopped_with_nothing_to_go_on_from_begins_anew_under_its_name(words, monkeypatch, profile, where):
+    """Ctrl-C while planets are fitted, or at any time in a run without checkpoints: "run the same command again" holds."""
+    if (profile, where) == ("defaults", "write_predictions"):
+        words = [*words, "trainer.enable_checkpointing=false"]
+    words = [*words, f"run_id=early-{profile}-{where}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, where, lambda *rest: (_ for _ in ()).throw(TerminatedRun("SIGTERM received")))
+        with pytest.raises(TerminatedRun):
+            train(profile, words)
+    again = train(profile, words)
+    assert (again.id, again.record["attempt"], again.outcome) == (words[-1].removeprefix("run_id="), 2, "finished")
+    assert audit.load(again.dir / "audit.1.json")["outcome"] == "terminated"
+    never = train(profile, words[:-1], resume="never")
+    final, expected = (outcome_of(run) | {"weights": run.record["weights"]["final"]} for run in (again, never))
+    assert final == expected
+    with pytest.raises(ConfigError, match="already is a run"):
+        train(profile, words)
 
 
 LONG = ["trainer.max_epochs=60", "trainer.checkpoint.every=0s"]

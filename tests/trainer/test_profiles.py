@@ -15,7 +15,7 @@ from spectramind_nb.core import profiles as room
 from spectramind_nb.core.config_groups import config_dir, group, options, profiles
 from spectramind_nb.core.config_schema import TrainerConfig
 from spectramind_nb.core.configuration import compose
-from spectramind_nb.core.errors import ConfigError, DataMissingError, SchemaError
+from spectramind_nb.core.errors import ConfigError, DataMissingError, SchemaError, TerminatedRun
 from spectramind_nb.core.identity import differences
 from spectramind_nb.core.profiles import check, find, new, origin
 from spectramind_nb.runs import submission
@@ -192,6 +192,24 @@ def test_p57_a_branch_follows_its_own_overrides(trunk, ablation_words, monkeypat
     assert rates == [0.003, 0.002]
     assert branch.record["weights"]["final"] != trunk.record["weights"]["final"]
     assert Run.open(trunk.id).record["outcome"] == "finished", "the trunk is as it was"
+
+
+@pytest.mark.parametrize("stopped_in", ["fit_model", "validate_model"])  # before it has a checkpoint of its own, and after
+def test_p57_a_branch_that_was_stopped_goes_on_as_that_branch(trunk, ablation_words, monkeypatch, stopped_in):
+    from spectramind_nb.runs import execution
+
+    words = [*ablation_words, "trainer.checkpoint.every=0s", f"run_id=cut-in-{stopped_in}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, stopped_in, lambda *rest: (_ for _ in ()).throw(TerminatedRun("SIGTERM received")))
+        with pytest.raises(TerminatedRun):
+            train("ablation", words, fork=snapshots(trunk)[0])
+    with pytest.raises(ConfigError, match="already is a run"):
+        train("ablation", words)  # the same words without a fork are another run,
+    with pytest.raises(ConfigError, match="already is a run"):
+        train("ablation", words, fork=snapshots(trunk)[1])  # and so is a branch off another snapshot
+    branch = train("ablation", words, fork=snapshots(trunk)[0])
+    assert branch.record["attempt"] == 2 and branch.record["snapshot"] == snapshots(trunk)[0].name
+    assert branch.record["weights"]["final"] == trunk.record["weights"]["final"]
 
 
 def test_p57_a_branch_that_would_train_nothing_is_refused(trunk, ablation_words):
