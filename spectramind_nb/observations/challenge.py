@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.errors import DamagedFileError, DataMissingError, SchemaError, SpectraMindError
-from ..core.tables import read_rows
+from ..core.tables import planet_numbers, read_rows
 from .layout import INSTRUMENTS, PRODUCTS, SPLITS, STAR_COLUMNS, Visit
 from .root_tables import read_converter, read_grid, read_labels, read_once, read_times_h
 
@@ -147,7 +147,8 @@ class ChallengeVisits(ChallengeFiles):
         if self.chosen is not None:
             return sorted(planets)
         with contextlib.suppress(OSError, ValueError, KeyError):  # a file of no use asks for nothing
-            listed = set(pd.read_csv(self.root / "sample_submission.csv", usecols=["planet_id"])["planet_id"].astype(np.int64).tolist())
+            cells = pd.read_csv(self.root / "sample_submission.csv", usecols=["planet_id"], dtype=str)["planet_id"]
+            listed = set(planet_numbers(cells).tolist())
             if split == "test" and listed & planets:  # else it is another data set's
                 planets |= listed
         return sorted(planets)

@@ -117,6 +117,15 @@ def _cells(path: Path) -> pd.DataFrame:
     return table
 
 # %% ../../nbs/runs/600_submission.ipynb #numbers
+def _planet_ids(cells: pd.Series, path: Path) -> pd.Series:
+    strange = ~cells.str.fullmatch(r"\d{1,18}")
+    if strange.any():
+        row = int(strange.to_numpy().argmax())
+        what = f"row {row + 1} has planet_id {cells[row]!r}, which is not a whole number of at most 18 digits"
+        raise SchemaError(what, path, "Write planet_id as an integer")
+    return cells.astype(np.int64)
+
+
 def _numbers(cells: pd.DataFrame, planet_ids: Sequence[int], path: Path) -> np.ndarray:
     text = pd.Series(cells.to_numpy(dtype=object).ravel())
     values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=np.float64).reshape(cells.shape)
@@ -142,13 +151,7 @@ def read(
     body = cells.iloc[1:].reset_index(drop=True).set_axis(list(COLUMNS), axis=1)
     if body.empty:
         raise SchemaError("the submission has a header and no planets", path, "Write one row a planet")
-    strange = ~body["planet_id"].str.fullmatch(r"\d+")
-    if strange.any():
-        row = int(strange.to_numpy().argmax())
-        name = body["planet_id"][row]
-        what = f"row {row + 1} has planet_id {name!r}, which is not a whole number"
-        raise SchemaError(what, path, "Write planet_id as an integer")
-    ids = body["planet_id"].astype(np.int64)
+    ids = _planet_ids(body["planet_id"], path)
     values = _numbers(body[list(COLUMNS[1:])], ids.tolist(), path)
     check_values(ids.tolist(), values[:, :CHANNELS], values[:, CHANNELS:], path)
     table = pd.DataFrame(values, columns=list(COLUMNS[1:]))
@@ -196,4 +199,4 @@ def _sample_planets(sample: Path) -> set[int]:
     cells = _cells(sample)
     if cells.iat[0, 0] != "planet_id":
         raise SchemaError(f"the first column is {cells.iat[0, 0]}, not planet_id", sample, "Give a sample submission")
-    return set(cells[0].iloc[1:].astype(np.int64))
+    return set(_planet_ids(cells[0].iloc[1:].reset_index(drop=True), sample))

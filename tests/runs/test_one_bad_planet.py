@@ -79,6 +79,8 @@ def test_a_planet_without_a_folder_that_the_sample_lists_has_a_row(short_root, h
     sample = pd.read_csv(root / "sample_submission.csv")
     sample.assign(planet_id=[7, 8]).to_csv(root / "sample_submission.csv", index=False)
     assert open_challenge(root).asked_for() == [first]  # the sample of another data set
+    sample.astype({"planet_id": object}).assign(planet_id=[f"{first}.0", "9" * 30]).to_csv(root / "sample_submission.csv", index=False)
+    assert open_challenge(root).asked_for() == [first]  # a number that no planet can have
     (root / "sample_submission.csv").write_text("no table")
     assert open_challenge(root).asked_for() == [first]
 

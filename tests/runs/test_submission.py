@@ -48,6 +48,7 @@ def test_written_numbers_are_read_back_to_the_bit_by_another_reader(good):
     (lambda rows: rows[3].__setitem__(1, "oops"), "planet 20, column wl_1 holds 'oops'"),
     (lambda rows: rows[3].__setitem__(0, "10"), "planet 10 appears more than once"),
     (lambda rows: rows[3].__setitem__(0, "1e3"), "row 3 has planet_id '1e3'"),
+    (lambda rows: rows[2].__setitem__(0, "9" * 30), "row 2 has planet_id '9999.* whole number of at most 18 digits"),
     (lambda rows: rows[2].append("0.1"), "the rows differ in length"),
     (lambda rows: rows.__delitem__(slice(1, None)), "no planets"),
 ])
@@ -83,6 +84,10 @@ def test_the_sample_decides_which_planets_belong(good, tmp_path):
     pd.DataFrame({"planet_id": [10, 20]}).to_csv(sample, index=False)
     with pytest.raises(SchemaError, match="planet 30 is not in the sample"):
         submission.validate(good[0], sample)
+    for wrong in ("ten", "9" * 30):
+        pd.DataFrame({"planet_id": [10, wrong]}).to_csv(sample, index=False)
+        with pytest.raises(SchemaError, match=f"row 2 has planet_id '{wrong}', which is not a whole number.* .*sample.csv"):
+            submission.validate(good[0], sample)
 
 
 def test_a_refused_prediction_leaves_the_old_file_and_no_litter(good):
