@@ -119,7 +119,7 @@ def _refuse_coarse_times(curves: list[Curves], row: Mapping[str, float], where: 
 # %% ../../nbs/physics/230_fitting.ipynb #fit-visit
 def fit_visit(
     light_curves: LightCurves,
-    star: Mapping[str, float] | None,  # row of the star table, of which sma, P, i, e and Ts count; NaN, missing or None = unknown
+    star: Mapping[str, float] | None,  # row of the star table, sma, P, i, e, Ts, and to judge them Rs, Ms; NaN, missing or None = unknown
     config: Mapping | None = None,  # None: configs/fit/default.yaml, of light curves from elsewhere configs/fit/own.yaml
 ) -> VisitFit:
     """Fit all instruments of a visit jointly: depths of all channels (283 of the challenge's) and their covariance.

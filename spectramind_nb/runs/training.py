@@ -36,8 +36,8 @@ def train_composed(
     if fork is not None:
         parent = Run.open(fork)
         snapshot = branch_checkpoint(parent, config.trainer.max_epochs)
-        attempt = unfinished_attempt(config, resume, parent.id, snapshot) or named_attempt(config, snapshot)
-        return execute(config, attempt, record, parent=parent.id, snapshot=snapshot.name)
+        branch = unfinished_attempt(config, resume, parent.id, snapshot) or named_attempt(config, snapshot)
+        return execute(config, branch, record, parent=parent.id, snapshot=snapshot.name)
     if attempt := unfinished_attempt(config, resume):
         return execute(config, attempt, record)
     begins = {} if config.pretrain is None else begins_with(pretrained(config, record))
