@@ -8,7 +8,6 @@ __all__ = ['PastRun', 'score_curve', 'recent_runs', 'same_runs', 'continued_by',
 
 # %% ../../nbs/apps/738_past_runs.ipynb #imports
 import csv
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from .progress import epoch_s
 from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
+from ..records.journal import events
 from ..runs import submission
 
 # %% ../../nbs/apps/738_past_runs.ipynb #past
@@ -129,11 +129,7 @@ def _timing(run_dir: Path, changed_ns: int) -> RunTiming | None:
     try:
         data, model = addresses(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml")))
         began, steps, seconds, filled = None, 0, 0.0, False
-        for text in (run_dir / "events.jsonl").read_bytes().splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:  # cut short when the run was killed
-                continue
+        for line in events(run_dir / "events.jsonl"):
             if line["event"] == "start":
                 began = None
             elif line["event"] == "train start":

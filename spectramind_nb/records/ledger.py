@@ -72,11 +72,11 @@ def _sequence(line: bytes) -> int:
 
 # %% ../../nbs/records/510_ledger.ipynb #entries
 def entries(
-    ledger: Path,
+    path: Path,  # logs/audit.jsonl, or the diary of a run
 ) -> list[dict[str, Any]]:
-    """All lines of the ledger that can be read, oldest first."""
+    """All lines that can be read, oldest first; a line that a crash cut short is left out."""
     found = []
-    for line in ledger.read_text().splitlines() if ledger.is_file() else []:
+    for line in path.read_text().splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
     return found

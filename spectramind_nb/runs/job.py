@@ -14,7 +14,7 @@ from typing import Any
 
 from .job_attempt import SubmissionJob, work_through, write_fallback
 from .job_fallbacks import reason
-from .job_outcome import Outcome, say
+from .job_outcome import Outcome
 from .job_queue import reserved_disk
 from .job_rows import predict_rows
 from .job_settings import job_settings
@@ -64,4 +64,4 @@ def _noted(outcome: Outcome) -> Iterator[None]:
         yield
     except Exception as error:
         outcome.notes.append(reason(error))
-        say(f"FAILED: {outcome.notes[-1]}")
+        print(f"FAILED: {outcome.notes[-1]}", flush=True)

@@ -20,7 +20,7 @@ from ..core.errors import PreflightError, SpectraMindError
 from ..core.config_schema import RunConfig
 from . import submission
 from .data import open_data
-from .job_outcome import Outcome, earlier, say
+from .job_outcome import Outcome, earlier
 from .job_settings import JobSettings
 from .launch import requested_config
 from .job_queue import Queue, VisitTiming
@@ -90,13 +90,13 @@ class SubmissionJob:
     def step(self, rung: str, why: Exception | str) -> None:
         """One loud line: a rung that is not reached, by some planets or by all, and why."""
         self.outcome.reasons[rung] = why if isinstance(why, str) else reason(why)
-        say(f"STEP DOWN: {RUNGS[rung]}: {self.outcome.reasons[rung]}")
+        print(f"STEP DOWN: {RUNGS[rung]}: {self.outcome.reasons[rung]}", flush=True)
 
     def adapt(self, what: str) -> None:
         """Settings contradict each other: say, once, what is done."""
         if what and what not in self.outcome.adapted:
             self.outcome.adapted.append(what)
-            say(f"adapted: {what}")
+            print(f"adapted: {what}", flush=True)
 
     def visits_s(self) -> float:
         """Seconds until the visits must be done: what comes after them is kept free."""
@@ -129,8 +129,8 @@ def write_fallback(
         raise PreflightError(what, outcome.path, "Make room, or choose another place") from error
     what = "the training mean" if told else f"{1e6 * depth:.0f} +- {1e6 * sigma:.0f} ppm, as there is no label,"
     for fault in job.unlabelled[:5]:
-        say(f"no label: {fault}")
-    say(f"baseline: {outcome.path.name} with {what} for {len(planets)} planets")
+        print(f"no label: {fault}", flush=True)
+    print(f"baseline: {outcome.path.name} with {what} for {len(planets)} planets", flush=True)
 
 # %% ../../nbs/runs/672_job_attempt.ipynb #work-through
 def work_through(
@@ -156,15 +156,15 @@ def work_through(
             queue.answered(answer)
             if time.monotonic() - said > every_s:
                 said = time.monotonic()
-                say(f"{split}: {len(queue.done)} visits done, {len(queue.failed)} failed, "
-                    f"{len(queue.first)} of {planets} planets to come, {left_s() / 60:.0f} min left")
+                print(f"{split}: {len(queue.done)} visits done, {len(queue.failed)} failed, "
+                      f"{len(queue.first)} of {planets} planets to come, {left_s() / 60:.0f} min left", flush=True)
     except SpectraMindError as error:
         job.outcome.notes.append(str(error))
-    say(f"{split}: {len(queue.done)} visits done, {len(queue.failed)} failed, {len(queue.first)} planets not reached")
+    print(f"{split}: {len(queue.done)} visits done, {len(queue.failed)} failed, {len(queue.first)} planets not reached", flush=True)
     failures = {f"{split} planet {visit.planet_id} visit {visit.visit}": reason for visit, reason in queue.failed.items()}
     for visit, why in list(failures.items())[:5]:
-        say(f"  {visit}: {why}")
+        print(f"  {visit}: {why}", flush=True)
     if len(failures) > 5:
-        say(f"  and {len(failures) - 5} more, see job.json")
+        print(f"  and {len(failures) - 5} more, see job.json", flush=True)
     job.outcome.failed |= failures
     return queue

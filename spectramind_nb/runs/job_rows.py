@@ -11,7 +11,6 @@ from typing import Any
 
 from ..core.machine import cpu_count
 from .job_attempt import SubmissionJob
-from .job_outcome import say
 from .prediction import Prediction
 from .job_queue import Queue
 from .job_fallbacks import elsewhere, lower_config, rank
@@ -71,7 +70,7 @@ def predict_rows(
     failed = replace_rows(job, queue, ["fits", *best], gpus=True)
     for rung in best:
         if rung in failed:
-            say(f"prediction failed and is tried once more on the processor: {failed[rung]}")
+            print(f"prediction failed and is tried once more on the processor: {failed[rung]}", flush=True)
             if why := replace_rows(job, queue, best, gpus=False).get(rung):
                 job.step(rung, f"prediction: {why}")
     if job.learned and any(rank(rung) > rank("prepared") for rung in _rows(job, queue).values()):

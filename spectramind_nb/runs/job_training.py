@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.configuration import compose
 from ..core.errors import SpectraMindError
 from .job_attempt import SubmissionJob, training_words, work_through
-from .job_outcome import earlier, say
+from .job_outcome import earlier
 from .run import Run
 from .job_fallbacks import RUNGS, check_run, command, elsewhere, rank, reason
 from .job_views import View
@@ -41,7 +41,7 @@ def train_once(
         raise problem or error from None
     if problem:
         job.step(rung, f"{reason(problem)} The best of its checkpoints is used")
-    say(f"training: {run.id} in {time.monotonic() - began:.0f} s, {RUNGS[rung]}")
+    print(f"training: {run.id} in {time.monotonic() - began:.0f} s, {RUNGS[rung]}", flush=True)
     return run
 
 # %% ../../nbs/runs/674_job_training.ipynb #train-in-time
@@ -75,7 +75,7 @@ def _trained_earlier(job: SubmissionJob) -> bool:
         return False
     job.trained, job.outcome.rung = run, known["rung"]
     job.outcome.reasons |= {rung: why for rung, why in known["reasons"].items() if rank(rung) < rank(known["rung"])}
-    say(f"training: done by an earlier attempt, {run.id}, {RUNGS[known['rung']]}")
+    print(f"training: done by an earlier attempt, {run.id}, {RUNGS[known['rung']]}", flush=True)
     return True
 
 
