@@ -24,10 +24,11 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from .bundle import INSTALLER, kaggle_tags, sha256
+from .bundle import INSTALLER, kaggle_tags
 from .kaggle_client import client_request
 from .kaggle_metadata import dataset_problems, read_json
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError, SpectraMindError
+from ..core.storage import content_digest
 
 # %% ../../nbs/apps/728_bundle_check.ipynb #manifest-of
 NEEDED = ("spectramind-nb", "hydra-core")  # no image has them
@@ -64,7 +65,7 @@ def file_problems(
     for name, digest in listed.items():
         if not (folder / name).is_file():
             problems.append(f"{name} is missing")
-        elif sha256(folder / name) != digest:
+        elif content_digest(folder / name) != digest:
             problems.append(f"{name} is damaged: its SHA-256 differs from the manifest")
     if not (folder / "install.py").is_file() or (folder / "install.py").read_text() != INSTALLER:
         problems.append("install.py is missing or was changed")

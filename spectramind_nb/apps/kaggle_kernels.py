@@ -15,7 +15,7 @@ from typing import Any
 
 import spectramind_nb
 from .kaggle_client import client_request, kaggle_package
-from .kaggle_metadata import kaggle_user, metadata_problems, read_json, with_user
+from .kaggle_metadata import PLACEHOLDER, kaggle_user, metadata_problems, read_json
 from .notebooks import parameters_of, read_notebook
 from ..core.environment import COMPETITION_SLUG
 from ..core.errors import ConfigError, DataMissingError, SpectraMindError, did_you_mean
@@ -81,7 +81,7 @@ def build_kernel(
     source, out, owner = kernel_folder(name), Path(out), kaggle_user(user)
     if out.exists() and any(out.iterdir()):
         raise ConfigError("the folder for the kernel is not empty", out, "Name a new folder")
-    text = with_user((source / "kernel-metadata.json").read_text(), owner)
+    text = (source / "kernel-metadata.json").read_text().replace(PLACEHOLDER, owner)
     out.mkdir(parents=True, exist_ok=True)
     (out / "kernel-metadata.json").write_text(text)
     notebook = source / str(read_json(out / "kernel-metadata.json").get("code_file", ""))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLACEHOLDER', 'BUNDLE', 'REQUIRED', 'OPTIONAL', 'MACHINES', 'RETIRED', 'CHOICES', 'SOURCES', 'DATASET_REQUIRED',
-           'DATASET_OPTIONAL', 'LICENSES', 'read_json', 'kaggle_user', 'with_user', 'slugify', 'key_problems',
-           'machine_problems', 'metadata_problems', 'dataset_problems']
+           'DATASET_OPTIONAL', 'LICENSES', 'read_json', 'kaggle_user', 'slugify', 'key_problems', 'machine_problems',
+           'metadata_problems', 'dataset_problems']
 
 # %% ../../nbs/apps/720_kaggle_metadata.ipynb #imports
 import json
@@ -47,14 +47,6 @@ def kaggle_user(
             if name := read_json(Path(folder) / "kaggle.json").get("username"):
                 return name
     raise ConfigError("the name of the Kaggle user is not known", "kaggle.json", "Say it with --user NAME")
-
-# %% ../../nbs/apps/720_kaggle_metadata.ipynb #with-user
-def with_user(
-    text: str,  # of a metadata file
-    user: str,
-) -> str:
-    "A metadata file in which the placeholder has become the user's name."
-    return text.replace(PLACEHOLDER, user)
 
 # %% ../../nbs/apps/720_kaggle_metadata.ipynb #slugify
 def slugify(title: str) -> str:

@@ -7,7 +7,6 @@ __all__ = ['hot_pixels', 'Calibration', 'read_calibration', 'full_wells', 'take_
            'calibrated_pixels', 'calibrated_bins', 'calibrate_frames']
 
 # %% ../../nbs/observations/113_detector.ipynb #imports
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import DataMissingError, NonFiniteError
+from ..core.errors import NonFiniteError
+from ..core.storage import content_digest
+from ..core.tables import existing_file
 from .challenge import Challenge, open_challenge
 from .detector_kernels import NEAR_TOP, SIDE, calibrate_counts, in_pieces
 from .layout import FRAME_SHAPE, INTEGRATION_S, LINEARITY_ORDERS, PRODUCTS
@@ -128,10 +129,8 @@ def read_calibration(
     """
     files = []
     for name in PRODUCTS:
-        path = challenge.calibration_path(split, planet_id, visit, instrument, name)
-        if not path.is_file():
-            raise DataMissingError(f"{path.name} is missing", path, "Download this file again.")
-        files.append(_Content(hashlib.sha256(path.read_bytes()).hexdigest(), path))
+        path = existing_file(challenge.calibration_path(split, planet_id, visit, instrument, name), "Download this file again.")
+        files.append(_Content(content_digest(path), path))
     adc = challenge.adc(instrument, planet_id, split)
     return _calibration(instrument, tuple(files), *adc, hot_sigma, hot_iterations)
 

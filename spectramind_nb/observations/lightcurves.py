@@ -21,9 +21,10 @@ from ..core import configuration
 from ..core.environment import progress
 from ..core.machine import cpu_count, memory_gb
 from spectramind_nb.core.errors import (
-    ConfigError, DamagedFileError, DataMissingError, PreflightError, SchemaError, SpectraMindError, did_you_mean, none_usable,
+    ConfigError, DamagedFileError, PreflightError, SchemaError, SpectraMindError, did_you_mean, none_usable,
 )  # fmt: skip
 from ..core.storage import Store, code_digest, file_digest, known_digest, reread_digests
+from ..core.tables import existing_file
 from ..core.workforce import in_processes, on_cluster
 from .airs import extract_airs
 from .challenge import Challenge, open_challenge
@@ -164,9 +165,7 @@ def visit_key(
     """Where a visit's light curves are stored. Raises DataMissingError when one of its files is not there."""
     digests = {}
     for name, path in challenge.inputs(split, *visit).items():
-        if not path.is_file():
-            raise DataMissingError(f"{path.name} is missing", path, "Download this file again.")
-        digests[name] = digest(path, store.folder.parent / "file_digests.jsonl")
+        digests[name] = digest(existing_file(path, "Download this file again."), store.folder.parent / "file_digests.jsonl")
         if digests[name] is None:
             return ""
     return store.key({**digests, "planet_id": str(visit.planet_id), "visit": str(visit.visit), "split": split})

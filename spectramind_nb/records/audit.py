@@ -7,7 +7,6 @@ __all__ = ['PARENT', 'records', 'close_dead_records', 'places', 'recorded', 'ver
 
 # %% ../../nbs/records/520_audit.ipynb #imports
 import contextlib
-import hashlib
 import os
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 from ..core.environment import check_writable, place, workspace
 from ..core.errors import PreflightError, WallReached
-from ..core.storage import file_digest
+from ..core.storage import content_digest, file_digest
 from . import provenance
 from .ledger import chain_faults, entries
 from .record import CLOSING, Record, held, is_running, iso_time, load, outcome_of, sentence
@@ -44,7 +43,7 @@ def close_dead_records(
         with contextlib.suppress(PreflightError), held(path.parent):  # another process may close it at this moment
             fields, closing = load(path), path.with_name(CLOSING)
             told = [entry for entry in entries(logs / "audit.jsonl") if entry["event"] == "finish" and _same(entry, path, fields, logs)]
-            if closing.is_file() and told and _digest(closing) == told[-1]["record_digest"]:
+            if closing.is_file() and told and content_digest(closing) == told[-1]["record_digest"]:
                 os.replace(closing, path)
             elif fields and not told:  # a record that the ledger knows as closed and that runs again was tampered with: left to `verify`
                 closing.unlink(missing_ok=True)
@@ -57,10 +56,6 @@ def close_dead_records(
 def _same(entry: Mapping[str, Any], path: Path, fields: Mapping[str, Any], logs: Path) -> bool:
     """Does a closing line of the ledger tell of this record?"""
     return entry["record"] == os.path.relpath(path, logs) and entry["attempt"] == fields.get("attempt")
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 # %% ../../nbs/records/520_audit.ipynb #places
 def places(
@@ -169,7 +164,7 @@ def verify(
         path = _attempt(logs / name, attempt)
         if not path.is_file():
             problems.append(f"the record {name} is gone")
-        elif _digest(path) != entry["record_digest"]:
+        elif content_digest(path) != entry["record_digest"]:
             problems.append(f"the record {name} was changed after it was closed")
         elif path.name == "audit.json":
             problems += _changed_files(path, name)

@@ -24,7 +24,7 @@ from typing import Any
 import spectramind_nb
 from ..core.environment import own_modules, platform_name
 from ..core.machine import cpu_count, memory_gb
-from ..core.storage import digest, file_digest
+from ..core.storage import content_digest, digest, file_digest
 
 # %% ../../nbs/records/500_provenance.ipynb #redact
 _SECRET = re.compile(r"(key|token|secret|passw|credential|auth)", re.IGNORECASE)
@@ -78,7 +78,7 @@ def package_files() -> dict[str, str]:
     """SHA-256 of each of the package's Python files; the same for a wheel and its checkout."""
     root = _package()
     paths = (path for path in sorted(root.rglob("*.py")) if path.name != "_modidx.py")
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {path.relative_to(root).as_posix(): content_digest(path) for path in paths}
 
 # %% ../../nbs/records/500_provenance.ipynb #package-digest
 def package_digest(
@@ -215,14 +215,9 @@ def manifest(
 def _digest(path: Path, rehash: bool) -> str:
     """SHA-256 of a file's bytes; a visit may be incomplete, and a file closed to us."""
     try:
-        return (_read_digest if rehash else file_digest)(path) if path.is_file() else "missing"
+        return (content_digest if rehash else file_digest)(path) if path.is_file() else "missing"
     except PermissionError:
         return "unreadable"
-
-
-def _read_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 # %% ../../nbs/records/500_provenance.ipynb #dvc-state
 def dvc_state(
@@ -239,7 +234,7 @@ def dvc_state(
     tracked = [yaml.safe_load(path.read_text()) or {} for path in sorted([*top.glob("*.dvc"), *top.glob("*/*.dvc")]) if path.is_file()]
     for entry in [out for stage in [*stages.values(), *tracked] for out in stage.get("outs", [])]:
         outs[entry["path"]] = entry.get("md5") or entry.get("hash")
-    return {"lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None, "outs": dict(sorted(outs.items()))}
+    return {"lock": content_digest(lock) if lock.is_file() else None, "outs": dict(sorted(outs.items()))}
 
 # %% ../../nbs/records/500_provenance.ipynb #run-hash
 def run_hash(

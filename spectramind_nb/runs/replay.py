@@ -6,7 +6,6 @@
 __all__ = ['Verdict', 'expectation', 'tampering', 'ReplayResult', 'first_difference', 'identity_now', 'replay']
 
 # %% ../../nbs/runs/654_replay.ipynb #imports
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -22,6 +21,7 @@ from ..core.errors import ConfigError, DataMissingError, ReplayMismatch
 from ..core.identity import config_hash, differences
 from ..core.instantiate import check_targets
 from ..core.config_schema import RunConfig
+from ..core.storage import content_digest
 from ..records import audit
 from ..records.journal import events
 from ..records.ledger import entries
@@ -86,7 +86,7 @@ def tampering(
         found.append("the configuration in audit.json is not the one it names")
     lines = entries(run.dir.parent / "audit.jsonl")
     told = [line for line in lines if line["event"] == "finish" and line["record"] == f"{run.id}/audit.json"]
-    if told and told[-1]["record_digest"] != hashlib.sha256(path.read_bytes()).hexdigest():
+    if told and told[-1]["record_digest"] != content_digest(path):
         found.append("audit.json was changed after the run")
     file = run.dir / "config.yaml"
     if file.is_file() and (changed := differences(record.get("config") or {}, OmegaConf.to_container(OmegaConf.load(file)))):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import DataMissingError
 from ..core.storage import digest, file_digest
+from ..core.tables import existing_file
 from ..observations.challenge import Challenge, open_challenge
 from ..observations.layout import FRAME_SHAPE, INSTRUMENTS, LINEARITY_ORDERS, PRODUCTS, SPLITS, Visit
 from ..observations.signals import read_plane
@@ -111,9 +111,7 @@ def calibration_digest(
     contents = {}
     for split, where in choices:
         for instrument, name in itertools.product(INSTRUMENTS, PRODUCTS):
-            path = challenge.calibration_path(split, *where, instrument, name)
-            if not path.is_file():
-                raise DataMissingError(f"{path.name} is missing", path, "Download this file again.")
+            path = existing_file(challenge.calibration_path(split, *where, instrument, name), "Download this file again.")
             contents[path.relative_to(challenge.root).as_posix()] = file_digest(path)
     return digest(contents)
 
