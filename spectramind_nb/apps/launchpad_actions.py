@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACTIONS', 'begin_training', 'stop_task', 'show_progress', 'watch_run', 'end_run', 'allowed', 'ask', 'answer',
-           'begin_prediction', 'begin_report', 'begin_replay', 'put_submission', 'begin_comparison', 'reopen_run',
-           'follow_training', 'follow_asked', 'follow']
+           'put_submission', 'begin_comparison', 'reopen_run', 'follow_training', 'follow_asked', 'follow']
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #imports
 import html
@@ -117,27 +116,6 @@ def answer(
         except (SpectraMindError, OSError) as error:
             state.asked = Task("failed", str(error))
 
-# %% ../../nbs/apps/748_launchpad_actions.ipynb #begin-prediction
-def begin_prediction(
-    state: PageState,
-) -> None:
-    "Predict with the weights that the selected run kept, into submission.csv."
-    ask(state, "Predict", ["predict", state.selected, "--out", "submission.csv"], f"Predicting with {state.selected}.")
-
-# %% ../../nbs/apps/748_launchpad_actions.ipynb #begin-report
-def begin_report(
-    state: PageState,
-) -> None:
-    "Make the report of the selected run, to be shown."
-    ask(state, "Report", ["report", state.selected], f"Drawing the report of {state.selected}.")
-
-# %% ../../nbs/apps/748_launchpad_actions.ipynb #begin-replay
-def begin_replay(
-    state: PageState,
-) -> None:
-    "Run the selected run again and compare."
-    ask(state, "Replay", ["replay", state.selected], f"Running {state.selected} again, from the start.")
-
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #put-submission
 def put_submission(
     state: PageState,
@@ -178,8 +156,13 @@ def reopen_run(
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #actions
 ACTIONS: dict[str, Callable[[PageState], None]] = {
-    "Train": begin_training, "Stop": stop_task, "Watch": watch_run, "End": end_run, "Predict": begin_prediction,
-    "Submission": put_submission, "Report": begin_report, "Reopen": reopen_run, "Compare": begin_comparison, "Replay": begin_replay,
+    "Train": begin_training, "Stop": stop_task, "Watch": watch_run, "End": end_run,
+    "Predict": lambda state: ask(
+        state, "Predict", ["predict", state.selected, "--out", "submission.csv"], f"Predicting with {state.selected}."),
+    "Submission": put_submission,
+    "Report": lambda state: ask(state, "Report", ["report", state.selected], f"Drawing the report of {state.selected}."),
+    "Reopen": reopen_run, "Compare": begin_comparison,
+    "Replay": lambda state: ask(state, "Replay", ["replay", state.selected], f"Running {state.selected} again, from the start."),
 }
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #follow-training

@@ -17,7 +17,7 @@ from ..core.errors import DamagedFileError, SchemaError, did_you_mean
 from ..core.optional import optional_package
 from ..core.tables import existing_file, read_table, require_columns
 from .own_curves import light_curve_parts
-from .units import in_unit
+from .units import in_unit, plain_values
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #known-names
 _NAMES = {  # what is looked for, if the caller does not say
@@ -129,17 +129,10 @@ def arrays_of_lightkurve(
     if wavelength is None:
         wavelength, width = _PASSBANDS_UM[mission]
     time = np.asarray(light_curve.time.jd, dtype=float)
-    flux, error = (np.ma.filled(np.ma.asarray(_bare(part), dtype=float), np.nan) for part in (light_curve.flux, light_curve.flux_err))
+    flux, error = plain_values(light_curve.flux, "the flux"), plain_values(light_curve.flux_err, "the error of the flux")
     seen = np.isfinite(time)
     arguments = {"time": time[seen], "wavelength": wavelength, "width": width, "flux": flux[seen], "instrument": mission or "photometer"}
     return {**arguments, "error": error[seen]} if np.isfinite(error).any() else arguments
-
-
-def _bare(column: Any) -> np.ndarray:
-    """The numbers of a quantity that may be masked."""
-    if hasattr(column, "unmasked"):
-        return np.ma.MaskedArray(_bare(column.unmasked), np.asarray(column.mask))
-    return getattr(column, "value", column)
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #arrays-of-file
 def arrays_of_file(

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_convert
 
 from ..core.configuration import adjusted, compose
 from ..core.environment import Place, check_writable
@@ -26,7 +26,7 @@ from ..core.instantiate import build, check_targets
 from ..core.overrides import override_words
 from ..core.config_schema import RunConfig
 from ..core.storage import file_digest
-from ..learning.datamodule import PlanetDataset, VisitDataModule, identity_collate
+from ..learning.datamodule import PlanetDataset, VisitDataModule
 from ..learning.planetset import PlanetSet
 from ..observations.challenge import Challenge
 from ..observations.root_tables import read_labels
@@ -66,7 +66,7 @@ def predict_planets(
     """The model's answer for every planet."""
     if meet:
         model.adapt_to(planets)
-    loader = DataLoader(PlanetDataset(model.fields(planets)), config.data.batch_size, collate_fn=identity_collate)
+    loader = DataLoader(PlanetDataset(model.fields(planets)), config.data.batch_size, collate_fn=default_convert)
     parts = bare_trainer(config.trainer).predict(model, loader)
     planet_id, mu, sigma = (torch.cat([part[name] for part in parts]).cpu() for name in ("planet_id", "mu", "sigma"))
     shared = _shared_errors(model, loader) if covariances else None

@@ -15,7 +15,7 @@ from spectramind_nb.apps.choice import Choice, composed, faults_of, words_of
 from spectramind_nb.apps.comparison_page import comparison_page
 from spectramind_nb.apps.estimate import estimate, steps_of
 from spectramind_nb.apps.launchpad import JobWatcher, launchpad
-from spectramind_nb.apps.launchpad_actions import begin_prediction, put_submission
+from spectramind_nb.apps.launchpad_actions import ACTIONS, put_submission
 from spectramind_nb.apps.launchpad_state import PageState, choose, look_around, why_not
 from spectramind_nb.apps.launchpad_views import progress_html
 from spectramind_nb.apps.past_runs import output_path, recent_runs, run_timings
@@ -82,7 +82,7 @@ def test_buttons_that_cannot_work_say_why(past):
     why = pad.widgets.parts["answer"].value
     for name, words in (("Predict", "kept no checkpoint"), ("Compare", "no other run")):
         assert pad.widgets.buttons[name].disabled and words in pad.widgets.buttons[name].tooltip and f"{name}: " in why and words in why
-    begin_prediction(pad.state)
+    ACTIONS["Predict"](pad.state)
     assert pad.state.asked.phase == "not possible" and "kept no checkpoint" in pad.state.asked.message
     past("half", ["trainer=defaults"], checkpoints=["best", "last"])
     look_around(pad.state)
