@@ -30,17 +30,13 @@ from .errors import ConfigError, did_you_mean
 # %% ../../nbs/core/028_config_groups.ipynb #config-dir
 def config_dir() -> Path:
     """The folder of the Hydra groups: inside the package (wheel) or beside it (checkout)."""
-    package = Path(_package_file()).parent
+    import spectramind_nb
+
+    package = Path(spectramind_nb.__file__).parent
     for place in (package / "configs", package.parent / "configs"):
         if (place / "train.yaml").is_file():
             return place
     raise ConfigError("the configuration files are missing", package, "Install the package again")
-
-
-def _package_file() -> str:
-    import spectramind_nb
-
-    return spectramind_nb.__file__
 
 # %% ../../nbs/core/028_config_groups.ipynb #options
 @lru_cache
@@ -85,7 +81,8 @@ def composition(
     values = [one for one in parsed if not beyond and "/" not in one.key_or_group and one.key_or_group not in groups()]
     chosen = tuple(str(override.input_line) for override in parsed if override not in values)
     with hydra_session():
-        found = _chosen.__wrapped__(chosen) if beyond else _chosen(chosen, _contents())
+        contents = tuple((path, path.read_bytes()) for path in sorted(config_dir().rglob("*.yaml")))
+        found = _chosen.__wrapped__(chosen) if beyond else _chosen(chosen, contents)
     config, choices = copy.deepcopy(found)
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
     return config, choices
@@ -98,11 +95,6 @@ def _chosen(chosen: tuple[str, ...], contents: tuple = ()) -> tuple[DictConfig, 
     with open_dict(config):
         choices = config.pop("hydra").runtime.choices
     return config, {name: option for name, option in choices.items() if "/" not in name}
-
-
-def _contents() -> tuple[tuple[Path, bytes], ...]:
-    """The files of the groups: a composition counts as long as they say the same."""
-    return tuple((path, path.read_bytes()) for path in sorted(config_dir().rglob("*.yaml")))
 
 # %% ../../nbs/core/028_config_groups.ipynb #search-path
 def search_path(

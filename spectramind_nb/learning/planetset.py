@@ -174,10 +174,9 @@ def _targets(
     unlabelled = [planet for planet in planets if planet not in labels.index]
     if unlabelled:
         raise SchemaError(f"{len(unlabelled)} training planets have no label", where=f"planet {unlabelled[0]}")
-    missing = [f"wl_{k}" for k in range(1, CHANNELS + 1) if f"wl_{k}" not in labels.columns]
-    if missing:
-        raise SchemaError(f"the labels lack {len(missing)} columns", where=missing[0])
     columns = [f"wl_{k}" for k in range(1, CHANNELS + 1)]
+    if missing := [name for name in columns if name not in labels.columns]:
+        raise SchemaError(f"the labels lack {len(missing)} columns", where=missing[0])
     # a copy in torch's own aligned memory: results must not depend on where NumPy put the table
     return torch.tensor(labels.loc[list(planets), columns].to_numpy(np.float64))
 
@@ -262,7 +261,7 @@ def contradictions(
         if not fit.plausible or (planet := int(fit.planet_id)) not in labels.index:
             continue
         said, seen = float(labels.loc[planet].iloc[1:].mean()), float(fit.depth[1:].mean())
-        error = _mean_sigma(fit)
+        error = float(fit.own_variance[1:].sum() + fit.patterns[:, 1:].sum(1).square().sum()) ** 0.5 / (CHANNELS - 1)  # of the mean of AIRS
         depths[planet] = f"its label says {1e6 * said:,.0f} ppm, its light curves {1e6 * seen:,.0f} +- {1e6 * error:,.0f} ppm"
         if abs(seen - said) <= max(6 * error, 0.2 * said):
             agree.add(planet)
@@ -272,12 +271,6 @@ def contradictions(
         what = f"the labels of {len(found)} of {len(depths)} planets contradict their light curves; of planet {planet}, {text}"
         raise SchemaError(what, "train.csv", "Give (Rp/Rs)^2 of the same planets")
     return found
-
-
-def _mean_sigma(fit: VisitFit) -> float:
-    """Standard deviation of the mean depth of AIRS."""
-    variance = fit.own_variance[1:].sum() + fit.patterns[:, 1:].sum(1).square().sum()
-    return float(variance) ** 0.5 / (CHANNELS - 1)
 
 # %% ../../nbs/learning/408_planetset.ipynb #split-planets
 def split_planets(

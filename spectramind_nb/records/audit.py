@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from pathlib import Path
@@ -42,7 +42,8 @@ def close_dead_records(
             continue
         with contextlib.suppress(PreflightError), held(path.parent):  # another process may close it at this moment
             fields, closing = load(path), path.with_name(CLOSING)
-            told = [entry for entry in entries(logs / "audit.jsonl") if entry["event"] == "finish" and _same(entry, path, fields, logs)]
+            told = [entry for entry in entries(logs / "audit.jsonl") if entry["event"] == "finish"
+                    and entry["record"] == os.path.relpath(path, logs) and entry["attempt"] == fields.get("attempt")]
             if closing.is_file() and told and content_digest(closing) == told[-1]["record_digest"]:
                 os.replace(closing, path)
             elif fields and not told:  # a record that the ledger knows as closed and that runs again was tampered with: left to `verify`
@@ -51,11 +52,6 @@ def close_dead_records(
                 Record(path.parent, logs, debug_log, fields).finish("killed", 137, "the process ended without closing its record", ended)
                 dead.append(path.parent.name)
     return dead
-
-
-def _same(entry: Mapping[str, Any], path: Path, fields: Mapping[str, Any], logs: Path) -> bool:
-    """Does a closing line of the ledger tell of this record?"""
-    return entry["record"] == os.path.relpath(path, logs) and entry["attempt"] == fields.get("attempt")
 
 # %% ../../nbs/records/520_audit.ipynb #places
 def places(

@@ -122,10 +122,6 @@ def _junit(summary: Mapping[str, Any], done: Mapping[str, Mapping]) -> ElementTr
             continue
         case.set("time", f"{done[name]['seconds']:.3f}")
         if done[name]["error"]:
-            ElementTree.SubElement(case, "failure", message=_printable(done[name]["error"]), type=str(summary["exit_code"]))
+            message = "".join(letter if letter.isprintable() else " " for letter in done[name]["error"])  # XML allows no control characters
+            ElementTree.SubElement(case, "failure", message=message, type=str(summary["exit_code"]))
     return suite
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which XML does not allow."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

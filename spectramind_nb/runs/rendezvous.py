@@ -83,18 +83,12 @@ def rendezvous_leader(
             told = time.monotonic()
             print(f"waiting for {missing} of {world} processes in {folder}", file=sys.stderr, flush=True)
         time.sleep(0.05)
-    refusal = next((sentence for rank in sorted(answers) if (sentence := _unlike(known, answers[rank]["facts"], rank))), None)
+    refusal = next((f"process {rank} has another {name} than process 0: {answers[rank]['facts'].get(name)} instead of {value}"
+                    for rank in sorted(answers) for name, value in known.items() if answers[rank]["facts"].get(name) != value), None)
     words = {str(rank): answer["word"] for rank, answer in answers.items()}
     write_message(folder / "go.json", {"words": words, "word": word, "run_dir": str(run_dir), "refused": refusal})
     if refusal:
         raise PreflightError(refusal, None, "All processes of a run must be alike")
-
-
-def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any], rank: int) -> str | None:
-    for name, value in ours.items():
-        if theirs.get(name) != value:
-            return f"process {rank} has another {name} than process 0: {theirs.get(name)} instead of {value}"
-    return None
 
 # %% ../../nbs/runs/612_rendezvous.ipynb #rendezvous-follower
 def rendezvous_follower(
