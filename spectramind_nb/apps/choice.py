@@ -149,26 +149,28 @@ class Fault:
         return self.sentence if self.line is None else f"line {self.line}, {self.word}: {self.sentence}"
 
 # %% ../../nbs/apps/732_choice.ipynb #suggestions
+_MOST = 3  # suggestions for a word
+
+
 def suggestions(
     word: str,  # an override that is wrong or not finished
     known: RunConfig,  # a configuration without it
     sentence: str = "",  # what is wrong with it
-    most: int = 3,
 ) -> tuple[str, ...]:
     "Overrides that were probably meant, the likeliest first."
     key, equal, value = (part.strip() for part in word.lstrip("+~").partition("="))
     if key in groups():
-        return tuple(f"{key}={option}" for option in difflib.get_close_matches(value, options(key), most, 0.4) or options(key)[:most])
+        return tuple(f"{key}={option}" for option in difflib.get_close_matches(value, options(key), _MOST, 0.4) or options(key)[:_MOST])
     values = flat(known.plain())
     if key in values:
         meant = re.findall(r"[Dd]id you mean '([^']*)'", sentence)
         return tuple(f"{key}={option}" for option in meant if option != value)
     if not (names := [name for name in values if name.endswith(f".{key}")] or [name for name in values if key and name.startswith(key)]):
         last = {name: name.rsplit(".", 1)[-1] for name in values}
-        names = difflib.get_close_matches(key, values, most, 0.8)
+        names = difflib.get_close_matches(key, values, _MOST, 0.8)
         names += [name for name in values if last[name] in difflib.get_close_matches(key.rsplit(".", 1)[-1], last.values(), 1, 0.75)]
     names = [name for name in dict.fromkeys(names) if not name.startswith(("launch.", "paths.")) and not key.startswith(f"{name}.")]
-    return tuple(f"{name}={value if equal and value else _written(values[name])}" for name in names[:most])
+    return tuple(f"{name}={value if equal and value else _written(values[name])}" for name in names[:_MOST])
 
 
 def _written(value: object) -> str:

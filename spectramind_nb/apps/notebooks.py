@@ -243,14 +243,8 @@ def json_text(
     value: object,  # plain values, paths, arrays; NaN and infinities become null, which strict readers accept
 ) -> str:
     "A value as readable JSON with sorted keys."
-    def finite(value):
-        if isinstance(value, dict):
-            return {k: finite(v) for k, v in value.items()}
-        if isinstance(value, list):
-            return [finite(v) for v in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(finite(plain(value)), indent=1, sort_keys=True, allow_nan=False)
+    finite = json.loads(json.dumps(plain(value)), parse_constant=lambda name: None)  # reading, json lets one say what NaN becomes
+    return json.dumps(finite, indent=1, sort_keys=True, allow_nan=False)
 
 # %% ../../nbs/apps/710_notebooks.ipynb #result-of
 def result_of(

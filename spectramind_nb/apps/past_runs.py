@@ -60,10 +60,9 @@ class PastRun:
 # %% ../../nbs/apps/738_past_runs.ipynb #recent
 def recent_runs(
     logs: Path,  # the folder of run directories
-    most: int = 20,
 ) -> list[PastRun]:  # the newest first
-    "The runs of a workspace."
-    paths = sorted(logs.glob("*/audit.json"), key=lambda path: path.stat().st_mtime, reverse=True)[:most]
+    "The latest twenty runs of a workspace."
+    paths = sorted(logs.glob("*/audit.json"), key=lambda path: path.stat().st_mtime, reverse=True)[:20]
     return [past for path in paths if (past := _past_run(path)) is not None]
 
 

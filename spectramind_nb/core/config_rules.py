@@ -93,11 +93,10 @@ RULES = (
 def clashes(
     plain: Mapping,  # a configuration
     wrong: Iterable[str] = (),  # dotted keys that are known to be wrong: rules that read them are left out
-    rules: Iterable[Rule] = RULES,
 ) -> list[str]:
     """A sentence for every rule that a configuration breaks."""
     wrong, found = set(wrong), []
-    for rule in rules:
+    for rule in RULES:
         values = [_value(plain, key) for key in rule.keys]
         readable = not any(_overlap(key, bad) for key in rule.keys for bad in wrong)
         if readable and all(value is not _NOTHING for value in values) and rule.broken(*values):

@@ -79,7 +79,7 @@ def unreadable(
     if not equal:
         chosen = {option: f"{name}={option}" for name in groups() for option in options(name) if option != "default"}
         near = [word] if word in chosen else difflib.get_close_matches(word, chosen, 1, 0.75)
-        keys = [f"{name}=VALUE" for name in _longer(word, _composed())]
+        keys = [f"{name}=VALUE" for name in _longer(word, composition([])[0])]
         if meant := [chosen[option] for option in near] or keys:
             remedy = f"Did you mean {' or '.join(meant)}?"
     elif key in groups():
@@ -93,15 +93,10 @@ def unreadable(
     return ConfigError(what, None, remedy)
 
 
-def _longer(key: str, known: DictConfig, most: int = 3) -> list[str]:
+def _longer(key: str, known: DictConfig) -> list[str]:
     """Dotted keys of a configuration that are this one or end in it: `trainer.max_epochs` for `max_epochs`."""
     keys = (name for name in flat(OmegaConf.to_container(known, resolve=False)) if not name.startswith("launch."))
-    return [name for name in keys if f".{name}".endswith(f".{key}")][:most]
-
-
-def _composed() -> DictConfig:
-    """The configuration without overrides, not resolved: the keys that there are."""
-    return composition([])[0]
+    return [name for name in keys if f".{name}".endswith(f".{key}")][:3]
 
 # %% ../../nbs/core/029_overrides.ipynb #check-words
 def check_words(

@@ -52,11 +52,10 @@ def wavelength_grid_um() -> np.ndarray:  # (283,) um, ascending
 # %% ../../nbs/observations/100_layout.ipynb #frame-times-h
 def frame_times_h(
     n_frames: int,  # even
-    window_h: float = WINDOW_H,  # length of the visit, hours
 ) -> np.ndarray:  # (n_frames,) hours since the start
     """Times at which integrations start: pairs spread evenly over the window, 0.1 s and 0.2 s after each reset."""
     pair, second = np.divmod(np.arange(n_frames), 2)
-    return pair * (window_h / (n_frames // 2)) + (0.1 + 0.1 * second) / 3600
+    return pair * (WINDOW_H / (n_frames // 2)) + (0.1 + 0.1 * second) / 3600
 
 # %% ../../nbs/observations/100_layout.ipynb #mid-exposure-h
 INTEGRATION_S = {"FGS1": (0.1, 0.2), "AIRS-CH0": (0.1, 4.6)}  # even, odd frames; AIRS odd: 4.5 s + 0.1 s

@@ -64,7 +64,6 @@ def transit_hours(
 def believed(
     star: Mapping | None,  # a row of the star table, whatever its cells hold; None: there is none
     window_h: float = math.inf,  # length of the visit
-    tolerance: float = 0.3,  # how far ln sma may be from Kepler's third law
 ) -> tuple[dict[str, float], list[str]]:  # the row, NaN where it isn't known; why some of it isn't believed
     "What can be true of a row of the star table, and in words what cannot."
     row = {name: number(value) for name, value in (star or {}).items()}
@@ -77,7 +76,7 @@ def believed(
         if math.isfinite(value) and not (lowest <= value <= highest and positive):
             doubts.append(f"{name} is {value:.6g}, not within {lowest:g} .. {highest:g} {unit}".rstrip())
             row |= dict.fromkeys((name, *GEOMETRY) if name in ("e", "Rs", "Ms") else (name,), math.nan)
-    for judge, limit in ((_against_kepler, tolerance), (_against_a_transit, window_h)):
+    for judge, limit in ((_against_kepler, 0.3), (_against_a_transit, window_h)):  # 0.3: how far ln sma may be from Kepler's third law
         columns, doubt = judge(row, limit)
         doubts += [doubt] if doubt else []
         row |= dict.fromkeys(columns, math.nan)

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['tensor_digests', 'weights_digest', 'EventLog', 'EventLogger', 'step_losses', 'trace', 'MetricsFile', 'history',
-           'installed', 'check_trackers', 'loggers']
+           'check_trackers', 'loggers']
 
 # %% ../../nbs/records/530_journal.ipynb #imports
 import csv
 import hashlib
-import importlib.util
 import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -250,13 +250,6 @@ def history(
     latest = table.sort_values("attempt", kind="stable").drop_duplicates(["step", "reported"], keep="last")
     return latest.sort_values("step", kind="stable").drop(columns="reported").reset_index(drop=True)
 
-# %% ../../nbs/records/530_journal.ipynb #installed
-def installed(
-    package: str,
-) -> bool:
-    """Could this package be imported? It is not imported to find out."""
-    return importlib.util.find_spec(package) is not None
-
 # %% ../../nbs/records/530_journal.ipynb #check-trackers
 def check_trackers(
     logger: LoggerConfig,
@@ -264,7 +257,7 @@ def check_trackers(
     """Raise `PreflightError` when a tracker is asked for whose package is not installed."""
     wanted = {"tensorboard": logger.tensorboard is True, "wandb": logger.wandb.enabled, "mlflow": logger.mlflow.enabled}
     for package, asked in wanted.items():
-        if asked and not installed(package):
+        if asked and find_spec(package) is None:
             remedy = f"Install it with pip install {package}, or use logger=csv"
             raise PreflightError(f"the package {package} is not installed", f"logger={package}", remedy)
 
@@ -281,7 +274,7 @@ def loggers(
     """
     check_trackers(logger)
     found: list[Logger] = [MetricsFile(run_dir / "metrics.csv", attempt, logger.flush_s)]
-    if logger.tensorboard is True or (logger.tensorboard == "auto" and installed("tensorboard")):
+    if logger.tensorboard is True or (logger.tensorboard == "auto" and find_spec("tensorboard") is not None):
         from pytorch_lightning.loggers import TensorBoardLogger
 
         place = {"name": "tensorboard", "version": f"attempt{attempt}", "default_hp_metric": False}

@@ -112,7 +112,7 @@ class ReplayResult:
         return f"<p>{'&#10003;' if self.difference is None else '&#10007;'} {escape(str(self))}</p>"
 
 # %% ../../nbs/runs/654_replay.ipynb #different-end
-def _different_end(original: Run, again: Run, tolerance: str, bound: float) -> str | None:
+def _different_end(original: Run, again: Run, tolerance: str) -> str | None:
     then, now = original.record, again.record
     if tolerance == "none":
         for name in ("initial", "final", "best"):
@@ -120,7 +120,7 @@ def _different_end(original: Run, again: Run, tolerance: str, bound: float) -> s
                 return f"the {name} weights differ"
     for name in sorted(original.metrics.keys() | again.metrics.keys()):
         ours, theirs = original.metrics.get(name), again.metrics.get(name)
-        if ours != theirs and (tolerance == "none" or not _near(ours, theirs, bound)):
+        if ours != theirs and (tolerance == "none" or not _near(ours, theirs)):
             return f"the metric {name} was {ours} and is {theirs}"
     return _different_predictions(*(run.dir / "submission.csv" for run in (original, again))) if tolerance == "none" else None
 
@@ -139,16 +139,15 @@ def _different_predictions(ours: Path, theirs: Path) -> str | None:
     return f"submission.csv differs, planet {planet} first, in {column}" if planet else "submission.csv differs in how it is written"
 
 
-def _near(a: float | None, b: float | None, bound: float) -> bool:
-    """Equal within a relative bound; nothing is near to what is missing."""
-    return a is not None and b is not None and abs(a - b) <= bound * max(abs(a), abs(b), 1.0)
+def _near(a: float | None, b: float | None) -> bool:
+    """Equal within 1 %; nothing is near to what is missing."""
+    return a is not None and b is not None and abs(a - b) <= 0.01 * max(abs(a), abs(b), 1.0)
 
 # %% ../../nbs/runs/654_replay.ipynb #first-difference
 def first_difference(
     original: Run,
     again: Run,
-    tolerance: str = "none",  # "none": bit for bit; "stat": losses and metrics within `bound`
-    bound: float = 0.01,  # relative, for "stat"
+    tolerance: str = "none",  # "none": bit for bit; "stat": losses and metrics within 1 %
 ) -> tuple[int, str | None]:
     """Steps compared, and a sentence about the first difference of two runs."""
     left, right = (_milestones(run.dir / "events.jsonl") for run in (original, again))
@@ -160,12 +159,12 @@ def first_difference(
         if ours is None or theirs is None:
             return steps, f"only one of the runs did {where}"
         if kind == "step":
-            if ours != theirs and (tolerance == "none" or not _near(float.fromhex(ours), float.fromhex(theirs), bound)):
+            if ours != theirs and (tolerance == "none" or not _near(float.fromhex(ours), float.fromhex(theirs))):
                 what = f"the loss at {where} was {float.fromhex(ours)!r} and is {float.fromhex(theirs)!r}"
                 return steps, what + _first_tensor(left, right, epoch)
         elif tolerance == "none" and (name := _other_tensor(ours, theirs)):
             return steps, f"the weights at {where} differ, {name} first"
-    return steps, _different_end(original, again, tolerance, bound)
+    return steps, _different_end(original, again, tolerance)
 
 
 def _milestones(path: Path) -> dict[tuple[str, int, float], Any]:

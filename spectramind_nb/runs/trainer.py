@@ -62,14 +62,13 @@ def bare_trainer(
 def numerics_guard(
     guards: GuardsConfig,
     metrics: Sequence[str] = (),  # what a validation must report
-    channels: int = CHANNELS,
     bins: Bins | None = None,  # of the light curves, for models that look at them
 ) -> NumericsGuard:
     """The guard for batches and models of this product."""
-    shapes = {"planet_id": (), "depth": (channels,), "target": (channels,)}
+    shapes = {"planet_id": (), "depth": (CHANNELS,), "target": (CHANNELS,)}
     shapes |= {} if bins is None else {"curves": bins.shape}
     return NumericsGuard(
-        shapes, {"mu": (channels,), "sigma": (channels,)}, batches=guards.batches, outputs_guarded=guards.outputs,
+        shapes, {"mu": (CHANNELS,), "sigma": (CHANNELS,)}, batches=guards.batches, outputs_guarded=guards.outputs,
         loss=guards.loss, gradients=guards.gradients, weights=guards.weights, metrics=metrics,
     )
 

@@ -71,9 +71,9 @@ def image_expansion(
     centre: Sequence[float],  # mean shift of the visit, rows, columns
     edge_loss: float,
     electrons: np.ndarray | None,  # as in `light_on_pixels`
-    step: float = 0.2,  # pixels, of the finite differences
 ) -> np.ndarray:  # (6, 32, width): value, d/dy, d/dx, d2/dy2 / 2, d2/dx2 / 2, d2/dydx
     """Second-order expansion of the image in the shift: jitter costs five multiplications a pixel."""
+    step = 0.2  # pixels, of the finite differences
     f = {
         (j, k): light_on_pixels(instrument, (centre[0] + j * step, centre[1] + k * step), edge_loss, electrons)
         for j in (-1, 0, 1)

@@ -28,7 +28,7 @@ class Recorder(MetricsFile):
 @pytest.fixture
 def trackers(monkeypatch):
     """All three packages seem to be installed."""
-    monkeypatch.setattr(journal, "installed", lambda package: True)
+    monkeypatch.setattr(journal, "find_spec", lambda package: package)
     for name in ("TensorBoardLogger", "WandbLogger", "MLFlowLogger"):
         monkeypatch.setattr(pytorch_lightning.loggers, name, Recorder)
     Recorder.made = []
@@ -43,13 +43,13 @@ def test_p31_csv_always_and_tensorboard_where_it_is_installed(tmp_path, monkeypa
     found = loggers(node(), tmp_path, 2)
     assert isinstance(found[0], MetricsFile) and len(found) == 2 and trackers[0]["version"] == "attempt2"
     assert len(loggers(node("logger.tensorboard=false"), tmp_path)) == 1
-    monkeypatch.setattr(journal, "installed", lambda package: False)
+    monkeypatch.setattr(journal, "find_spec", lambda package: None)
     assert [type(logger) for logger in loggers(node(), tmp_path)] == [MetricsFile]
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "wandb", "mlflow"])
 def test_p52_a_tracker_that_is_not_installed_ends_the_run_before_the_data(words, monkeypatch, package):
-    monkeypatch.setattr(journal, "installed", lambda package: False)
+    monkeypatch.setattr(journal, "find_spec", lambda package: None)
     monkeypatch.setattr("spectramind_nb.runs.execution.open_data", None)
     with pytest.raises(PreflightError, match=f"{package} is not installed .*pip install {package}") as caught:
         train(overrides=[*words, f"logger={package}"])
