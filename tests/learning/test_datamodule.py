@@ -117,6 +117,18 @@ def test_a_label_is_contradicted_by_six_sigma_and_a_fifth(away, sigmas, wrong):
     assert contradictions({(1, 0): seen, (1, 1): fake_fit(1, 1, depth=0.01)}, labels) == {}, "one visit agrees"
 
 
+@pytest.mark.parametrize("fgs1, airs, wrong", [(-4.5, 4.5, True), (0, 4.5, False), (-4.5, 0, False), (-6.5, 0, True)])
+def test_an_instrument_with_another_planets_frames_contradicts_its_label_too(fgs1, airs, wrong):
+    """One pulls up and the other down: each less than six standard deviations, together more."""
+    fit, sigma = fake_fit(1), torch.tensor([6e-4, 6e-4 * (CHANNELS - 1) ** 0.5]).double()
+    fit.depth[0] += fgs1 * sigma[0]
+    fit.depth[1:] += airs * sigma[0]
+    fit.own_variance[0], fit.own_variance[1:] = sigma.square()
+    labels = label_table([1])
+    labels[:] = 0.01
+    assert list(contradictions({(1, 0): fit}, labels)) == [1] * wrong
+
+
 def test_unknown_features_are_filled_from_the_training_planets():
     stars = pd.DataFrame({"Ts": [4000.0, 5000.0, 7000.0, np.nan]}, index=[1, 2, 3, 4])
     fits = {(p, 0): fake_fit(p) for p in (1, 2, 3, 4)}

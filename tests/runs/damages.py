@@ -173,11 +173,11 @@ def damage_table(chance: random.Random, root: Path) -> tuple[str, Touched]:
 
 AXIS_DAMAGES: dict[str, Callable] = {
     "a column dropped": lambda chance, table: table.drop(chance.choice(table.columns)),
-    "in seconds": lambda chance, table: table.with_columns(pl.col("^.*-h$") * 3600),
-    "in days": lambda chance, table: table.with_columns(pl.col("^.*-h$") / 24),
-    "in minutes": lambda chance, table: table.with_columns(pl.col("FGS1-axis0-h") * 60),
+    "in seconds": lambda chance, table: table.with_columns(pl.col("^.*-h$").cast(float) * 3600),
+    "in days": lambda chance, table: table.with_columns(pl.col("^.*-h$").cast(float) / 24),
+    "in minutes": lambda chance, table: table.with_columns(pl.col("^FGS1-axis0-h$").cast(float) * 60),
     "reversed": lambda chance, table: table.reverse(),
-    "NaN": lambda chance, table: table.with_columns(pl.all() * float("nan")),
+    "NaN": lambda chance, table: table.with_columns(pl.all().cast(float) * float("nan")),
     "half as long": lambda chance, table: table.head(table.height // 2),
     "as text": lambda chance, table: table.cast(pl.String),
     "constant": lambda chance, table: table.with_columns(pl.all().first()),
@@ -316,7 +316,7 @@ FILE_DAMAGES: dict[str, Callable] = {
     "rows in another order": _table(lambda chance, table: table.sample(fraction=1, shuffle=True, seed=chance.randrange(99))),
 }
 PLANE_DAMAGES: dict[str, Callable] = {
-    "all NaN": lambda table: table.select(pl.all() * float("nan")),
+    "all NaN": lambda table: table.select(pl.all().cast(float) * float("nan")),
     "half NaN": lambda table: table.with_columns(pl.when(pl.int_range(pl.len()) > 15).then(pl.all()) + 0),
     "a million times as large": lambda table: table.select(pl.all() * 1e6),
     "negative": lambda table: table.select(-pl.all()),
