@@ -105,7 +105,10 @@ def adjusted(
     recorded: RunConfig,  # of a run
     overrides: str | Iterable[str] = (),  # Hydra overrides
 ) -> RunConfig:
-    """A recorded configuration with overrides on top; its paths become those of this workspace. Raises `ConfigError`."""
+    """A recorded configuration with overrides on top. Raises `ConfigError`.
+
+    Its paths become those of this workspace, unless the run was told others that are still there.
+    """
     overrides = last_choices(override_words(overrides))
     check_words(overrides)
     keys = [OverridesParser.create().parse_override(word).key_or_group for word in overrides]
@@ -117,7 +120,8 @@ def adjusted(
             if (above := name.partition("@")[0]) in plain and above not in anew]
     if "trainer" not in anew:  # some profiles leave these to the command line
         kept += [f"trainer.{key}={plain['trainer'][key]}" for key in ("devices", "num_nodes")]
-    elsewhere = [word for word in launch.overrides if word.startswith("hydra.")]
+    lasting = ("hydra.", "paths.") if Path(recorded.paths.root).is_dir() else "hydra."
+    elsewhere = [word for word in launch.overrides if word.startswith(lasting)]
     fresh = OmegaConf.create(compose(overrides=[*elsewhere, *kept, *overrides]).plain())
     config = OmegaConf.create(plain)
     for name in anew | {"paths"}:

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,6 +68,14 @@ def test_the_numbers_are_in_the_page(whole_run):
     with np.load(io.BytesIO(files[f"{planets[1]}.npz"])) as held:
         assert np.array_equal(held["sigma"], table.loc[1, "sigma_1":"sigma_283"].to_numpy(float))
         assert np.allclose(np.diag(held["covariance"]), held["sigma"] ** 2, rtol=1e-12, atol=0)
+
+
+def test_a_report_is_made_from_the_stores_that_the_run_was_told(workspace, short_root, stores):
+    """`make demo` put all in a folder of its own, and its report simulated and fitted the planets once more in the current one."""
+    words = [f"data.root={short_root}", "data.batch_size=2", "data.workers=1", "paths.root=elsewhere", f"paths.cache={stores}"]
+    Path("elsewhere").mkdir()
+    report(train("ci_fast", words))
+    assert not [path for path in Path("cache").glob("*") if path.is_dir()], "nothing was simulated, calibrated or fitted here"
 
 
 def test_who_only_looks_leaves_no_record(whole_run):

@@ -314,3 +314,12 @@ def test_p39_a_run_that_was_told_its_devices_is_revisited_without_telling_them_a
     recorded = compose("ddp", ["trainer.devices=8", "trainer.num_nodes=2"])
     assert adjusted(recorded, ["data.batch_size=3"]).trainer.devices == 8
     assert adjusted(recorded, ["trainer=eval_only"]).trainer.devices == 1
+
+
+def test_p2_a_run_is_revisited_where_its_stores_were_put_as_long_as_they_are_there(workspace):
+    recorded = compose(overrides=["paths.root=elsewhere"])
+    assert Path(adjusted(recorded).paths.logs) == workspace / "logs", "from another machine"
+    Path("elsewhere").mkdir()
+    assert adjusted(recorded).paths.root == recorded.paths.root
+    assert adjusted(recorded, ["paths.root=third"]).paths.root == "third"
+    assert Path(adjusted(compose()).paths.root) == workspace
