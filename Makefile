@@ -69,7 +69,7 @@ page:  ## the launchpad with Kaggle's notebook packages, in an environment of it
 	PYTHON=$(PYTHON) tests/kaggle_page.sh
 
 notebooks: $(VENV)/.installed  ## export the library from the notebooks, clean them, draw the house anew
-	$(BIN)/python tests/export.py
+	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(BIN)/python docs/house.py --write
 

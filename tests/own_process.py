@@ -10,21 +10,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from unittest import mock
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["warm"])
+_ONE_AT_A_TIME = threading.Lock()  # whoever starts a process asks all others how they ended: of two threads that ask, one hears 255
 INSTALL = [Path(sys.executable).with_name("uv"), "pip", "install", "-q", "--python"]  # then whose Python, and what
 
 
 def bring_machine_code(copy: Path) -> None:
     """Give a copy of the library what Numba has compiled for this one: that it compiles from nothing the checkout itself shows."""
     library = Path(__file__).parents[1] / "spectramind_nb"
-    for path in library.rglob("*.py"):  # Numba knows a source by its date and size
-        os.utime(copy / path.relative_to(library), ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
     for path in library.rglob("*.nb[ic]"):
         target = copy / path.relative_to(library)
         target.parent.mkdir(exist_ok=True)
@@ -86,21 +86,23 @@ class Forked:
         self.args = [str(word) for word in words]
         self._output, self._errors = tempfile.NamedTemporaryFile("r"), tempfile.NamedTemporaryFile("r")
         self._process = _FORKS.Process(target=_begin, args=(work, self.args, cwd, env, self._output.name, self._errors.name))
-        with mock.patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent)}):  # Python 3.11 does not tell it where `warm` is
-            forkserver.ensure_running()
-        self._process.start()
+        with _ONE_AT_A_TIME:
+            with mock.patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent)}):  # Python 3.11 does not tell it where `warm` is
+                forkserver.ensure_running()
+            self._process.start()
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
         """The exit code; None while it lives."""
-        return self._process.exitcode
+        with _ONE_AT_A_TIME:
+            return self._process.exitcode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Its output and its errors, when it has ended; it is killed if that takes longer than `timeout` seconds."""
-        self._process.join(timeout)
+        connection.wait([self._process.sentinel], timeout)
         if late := self.poll() is None:
             self._process.kill()
-            self._process.join()
+            connection.wait([self._process.sentinel])
         said = self._output.read(), self._errors.read()
         if late:
             raise subprocess.TimeoutExpired(self.args, timeout, *said)

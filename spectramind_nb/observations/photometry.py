@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import PreflightError
-from .detector_kernels import compiled, in_pieces
+from ..core.machine_code import compiled
+from .detector_kernels import in_pieces
 from .layout import mid_exposure_h
 
 # %% ../../nbs/observations/122_photometry.ipynb #extraction-weights

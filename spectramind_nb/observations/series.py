@@ -9,7 +9,7 @@ __all__ = ['running_sum', 'running_mean', 'high_pass', 'wiener_mean', 'mean_duri
 # %% ../../nbs/observations/120_series.ipynb #imports
 import numpy as np
 
-from .detector_kernels import compiled
+from ..core.machine_code import compiled
 
 # %% ../../nbs/observations/120_series.ipynb #running-sum
 def running_sum(

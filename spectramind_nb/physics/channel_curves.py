@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from ..observations.detector_kernels import compiled
+from ..core.machine_code import compiled
 from .transit import EDGE_NODES, EDGE_WEIGHTS
 
 # %% ../../nbs/physics/214_channel_curves.ipynb #edge-integrals

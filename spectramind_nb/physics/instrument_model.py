@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..observations.detector_kernels import compiled
+from ..core.machine_code import compiled
 from .channel_curves import occultation_terms
 from .orbit import separation_gradients
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..observations.detector_kernels import compiled
+from ..core.machine_code import compiled
 from .normalised_curves import Curves, chebyshev, cosines
 from .instrument_model import Channels, Instrument
 from .visit_model import VisitModel

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..observations.detector_kernels import compiled
+from ..core.machine_code import compiled
 from .catalogue import GEOMETRY
 
 # %% ../../nbs/physics/210_orbit.ipynb #orbit

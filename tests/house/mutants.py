@@ -77,7 +77,7 @@ def plant(clone: Path, module: str, honest: str, wrong: str) -> None:
         raise ValueError(f"{module} has not exactly one line with {honest!r}: bring the list of mutants up to date")
     found[0]["source"] = "".join(found[0]["source"]).replace(honest, wrong).splitlines(keepends=True)
     path.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n")
-    subprocess.run([VENV / "bin/python", "tests/export.py"], cwd=clone, env=environment(clone), check=True, capture_output=True)
+    subprocess.run([VENV / "bin/nbdev_export"], cwd=clone, env=environment(clone), check=True, capture_output=True)
 
 
 def environment(clone: Path) -> dict[str, str]:

@@ -7,11 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mutants
 import yaml
-from export import unchanged
 from own_process import code, run_forked
 
 REPO = Path(__file__).resolve().parents[2]
@@ -125,27 +125,18 @@ def test_what_the_tests_fork_from_has_imported_what_takes_long(tmp_path):
     assert done.stdout.split() == ["True", "True"], done.stderr
 
 
+def test_a_forked_process_says_how_it_ended_whoever_asks_beside(tmp_path):
+    """Of 100 healthy ones that four threads start, some ten used to end with 255: a thread that starts one hears how another's ended."""
+    def one(number: int):
+        return run_forked(code, ["code", f"print({number})"], tmp_path, dict(os.environ))
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(one, range(100)))
+    assert [(each.returncode, each.stdout) for each in done] == [(0, f"{number}\n") for number in range(100)]
+
+
 def test_every_mutant_is_planted_somewhere():
     """A fault whose line has changed would be planted nowhere, and count as found."""
     modules = {module: (REPO / f"spectramind_nb/{module}.py").read_text() for module, _, _ in mutants.MUTANTS}
     assert {(module, line) for module, line, _ in mutants.MUTANTS if modules[module].count(line) != 1} == set()
     assert len(modules) == len(mutants.MUTANTS) >= 30
-
-
-def test_an_export_keeps_the_dates_of_modules_whose_machine_code_is_the_same(tmp_path):
-    """Numba looks at the date of a function's file, and not at what the function calls in others."""
-    before = {name: text.encode() for name, text in {
-        "called": "@compiled()\ndef f(): 1", "caller": "@compiled()\ndef g(): f()", "alone": "@njit\ndef h(): 2", "plain": "import caller",
-    }.items()}
-    imported = {"caller": {"called"}, "plain": {"caller", "called"}}
-    files = {name: tmp_path / name for name in before}
-
-    def kept(**now):
-        for name, path in files.items():
-            path.write_bytes(now.get(name, before[name]))
-        said = {files[name]: text for name, text in before.items()}
-        return {path.name for path in unchanged(said, lambda path: {files[name] for name in imported.get(path.name, ())})}
-
-    assert kept() == set(before)
-    assert kept(called=b"@compiled()\ndef f(): 3") == {"alone", "plain"}
-    assert kept(plain=b"") == {"called", "caller", "alone"}
