@@ -115,6 +115,7 @@ def main() -> int:
     asked = parser.parse_args()
     chosen = [int(word) for word in asked.only.split(",")] if asked.only else list(range(1, len(MUTANTS) + 1))
     with tempfile.TemporaryDirectory() as scratch:
+        os.chmod(scratch, 0o755)  # a test works as nobody
         clone = Path(scratch) / "clone"
         subprocess.run(["git", "clone", "-q", REPO, clone], check=True)
         for folder in (".venv-nbdev3", ".venv-dvc", ".venv-docs"):

@@ -122,6 +122,9 @@ def open_to_all(made_up_kept):
 @pytest.mark.parametrize("closed", ["FGS1_signal_0.parquet", "AIRS-CH0_calibration_0/dark.parquet", "."])
 def test_a_closed_file_is_told_and_costs_its_visit_only(open_to_all, closed):
     """Root may read everything: where this process is root it works as nobody."""
+    library = Path(configuration.__file__).resolve()
+    if os.getuid() == 0 and not all(folder.stat().st_mode & 0o001 for folder in library.parents):
+        pytest.skip("NOT TESTED: nobody may not enter the folder of this checkout")
     root, cache = open_to_all
     shutil.copytree(root / "train/7", root / "train/8")
     (root / "train/8" / closed).chmod(0o000)
