@@ -94,6 +94,7 @@ def test_p6_p24_p25_p26_p27_p49_kaggle_safe_stays_inside_the_session():
     assert node.log_every_n_steps > base.log_every_n_steps
     assert node.storage.budget_bytes < 20e9, "the working folder of a Kaggle notebook"
     assert node.network is False
+    assert base.threads == 1 < node.threads <= 4 - node.loader.num_workers
     with_two = of("t4x2")
     assert with_two.devices == 2 and with_two.min_capability == 7.5
     assert with_two.wall == node.wall and with_two.locked == node.locked
