@@ -182,11 +182,11 @@ def jacobian_at(
 # %% ../../nbs/physics/216_instrument_model.ipynb #products
 @compiled(fastmath={"contract", "reassoc"})
 def _products(instrument, channels, functions):
-    "Sum of squared residuals (C,), (Q, C) their products with the functions, (Q, Q) those of the functions where there is light."
+    "Squared residuals (C,), their products with the functions (Q, C), those of the functions when most are good, when, and who differs."
     times, count = instrument.flux.shape
     first, many = instrument.slow.shape[1], functions.shape[1]
     drift, curve, row, square = np.empty(count), np.empty(count), np.empty(count), np.zeros(count)
-    pull, gram = np.zeros((many, count)), np.zeros((many, many))
+    pull, gram, usual, odd = np.zeros((many, count)), np.zeros((many, many)), np.zeros(times, np.bool_), np.zeros(count, np.bool_)
     for t in range(times):
         _residual_row(instrument, channels, functions, t, drift, curve, row)
         upto, seen = many if functions[t, first] != 0.0 else first, 0
@@ -197,10 +197,22 @@ def _products(instrument, channels, functions):
             value, sums = functions[t, i], pull[i]
             for c in range(count):
                 sums[c] += value * row[c]
-            value *= seen / count
-            for j in range(upto):
-                gram[i, j] += value * functions[t, j]
-    return square, pull, gram
+        usual[t] = 2 * seen > count
+        if usual[t]:
+            _add_square(functions[t, :upto], 1.0, gram)
+        if 0 < seen < count:
+            for c in range(count):
+                odd[c] |= instrument.good[t, c] != usual[t]
+    return square, pull, gram, usual, odd
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _add_square(values, factor, gram):
+    "Add the products of some values with each other, times a factor."
+    for i in range(values.size):
+        value = factor * values[i]
+        for j in range(values.size):
+            gram[i, j] += value * values[j]
 
 # %% ../../nbs/physics/216_instrument_model.ipynb #add-normal-equations
 @compiled(fastmath={"contract", "reassoc"})
@@ -217,13 +229,19 @@ def add_normal_equations(
     own_gradient,
 ):  # chi2
     "Add what an instrument says to the normal equations of all."
-    square, pull, gram = _products(instrument, channels, functions)
+    square, pull, usual_gram, usual, odd = _products(instrument, channels, functions)
     count, n, many = square.size, at.size, functions.shape[1]
     jacobian, half, block, slope = np.empty((n + 2, many)), np.empty((many, n + 2)), np.empty((n + 2, n + 2)), np.empty(n + 2)
     chi2 = 0.0
     for c in range(count):
         weight = instrument.weight[c]
         chi2 += weight * square[c]
+        gram = usual_gram
+        if odd[c]:
+            gram = gram.copy()
+            for t in range(usual.size):
+                if instrument.good[t, c] != usual[t]:
+                    _add_square(functions[t], -1.0 if usual[t] else 1.0, gram)
         _fill_jacobian(instrument, channels, c, jacobian)
         half[:], block[:], slope[:] = 0.0, 0.0, 0.0
         for p in range(n + 2):

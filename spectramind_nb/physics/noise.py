@@ -65,12 +65,12 @@ def slow_factor(
     fitted: float,  # how many slow shapes the fit has taken out of each channel
     shortest_h: float,  # periods longer than this can look like part of a transit
 ) -> float:
-    "Slow over white scatter of a single channel, averaged over all, at least 1."
+    "Slow over white scatter of a single channel, averaged over all as far as they have light, at least 1."
     bins, window_h = len(residual), float(curves.time_h[-1] - curves.time_h[0])
     orders = torch.arange(1, min(int(2 * window_h / shortest_h), bins // 2) + 1, dtype=torch.float64)
     waves = torch.cos(math.pi * orders * (torch.arange(bins)[:, None] + 0.5) / bins) * (2 / bins) ** 0.5
     power = ((waves.T @ residual) ** 2).sum(0) / max(1.0, len(orders) - fitted)
-    return max(1.0, float((power / curves.sigma**2).mean())) ** 0.5
+    return max(1.0, float((power / curves.sigma**2).sum() / curves.good.double().mean(0).sum().clamp(min=1e-300))) ** 0.5
 
 # %% ../../nbs/physics/224_noise.ipynb #common-noise-2
 def noise_spectrum(

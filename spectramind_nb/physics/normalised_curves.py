@@ -96,9 +96,9 @@ def _refuse_other_times(time_h: torch.Tensor, where: str, longest_h: float) -> N
     refuse_unless_hours(where, "the time axis", time_h.numpy(), longest_h)
 
 
-def _standardised(terms: np.ndarray | None, bins: int) -> torch.Tensor:  # (T, K)
-    "Series with mean 0 and scatter 1; constant and broken ones are left out."
-    series = torch.as_tensor(np.array(np.zeros((bins, 0)) if terms is None else terms, dtype=float))
+def _standardised(terms: np.ndarray | None, kept: torch.Tensor) -> torch.Tensor:  # (T, K)
+    "Series with mean 0 and scatter 1 over the bins that are kept; constant and broken ones are left out."
+    series = torch.as_tensor(np.array(np.zeros((len(kept), 0)) if terms is None else terms, dtype=float))[kept]
     series = series - series.mean(0)
     scatter = series.square().mean(0).sqrt()
     return series[:, scatter > 0] / scatter[scatter > 0]
@@ -112,18 +112,18 @@ def _median(values: torch.Tensor, good: torch.Tensor) -> torch.Tensor:  # (C,)
     return torch.where(count > 0, torch.from_numpy(columns[np.arange(len(middle)), middle]), math.nan)
 
 
-def _spikes(flux: torch.Tensor, threshold: float) -> torch.Tensor:
-    "Which bins stick out from the mean of their neighbours?"
-    bend = torch.zeros_like(flux)
-    bend[1:-1] = flux[1:-1] - (flux[:-2] + flux[2:]) / 2
-    bend[0], bend[-1] = flux[0] - flux[1], flux[-1] - flux[-2]
-    bend = bend.abs()
-    return bend > threshold * 1.4826 * _median(bend, torch.ones_like(bend, dtype=torch.bool)) + 1e-12
+def _spikes(flux: torch.Tensor, good: torch.Tensor, threshold: float) -> torch.Tensor:
+    "Which good bins stick out from both their neighbours, to the same side? Those beside a gap are left to the fit."
+    step, known = flux.diff(dim=0), good[1:] & good[:-1]
+    before, after = torch.cat([-step[:1], step]), torch.cat([-step, step[-1:]])  # the first and the last have one neighbour
+    judged = torch.cat([known[:1], known]) & torch.cat([known, known[-1:]])
+    limit = threshold * 1.4826 * _median((before + after).abs() / 2, judged) + 1e-12
+    return judged & (before * after > 0) & (torch.minimum(before.abs(), after.abs()) > limit)
 
 # %% ../../nbs/physics/212_normalised_curves.ipynb #normalise
 def normalise(
     light_curves: LightCurves,
-    spike_sigma: float = 8.0,  # a bin that differs from its neighbours' mean by more than this is not good
+    spike_sigma: float = 8.0,  # a bin that differs from both its neighbours by more than this is not good
 ) -> list[Curves]:  # one an instrument
     """The light curves of all instruments relative to their medians, with everything broken marked.
 
@@ -151,15 +151,16 @@ def normalise(
         good = torch.isfinite(flux) & torch.isfinite(noise) & (noise > 0)
         level = _median(flux, good)
         good &= level > 0
-        usable = int(good.any(1).sum())
-        if usable < FEWEST_BINS:
+        lit = good.any(1)
+        if (usable := int(lit.sum())) < FEWEST_BINS:
             raise NonFiniteError(f"only {usable} of {shape[0]} time bins hold a finite flux above 0 with a noise above 0",
                                  where, "Look at its light curves with .plot()")
+        flux, noise, good, time_h = flux[lit], noise[lit], good[lit], time_h[lit]  # a gap is the same whether its times are listed or not
         sigma = _median(noise, good) / level
         flux = torch.where(good, flux / level, 1.0)
-        good &= ~_spikes(flux, spike_sigma)
+        good &= ~_spikes(flux, good, spike_sigma)
         # A channel without a single good value stays in, with a weight that is next to nothing.
         curves.append(Curves(instrument, time_h, _to_unit(time_h), wavelength, _to_unit(wavelength),
-                             torch.where(good, flux, 1.0), torch.where(sigma.isfinite(), sigma, 1e3), good,
-                             _standardised(light_curves.pointing.get(instrument), len(time_h)), len(wavelength) == 1))
+                             torch.where(good, flux, 1.0), torch.where(good.any(0), sigma, 1e3), good,
+                             _standardised(light_curves.pointing.get(instrument), lit), len(wavelength) == 1))
     return curves

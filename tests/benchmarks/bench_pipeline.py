@@ -108,7 +108,7 @@ def main() -> None:
     parts = {
         f"frames to light curves, {VISITS} visits x {calibrating_s:.2f} s on {CORES} cores": VISITS * calibrating_s / by_cores["frames"],
         f"light curves to depths, {VISITS} visits x {fitting_s:.2f} s on {CORES} cores": VISITS * fitting_s / by_cores["fits"],
-        f"preparing, training {config.trainer.max_epochs} epochs with {config.trainer.threads} threads": preparing_s + config.trainer.max_epochs * epoch_s,
+        f"training, {config.trainer.max_epochs} epochs, {config.trainer.threads} cores": preparing_s + config.trainer.max_epochs * epoch_s,
         "predicting on one core": predicting_s,
     }
     print(f"projected: {PLANETS} planets from raw frames to submission.csv")

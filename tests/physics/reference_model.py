@@ -125,7 +125,7 @@ class ReferenceModel:
             flux, functions, jacobian = self.linearise(i, parameters)
             residual, weight = torch.where(c.good, c.flux - flux, 0.0), c.sigma**-2
             chi2 += float((residual**2).sum(0) @ weight)
-            products = (functions * c.good.double().mean(1, keepdim=True)).T @ functions
+            products = torch.einsum("tq,tc,tr->cqr", functions, c.good.double(), functions)
             block = (jacobian @ products) @ jacobian.mT * weight[:, None, None]
             slope = (jacobian @ (functions.T @ residual).T[:, :, None])[..., 0] * weight[:, None]
             shared, *own = self._own(i)

@@ -1,6 +1,7 @@
 """Light curves that cannot be fitted are refused in one sentence, and those that can be fitted in spite of it all are fitted."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,11 @@ import torch
 from synthetic_visits import observe
 
 from spectramind_nb.core.errors import NonFiniteError, SchemaError
+from spectramind_nb.observations.lightcurves import LightCurves
 from spectramind_nb.physics.fitting import fit_visit
+from spectramind_nb.physics.noise import slow_factor
+from spectramind_nb.physics.normalised_curves import normalise
+from spectramind_nb.physics.transit import light_curve
 
 AIRS, FGS1 = "AIRS-CH0", "FGS1"
 
@@ -114,3 +119,64 @@ def test_any_number_of_channels(channels):
 def test_a_fit_leaves_the_threads_of_the_process_alone(visit, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda _: pytest.fail("the number of threads was changed"))
     fit_visit(*visit[:2])
+
+
+STAR = {"P": 4.0, "sma": 11.0, "i": 88.5, "e": 0.0, "Ts": 5500.0}
+
+
+def own_curves(noise=1e-3, bins=400, channels=24, seed=0):
+    """(T,) hours, (T, C) flux of a 1 % transit; as many channels as a small spectrograph has."""
+    time_h = np.linspace(0, 6, bins)
+    flux = light_curve(time_h / 24, 3 / 24, STAR["P"], STAR["sma"], STAR["i"], 0.1, 0.1, 0.15).numpy()[:, None]
+    return time_h, flux + noise * np.random.default_rng(seed).standard_normal((bins, channels))
+
+
+def fitted(time_h, flux, noise=1e-3):
+    return fit_visit(LightCurves.from_arrays(time_h / 24, np.linspace(1, 3, flux.shape[1]), flux, noise), STAR)
+
+
+def test_channels_without_light_take_nothing_from_the_others():
+    """Their curvature was that of a mean over all channels: with half of them dead white light was six times too uncertain."""
+    time_h, flux = own_curves()
+    dead, live = np.arange(24) % 2 == 0, np.arange(24) % 2 == 1
+    some = fitted(time_h, np.where(dead, np.nan, flux))
+    alone = fit_visit(LightCurves.from_arrays(time_h / 24, np.linspace(1, 3, 24)[live], flux[:, live], 1e-3), STAR)
+    assert some.diagnostics["converged"] and abs(some.diagnostics["white_sigma"] / alone.diagnostics["white_sigma"] - 1) < 0.1
+    assert float((some.own_variance[live] / alone.own_variance - 1).abs().max()) < 0.05
+    assert float((some.sigma[dead] / some.sigma[live].max()).min()) > 30
+
+
+def test_a_channel_with_half_a_window_knows_half_as_much():
+    """Its values were all taken for spikes; what came out was the start of the fit with the error of a whole channel."""
+    time_h, flux = own_curves()
+    curves = np.where((np.arange(24) < 6) & (time_h[:, None] > 0.48 * 6), np.nan, flux)
+    found, whole = fitted(time_h, curves), fitted(time_h, flux)
+    assert found.diagnostics["dropped_spectrograph"] == pytest.approx(0.25 * 0.52, abs=0.003)
+    assert 1.3 < float((found.own_variance[:6] / whole.own_variance[:6]).sqrt().mean()) < 1.8  # less than half of the transit
+    error = (found.depth - 0.01)[:6]
+    assert float((error / found.sigma[:6]).abs().max()) < 3.5
+
+
+def test_a_gap_is_the_same_listed_or_not():
+    time_h, flux = own_curves()
+    kept = np.abs(time_h - 3.6) > 0.25
+    listed, left_out = fitted(time_h, np.where(kept[:, None], flux, np.nan)), fitted(time_h[kept], flux[kept])
+    assert torch.equal(listed.depth, left_out.depth) and torch.equal(listed.covariance, left_out.covariance)
+
+
+def test_contacts_of_a_clean_deep_transit_are_no_spikes():
+    """Bins at which the light bends hold star and orbit; a spike stands alone, also beside a gap."""
+    time_h, flux = own_curves(5e-5, bins=73, channels=1)
+    flux[10], flux[40] = flux[10] + 2e-3, np.nan
+    (curves,) = normalise(LightCurves.from_arrays(time_h / 24, [1.0], flux, 5e-5))
+    assert len(curves.time_h) == 72 and (~curves.good[:, 0]).nonzero().flatten().tolist() == [10]
+
+
+def test_slow_noise_is_that_of_channels_with_light():
+    time_h, flux = own_curves(channels=12)
+    slow = np.cumsum(np.random.default_rng(5).standard_normal((400, 12)), 0)
+    (curves,) = normalise(LightCurves.from_arrays(time_h / 24, np.linspace(1, 3, 12), np.where(np.arange(12) < 9, np.nan, flux), 1e-3))
+    residual = torch.from_numpy(1e-4 * (slow - slow.mean(0)))
+    few = slow_factor(residual * curves.good, curves, 0, 0.5)
+    alone = replace(curves, sigma=curves.sigma[9:], good=curves.good[:, 9:])
+    assert few == pytest.approx(slow_factor(residual[:, 9:], alone, 0, 0.5), rel=1e-3) and few > 2
