@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from ..core.errors import DamagedFileError, SchemaError, did_you_mean
 from ..core.optional import optional_package
@@ -150,13 +152,26 @@ def arrays_of_file(
         return {name: held[name] for name in ("time", "wavelength", "flux", "error", "width", "mask") if name in held}
     if path.suffix != ".csv":
         raise SchemaError(f"{path.suffix or 'a file without an ending'} is no format of light curves", path, "Give .nc, .h5, .npz or .csv")
+    return _arrays_of_table(path)
+
+
+def _arrays_of_table(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """A row for each sample becomes a grid for each instrument: NaN where it has no row, or says nothing."""
     table = read_table(path, ["time", "wavelength", "flux"], key=None)
-    found: dict[str, dict[str, Any]] = {"time": {}, "wavelength": {}, "flux": {}, "error": {}}
-    for name, rows in table.groupby(table["instrument"] if "instrument" in table else np.full(len(table), "spectrograph")):
+    if "error" in table and not is_numeric_dtype(table["error"]):
+        raise SchemaError("column error holds something else than numbers", path, "Leave a cell empty where an error is not known")
+    instruments = table["instrument"] if "instrument" in table else pd.Series("spectrograph", table.index)
+    if nameless := int(instruments.isna().sum()):
+        raise SchemaError(f"{nameless} rows have no instrument", path, "Name it in every row, or leave the column out")
+    found: dict[str, dict[str, np.ndarray]] = {"time": {}, "wavelength": {}, "flux": {}, "error": {}}
+    for name, rows in table.groupby(instruments.astype(str)):
+        if len(twice := rows[rows.duplicated(["time", "wavelength"])]):
+            what = f"time {twice['time'].iloc[0]:.10g} at wavelength {twice['wavelength'].iloc[0]:.6g} of {name} has more than one row"
+            raise SchemaError(what, path, "Keep one of them")
         for what in ("flux", *(["error"] if "error" in table else [])):
-            grid = rows.pivot_table(index="time", columns="wavelength", values=what)
-            found[what][str(name)] = grid.to_numpy()
-        found["time"][str(name)], found["wavelength"][str(name)] = grid.index.to_numpy(), grid.columns.to_numpy()
+            grid = rows.pivot(index="time", columns="wavelength", values=what)  # no aggregation: it drops times without a value
+            found[what][name] = grid.to_numpy()
+        found["time"][name], found["wavelength"][name] = grid.index.to_numpy(), grid.columns.to_numpy()
     return {what: value for what, value in found.items() if value}
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #own-light-curves
