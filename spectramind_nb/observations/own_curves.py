@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import NonFiniteError, SchemaError
-from .units import in_unit, plain_values
+from .units import converted, has_unit, in_unit, plain_values
 
 # %% ../../nbs/observations/116_own_curves.ipynb #band
 @dataclass(frozen=True)
@@ -111,16 +111,17 @@ def band_of(
     """The light curves of one instrument, in order. Raises SchemaError and NonFiniteError."""
     time_d = _time_axis(time, time_unit, f"the time of {name}")
     wavelength_um = _wavelength_grid(wavelength, wavelength_unit, f"the wavelength of {name}")
-    error = error if error is None or not hasattr(flux, "unit") or not hasattr(error, "to_value") else error.to_value(flux.unit)
+    if has_unit(error):
+        error = converted(error, flux.unit if has_unit(flux) else "", f"the error of {name}")
     flux = _flux_grid(flux, len(time_d), len(wavelength_um), f"the flux of {name}")
     if mask is not None:
         flux[_error_grid(mask, flux, f"the mask of {name}") > 0] = np.nan
-    noise = _error_grid(scatter(flux)[None] if error is None else error, flux, f"the error of {name}")
+    rows, columns = np.argsort(time_d), np.argsort(wavelength_um)
+    noise = _error_grid(scatter(flux[rows])[None] if error is None else error, flux, f"the error of {name}")
     if width is not None:
         width = np.broadcast_to(in_unit(width, "um", f"the width of {name}", wavelength_unit), wavelength_um.shape)
         if not (width > 0).all():
             raise SchemaError(f"the width of {name} is not everywhere above 0", None, "Give full widths of the bins")
-    rows, columns = np.argsort(time_d), np.argsort(wavelength_um)
     at = np.ix_(rows, columns)
     return Band(name, time_d[rows], wavelength_um[columns], None if width is None else width[columns], flux[at], noise[at])
 

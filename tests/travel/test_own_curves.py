@@ -4,7 +4,9 @@ import astropy.units as u
 import numpy as np
 import pytest
 import torch
+from astropy.table import Column, MaskedColumn
 from astropy.time import Time
+from astropy.utils.masked import Masked
 from own_curves import LONG, draw, errors
 
 from spectramind_nb import LightCurves, combine_visits, fit_visit, light_curve, star_row
@@ -99,6 +101,37 @@ def test_channels_without_a_told_error_get_the_one_they_show(prism):
     assert torch.allclose(fit_visit(curves, star_row(**known)).sigma / fit.sigma, torch.ones(12).double(), atol=0.02)
 
 
+FLUX = 1 + 1e-4 * np.random.default_rng(2).normal(size=(500, 6)) + np.linspace(0, 0.05, 500)[:, None]
+SPACED = {"time": np.linspace(0, 0.3, 500), "wavelength": np.linspace(1, 5, 6)}
+
+
+@pytest.mark.parametrize("flux, error", [
+    (FLUX, 100 * u.Unit(1e-6)), (FLUX, 1e-4 * u.one), (100 * FLUX * u.percent, 1e-4 * u.one), (100 * FLUX * u.percent, 1e-2),
+    (Masked(100 * FLUX * u.percent), 100 * u.Unit(1e-6)), (1000 * FLUX * u.electron, 1e-4 * u.Unit(1000 * u.electron)),
+    (1000 * FLUX * u.electron, 0.1), (Column(FLUX, unit="ppt of the star"), Column([1e-4] * 6, unit="ppt of the star")),
+])  # fmt: skip
+def test_an_error_keeps_its_unit(flux, error):
+    found = LightCurves.from_arrays(**SPACED, flux=flux, error=error)
+    assert np.allclose(found.noise["spectrograph"] / np.mean(found.flux["spectrograph"]), 1e-4 / np.mean(FLUX), rtol=1e-6)
+
+
+def test_columns_of_a_table_keep_their_units():
+    """A table's columns have units and are no quantities."""
+    time, wavelength = Column(24 * SPACED["time"], unit="h"), MaskedColumn(1e3 * SPACED["wavelength"], unit="nm")
+    flux, error = Column(100 * FLUX[:, 0], unit="%"), Column([1e-4] * 500, unit="")
+    found = LightCurves.from_arrays(time, wavelength[:1], flux, error, width=Column([2e5], unit="pm"))
+    assert np.allclose(found.time_h["spectrograph"], time) and found.wavelengths_um[0] == 1 and np.allclose(found.widths_um, 0.2)
+    assert np.allclose(found.noise["spectrograph"], 0.01)
+
+
+def test_an_error_that_nobody_told_does_not_depend_on_the_order_of_times():
+    mixed = np.random.default_rng(3).permutation(500)
+    mask = np.arange(500) % 9 == 0
+    told = [LightCurves.from_arrays(SPACED["time"][at], SPACED["wavelength"], FLUX[at], mask=mask[at]) for at in (np.arange(500), mixed)]
+    assert np.array_equal(told[0].noise["spectrograph"], told[1].noise["spectrograph"])
+    assert np.array_equal(told[0].flux["spectrograph"], told[1].flux["spectrograph"], equal_nan=True)
+
+
 def test_two_transits_are_combined(prism):
     plain, known, fit = prism
     other = refit({**plain, "time": plain["time"] + known["period"]}, known, visit=1)
@@ -124,6 +157,8 @@ WRONG = {
     "wavelength twice": ({"wavelength": [1.0, 1.0, 2, 3, 4, 5]}, "value twice", "dictionary"),
     "turned round": ({"flux": np.ones((6, 500))}, "(6, 500)", "flux.T"),
     "errors of another length": ({"error": np.ones(7)}, "(7,)", "(500, 6)"),
+    "an error in per cent": ({"flux": np.ones((500, 6)) * u.electron, "error": 1 * u.percent}, "in %", "cannot become electron"),
+    "an error in electrons": ({"error": 1 * u.electron}, "in electron", "without a unit"),
     "a time twice": ({"time": np.r_[np.linspace(0, 0.3, 499), 0.3]}, "value twice", "repeated"),
     "negative widths": ({"width": -0.1}, "above 0", "full widths"),
 }
