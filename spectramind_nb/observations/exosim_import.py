@@ -224,14 +224,15 @@ def import_exosim(
     for number, pair in enumerate(paired_visits(files), visit):
         of_each = {name: told or options_beside(ndrs.path) for name, ndrs in pair.items()}
         visits.append(ImportedVisit(pair, root, split, Visit(planet, number), of_each, star or {}))
-        if all((visits[-1].folder / place).exists() for place in visits[-1].places()):
-            remedy = f"Say --visit {number + 1} for a further visit, --planet for another planet"
-            raise ConfigError(f"planet {planet} has a visit {number} already", visits[-1].folder, remedy)
+        _check_new(visits[-1])
         visits[-1].tables()
         for name, ndrs in pair.items():
             detector_planes(of_each[name], name, ndrs.dead.shape)
     _check_space(root, visits)
     with locked_folder(root):
+        _check_root(root)  # somebody else may have written since
+        for one in visits:
+            _check_new(one)
         for leftover in root.glob(".import-*"):  # of an import that was killed
             shutil.rmtree(leftover)
         for one in visits:
@@ -249,6 +250,14 @@ def _check_root(root: Path) -> None:
         raise ConfigError("this holds something else than a data set", root, remedy)
     if "simulation.json" in names or names and open_challenge(root).edition != "2025":
         raise ConfigError("the simulator's own data sets and those of 2024 take no further visits", root, remedy)
+
+
+def _check_new(one: ImportedVisit) -> None:
+    """Raise ConfigError where the data set has this visit."""
+    if all((one.folder / place).exists() for place in one.places()):
+        planet, visit = one.name
+        remedy = f"Say --visit {visit + 1} for a further visit, --planet for another planet"
+        raise ConfigError(f"planet {planet} has a visit {visit} already", one.folder, remedy)
 
 
 def _check_space(root: Path, visits: Sequence[ImportedVisit]) -> None:

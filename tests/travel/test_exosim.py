@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from spectramind_nb.apps.cli import app
 from spectramind_nb.core.storage import locked_folder
+from spectramind_nb.observations import exosim_import
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.detector import calibrate_frames
 from spectramind_nb.observations.exosim_import import import_exosim
@@ -269,6 +271,26 @@ def test_an_import_waits_for_another_one(made, tmp_path, capfd):
         (data / ".import-going-on").rmdir()
     other.join()
     assert (data / "train.csv").is_file() and "waiting for it" in capfd.readouterr().err
+
+
+def test_of_two_imports_of_a_visit_at_once_the_second_is_refused(made, tmp_path, monkeypatch):
+    """Both have looked before either writes; the other one's frames differ."""
+    first, data = write_ndrs(tmp_path / "a/ndrs.h5", made), tmp_path / "data"
+    second = write_ndrs(tmp_path / "b/ndrs.h5", {name: channel(name, seed=9) for name in made})
+
+    @contextmanager
+    def other_was_faster(folder):
+        monkeypatch.setattr(exosim_import, "locked_folder", locked_folder)
+        assert command(first, "--out", "data").exit_code == 0
+        before.update(digests(data))
+        with locked_folder(folder):
+            yield
+
+    before = {}
+    monkeypatch.setattr(exosim_import, "locked_folder", other_was_faster)
+    late = command(second, "--out", "data")
+    assert late.exit_code == 2 and "planet 1 has a visit 0 already" in late.stderr and "--visit 1" in late.stderr
+    assert digests(data) == before
 
 
 def test_what_a_killed_import_left_is_cleared_away(made, tmp_path):
