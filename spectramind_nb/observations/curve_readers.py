@@ -6,7 +6,6 @@
 __all__ = ['arrays_of_dataset', 'open_netcdf', 'arrays_of_rainbow', 'arrays_of_lightkurve', 'arrays_of_file', 'OwnLightCurves']
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #imports
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -94,9 +93,14 @@ def open_netcdf(
     try:
         with xarray.open_dataset(path, decode_times=False, **engine) as dataset:
             return dataset.load()
-    except (ValueError, OSError, KeyError) as error:
-        remedy = "Is it netCDF, and is h5netcdf or netCDF4 installed?"
-        raise DamagedFileError(f"{Path(path).name} cannot be read: {str(error).splitlines()[0]}", path, remedy) from None
+    except Exception as error:  # of the engine, whichever it is
+        raise _unreadable(path, error, "Is it netCDF, and is h5netcdf or netCDF4 installed?") from None
+
+
+def _unreadable(path: Path | str, error: Exception, remedy: str) -> DamagedFileError:
+    """What another package says of a file, as a sentence."""
+    says = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return DamagedFileError(f"{Path(path).name} cannot be read: {says}", path, remedy)
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #arrays-of-rainbow
 def arrays_of_rainbow(
@@ -146,7 +150,7 @@ def arrays_of_file(
         try:
             with np.load(path) as archive:
                 held = {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except Exception as error:  # of zipfile, zlib or numpy: a damaged file meets any of them
             raise DamagedFileError(f"{path.name} is no archive of numpy", path, "Write it with numpy.savez") from error
         require_columns(path, held, ("time", "wavelength", "flux"), "Name the arrays time, wavelength, flux and error")
         return {name: held[name] for name in ("time", "wavelength", "flux", "error", "width", "mask") if name in held}
@@ -211,7 +215,11 @@ class OwnLightCurves:
     def from_chromatic(cls, rainbow: Any, **known: Any) -> Self:
         """Light curves of chromatic's Rainbow, or of a file that chromatic reads."""
         if isinstance(rainbow, (str, Path)):
-            rainbow = optional_package("chromatic", "reading a Rainbow", "chromatic-lightcurves").read_rainbow(str(rainbow))
+            chromatic, path = optional_package("chromatic", "reading a Rainbow", "chromatic-lightcurves"), rainbow
+            try:
+                rainbow = chromatic.read_rainbow(str(path))
+            except Exception as error:  # of chromatic, or of numpy
+                raise _unreadable(path, error, "Is it a file that chromatic reads?") from None
         return cls.from_arrays(**{**arrays_of_rainbow(rainbow), **known})
 
     @classmethod
@@ -220,7 +228,7 @@ class OwnLightCurves:
         if str(path).endswith((".nc", ".h5", ".hdf5")):
             return cls.from_xarray(path, **known)
         if str(path).endswith(".npy"):
-            return cls.from_chromatic(path, **known)
+            return cls.from_chromatic(existing_file(Path(path), "Check the path"), **known)
         return cls.from_arrays(**{**arrays_of_file(path), **known})
 
     @classmethod

@@ -1,11 +1,13 @@
 """Light curves out of files: every value at its own time and wavelength, and a sentence where a file is not what it should be."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from spectramind_nb import LightCurves
-from spectramind_nb.core.errors import SchemaError
+from spectramind_nb.core.errors import DamagedFileError, DataMissingError, SchemaError
 
 TIME, WAVELENGTH = 2459000 + np.linspace(0, 0.25, 200), np.array([1.0, 2.0, 3.0])
 
@@ -45,3 +47,60 @@ def test_a_table_that_is_not_clear_is_refused(table, tmp_path, change, words):
     with pytest.raises(SchemaError, match=words) as refused:
         read(change(table), tmp_path)
     assert "made.csv" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def archive(tmp_path):
+    made = tmp_path / "whole.npz"
+    np.savez_compressed(made, time=TIME, wavelength=WAVELENGTH, flux=1 + np.random.default_rng(0).random((200, 3)))
+    return made.read_bytes()
+
+
+def spoilt(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes(255 - byte for byte in content[at : at + 8]) + content[at + 8 :]
+
+
+def bare_array(tmp_path):
+    np.save(tmp_path / "bare.npy", TIME)
+    return (tmp_path / "bare.npy").read_bytes()
+
+
+ARCHIVES = {
+    "empty": lambda tmp_path: b"",
+    "text": lambda tmp_path: b"time,flux\n",
+    "one array": bare_array,
+    "cut short": lambda tmp_path: archive(tmp_path)[:2000],
+    **{f"spoilt at {at}": lambda tmp_path, at=at: spoilt(archive(tmp_path), at) for at in (60, 90, 2500)},
+    "another compression": lambda tmp_path: spoilt(archive(tmp_path), archive(tmp_path).index(b"PK\1\2") + 10),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARCHIVES)
+def test_what_is_no_archive_is_told(case, tmp_path):
+    (tmp_path / "made.npz").write_bytes(ARCHIVES[case](tmp_path))
+    with pytest.raises(DamagedFileError, match="made.npz is no archive of numpy") as refused:
+        LightCurves.from_file(tmp_path / "made.npz")
+    assert "\n" not in str(refused.value)
+
+
+class Reader:
+    """A package that stumbles over a file, as netCDF4 and numpy do."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def open_dataset(self, *_, **__):
+        raise self.error
+
+    read_rainbow = open_dataset
+
+
+@pytest.mark.parametrize("name, package", [("made.nc", "xarray"), ("made.h5", "xarray"), ("made.rainbow.npy", "chromatic")])
+@pytest.mark.parametrize("error", [RuntimeError("NetCDF: HDF error\nat 7"), EOFError()], ids=["words", "none"])
+def test_what_a_package_cannot_read_is_told(name, package, error, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, Reader(error))
+    with pytest.raises(DataMissingError, match=f"{name} is missing"):
+        LightCurves.from_file(tmp_path / name)
+    (tmp_path / name).touch()
+    with pytest.raises(DamagedFileError, match=f"{name} cannot be read: (NetCDF: HDF error|EOFError) \\(") as refused:
+        LightCurves.from_file(tmp_path / name)
+    assert "\n" not in str(refused.value)
