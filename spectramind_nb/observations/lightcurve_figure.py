@@ -37,6 +37,9 @@ def _draw_channels(curves: Any, instrument: str, middle: Any, bottom: Any) -> No
     """Two maps of one instrument: its channels over time, and what is left of them without what they have in common."""
     # some fifty rows and a few minutes a tile: below that it is noise
     flux, wavelength = curves.flux[instrument], curves.wavelengths_um[curves.channels[instrument]]
+    lit = np.isfinite(flux).any(axis=0)
+    lit |= not lit.any()
+    flux, wavelength = flux[:, lit], wavelength[lit]
     first = np.arange(0, flux.shape[1], -(-flux.shape[1] // 50))
     sizes = np.diff(np.r_[first, flux.shape[1]])
     flux, wavelength = np.add.reduceat(flux, first, axis=1), np.add.reduceat(wavelength, first) / sizes

@@ -36,9 +36,14 @@ from .curve_readers import OwnLightCurves
 from .series import excess_noise
 
 # %% ../../nbs/observations/130_lightcurves.ipynb #without-masks
-def _whole(flux: np.ndarray) -> np.ndarray:
-    """Light curves with each channel's median where a sample is masked, so that white light does not jump there."""
-    return flux if np.isfinite(flux).all() else np.where(np.isfinite(flux), flux, np.nanmedian(flux, axis=0))
+def _whole(values: np.ndarray, flux: np.ndarray) -> np.ndarray:
+    """Light curves, or their noise, with each channel's median where a sample is masked, so that white light does not jump there.
+
+    A channel without any flux is left out.
+    """
+    if flux.ndim == 2 and not (lit := np.isfinite(flux).any(axis=0)).all():
+        values = values[:, lit]
+    return values if np.isfinite(values).all() else np.where(np.isfinite(values), values, np.nanmedian(values, axis=0))
 
 # %% ../../nbs/observations/130_lightcurves.ipynb #lightcurves
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class LightCurves(OwnLightCurves):
 
     def white(self, instrument: str) -> np.ndarray:  # (T,) mean 1
         """The instrument's light over all its channels."""
-        flux = _whole(self.flux[instrument])
+        flux = _whole(self.flux[instrument], self.flux[instrument])
         total = flux if flux.ndim == 1 else flux.sum(axis=1)
         if flux is not self.flux[instrument]:  # something is masked: a gap stays a gap
             total = np.where(np.isfinite(self.flux[instrument]).reshape(len(total), -1).any(axis=1), total, np.nan)
@@ -93,7 +98,7 @@ class LightCurves(OwnLightCurves):
 
     def white_noise_ppm(self, instrument: str) -> float:
         """Standard deviation of a bin of the white light, parts per million, as its own second differences show it."""
-        flux, noise = _whole(self.flux[instrument]), self.noise[instrument]
+        flux, noise = (_whole(values[instrument], self.flux[instrument]) for values in (self.flux, self.noise))
         if flux.ndim == 2:
             flux, noise = flux.sum(axis=1), np.sqrt((noise**2).sum(axis=1))
         return float(np.median(noise) * excess_noise(flux[None], noise[None])[0] / flux.mean() * 1e6)

@@ -40,10 +40,12 @@ class Band:
 # %% ../../nbs/observations/116_own_curves.ipynb #scatter
 def scatter(
     flux: np.ndarray,  # (T, C), NaN where masked
-) -> np.ndarray:  # (C,)
+) -> np.ndarray:  # (C,), NaN where it is masked everywhere
     """Standard deviation of a sample from second differences."""
-    bend = flux[2:] - 2 * flux[1:-1] + flux[:-2]
-    return 1.4826 * np.nanmedian(np.abs(bend), axis=0) / 6**0.5
+    bend = np.abs(flux[2:] - 2 * flux[1:-1] + flux[:-2])
+    seen, found = np.isfinite(bend).any(axis=0), np.full(flux.shape[1], np.nan)
+    found[seen] = 1.4826 * np.nanmedian(bend[:, seen], axis=0) / 6**0.5
+    return found
 
 # %% ../../nbs/observations/116_own_curves.ipynb #error-grid
 def _flux_grid(flux: Any, times: int, channels: int, what: str) -> np.ndarray:  # (T, C)

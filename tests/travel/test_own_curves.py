@@ -1,5 +1,7 @@
 """Anyone's light curves: the same numbers whatever their order and units, honest errors, and a sentence where a unit is wrong."""
 
+import warnings
+
 import astropy.units as u
 import numpy as np
 import pytest
@@ -130,6 +132,23 @@ def test_an_error_that_nobody_told_does_not_depend_on_the_order_of_times():
     told = [LightCurves.from_arrays(SPACED["time"][at], SPACED["wavelength"], FLUX[at], mask=mask[at]) for at in (np.arange(500), mixed)]
     assert np.array_equal(told[0].noise["spectrograph"], told[1].noise["spectrograph"])
     assert np.array_equal(told[0].flux["spectrograph"], told[1].flux["spectrograph"], equal_nan=True)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_channel_of_which_nothing_is_left_costs_white_light_nothing(told):
+    """Nor do errors that are not known where the flux is not."""
+    flux = np.where(np.random.default_rng(5).random(FLUX.shape) < 0.01, np.nan, FLUX)
+    error = np.where(np.isfinite(flux), 1e-4, np.nan) if told else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dead = LightCurves.from_arrays(**SPACED, flux=flux, error=error, mask=np.arange(6) == np.full((500, 1), 2))
+        figure = dead.plot()
+        repr_html = dead._repr_html_()
+    kept = np.arange(6) != 2
+    rest = LightCurves.from_arrays(SPACED["time"], SPACED["wavelength"][kept], flux[:, kept], None if error is None else error[:, kept])
+    name = "spectrograph"
+    assert np.allclose(dead.white(name), rest.white(name), rtol=1e-12) and dead.white_noise_ppm(name) == rest.white_noise_ppm(name)
+    assert 30 < rest.white_noise_ppm(name) < 70 and "nan" not in repr_html and len(figure.axes) == 5
 
 
 def test_two_transits_are_combined(prism):
