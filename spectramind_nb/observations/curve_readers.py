@@ -18,7 +18,7 @@ from ..core.errors import DamagedFileError, SchemaError, did_you_mean
 from ..core.optional import optional_package
 from ..core.tables import existing_file, read_table, require_columns
 from .own_curves import light_curve_parts
-from .units import in_unit, plain_values
+from .units import in_unit, plain_values, unit_factor
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #known-names
 _NAMES = {  # what is looked for, if the caller does not say
@@ -63,14 +63,12 @@ def arrays_of_dataset(
         has = ", ".join(map(str, flux.dims))
         what = f"{found['flux']} has the dimensions {has}, not those of {found['time']} and {found['wavelength']}"
         raise SchemaError(what, None, "Select one spectral order with .sel(order=1), or one extraction")
-    if dataset[found["time"]].dtype.kind == "M":
-        time_d = (time.values - np.datetime64("2000-01-01T12:00:00")) / np.timedelta64(1, "D") + 2451545.0  # Julian date
-    else:
-        time_d = in_unit(time.values, "d", found["time"], _unit_of(time, time_unit))
-    length_unit = _unit_of(wavelength, wavelength_unit)
-    arguments = {
-        "time": time_d, "time_unit": "d", "wavelength": in_unit(wavelength.values, "um", found["wavelength"], length_unit),
-        "wavelength_unit": "um", "flux": flux.transpose(*dims).values,
+    when, time_unit, length_unit = time.values, _unit_of(time, time_unit), _unit_of(wavelength, wavelength_unit)
+    if time.dtype.kind == "M":
+        when, time_unit = (when - np.datetime64("2000-01-01T12:00:00")) / np.timedelta64(1, "D") + 2451545.0, "d"  # Julian date
+    arguments = {  # in the units of the data set: a window and a width that the caller says are in these too
+        "time": when, "time_unit": time_unit, "wavelength": wavelength.values, "wavelength_unit": length_unit,
+        "flux": flux.transpose(*dims).values,
     }  # fmt: skip
     for what in ("error", "mask"):
         if found[what] is not None:
@@ -78,7 +76,8 @@ def arrays_of_dataset(
             arguments[what] = own.transpose(*(dim for dim in dims if dim in own.dims)).values
     for low, high in _EDGES:
         if low in dataset.variables and high in dataset.variables:
-            arguments["width"] = in_unit(np.abs(dataset[high].values - dataset[low].values), "um", "the bin width", length_unit)
+            edges = [in_unit(dataset[edge].values, "um", edge, _unit_of(dataset[edge], length_unit)) for edge in (low, high)]
+            arguments["width"] = np.abs(edges[1] - edges[0]) / unit_factor(length_unit, "um", found["wavelength"])
             break
     return arguments
 
@@ -120,25 +119,25 @@ def arrays_of_rainbow(
     return arguments
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #arrays-of-lightkurve
-_PASSBANDS_UM = {"KEPLER": (0.64, 0.40), "K2": (0.64, 0.40), "TESS": (0.79, 0.40)}  # middle and width
+_PASSBANDS = {"KEPLER": ("0.64 um", "0.40 um"), "K2": ("0.64 um", "0.40 um"), "TESS": ("0.79 um", "0.40 um")}  # middle and width
 
 
 def arrays_of_lightkurve(
     light_curve: Any,  # lightkurve's LightCurve
     wavelength: Any = None,  # of the passband; None: the mission's
-    width: Any = None,
+    width: Any = None,  # of the passband; None: the mission's, where the wavelength is its too
 ) -> dict[str, Any]:
     """The arguments of `LightCurves.from_arrays` that a light curve of lightkurve holds. Raises SchemaError."""
     mission = str(light_curve.meta.get("MISSION", light_curve.meta.get("TELESCOP", ""))).upper()
-    if wavelength is None and mission not in _PASSBANDS_UM:
+    if wavelength is None and mission not in _PASSBANDS:
         raise SchemaError(f"the passband of {mission or 'this light curve'} is not known", None, "Say wavelength=, in um or with its unit")
     if wavelength is None:
-        wavelength, width = _PASSBANDS_UM[mission]
+        wavelength, its_width = _PASSBANDS[mission]
+        width = its_width if width is None else width
     time = np.asarray(light_curve.time.jd, dtype=float)
-    flux, error = plain_values(light_curve.flux, "the flux"), plain_values(light_curve.flux_err, "the error of the flux")
-    seen = np.isfinite(time)
+    flux, error, seen = light_curve.flux, light_curve.flux_err, np.isfinite(time)
     arguments = {"time": time[seen], "wavelength": wavelength, "width": width, "flux": flux[seen], "instrument": mission or "photometer"}
-    return {**arguments, "error": error[seen]} if np.isfinite(error).any() else arguments
+    return {**arguments, "error": error[seen]} if np.isfinite(plain_values(error, "the error of the flux")).any() else arguments
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #arrays-of-file
 def arrays_of_file(

@@ -1,7 +1,9 @@
 """Light curves out of files: every value at its own time and wavelength, and a sentence where a file is not what it should be."""
 
 import sys
+from types import SimpleNamespace
 
+import astropy.units as u
 import numpy as np
 import pandas as pd
 import pytest
@@ -104,3 +106,49 @@ def test_what_a_package_cannot_read_is_told(name, package, error, tmp_path, monk
     with pytest.raises(DamagedFileError, match=f"{name} cannot be read: (NetCDF: HDF error|EOFError) \\(") as refused:
         LightCurves.from_file(tmp_path / name)
     assert "\n" not in str(refused.value)
+
+
+def tess(**changed):
+    """What lightkurve has of a star, as far as it is looked at."""
+    parts = {"time": SimpleNamespace(jd=TIME), "flux": np.ones(200) * u.electron, "flux_err": np.full(200, 1e-3) * u.electron}
+    return SimpleNamespace(**parts | {"meta": {"MISSION": "TESS"}} | changed)
+
+
+@pytest.mark.parametrize("known, wavelength, width", [
+    ({}, 0.79, 0.4), ({"width": 0.1}, 0.79, 0.1), ({"wavelength": 0.7}, 0.7, None), ({"wavelength": 0.7, "width": 0.1}, 0.7, 0.1),
+    ({"wavelength_unit": "nm"}, 0.79, 0.4), ({"width": 100, "wavelength_unit": "nm"}, 0.79, 0.1),
+])  # fmt: skip
+def test_a_passband_is_the_mission_s_where_nobody_says_another(known, wavelength, width):
+    curves = LightCurves.from_lightkurve(tess(), **known)
+    assert np.allclose(curves.wavelengths_um, wavelength)
+    assert curves.widths_um is None if width is None else np.allclose(curves.widths_um, width)
+
+
+def test_an_error_of_lightkurve_keeps_its_unit():
+    per_mille = tess(flux=np.ones(200) * u.one, flux_err=np.full(200, 0.1) * u.percent)
+    assert np.allclose(LightCurves.from_lightkurve(per_mille).noise["TESS"], 1e-3)
+
+
+class Variable:
+    """As xarray has it."""
+
+    def __init__(self, dims, values, **attrs):
+        self.dims, self.values, self.attrs, self.ndim, self.dtype = dims, values, attrs, values.ndim, values.dtype
+
+    def transpose(self, *dims):
+        return Variable(dims, self.values.transpose([self.dims.index(dim) for dim in dims]))
+
+
+class Dataset(dict):
+    variables = property(lambda self: self)
+
+
+def test_width_and_window_are_in_the_units_of_the_data_set():
+    hours = Variable(("time",), 24 * (TIME - TIME[0]), units="h")
+    dataset = Dataset(time=hours, flux=Variable(("time", "wave"), np.ones((200, 3))), error=Variable(("wave",), np.full(3, 1e-3)),
+                      wavelength=Variable(("wave",), 1000 * WAVELENGTH, units="nm"))  # fmt: skip
+    curves = LightCurves.from_xarray(dataset, window=(1.0, 4.0), width=200)
+    assert np.allclose(curves.wavelengths_um, WAVELENGTH) and np.allclose(curves.widths_um, 0.2)
+    assert np.allclose(curves.time_h["spectrograph"][[0, -1]], [1, 4], atol=0.04)
+    edges = {f"wavelength_{side}": Variable(("wave",), WAVELENGTH + shift, units="um") for side, shift in (("lower", -0.1), ("upper", 0.1))}
+    assert np.allclose(LightCurves.from_xarray(Dataset(dataset, **edges)).widths_um, 0.2)
