@@ -53,13 +53,17 @@ def fit_lightcurves_command(
     known = star_words(star or [])
     with recorded("fit-lightcurves", []):
         check_writable(out)
-        from spectramind_nb.observations.exchange import check_format, export_spectra
+        from spectramind_nb.observations.exchange import FORMATS, check_format, export_spectra
         from spectramind_nb.observations.lightcurves import LightCurves
         from spectramind_nb.physics.fitting import fit_visit
         from spectramind_nb.physics.star import star_row
 
+        endings: dict[str, str] = {}
         for form in formats or ():
             check_format(form)
+            if (other := endings.setdefault(FORMATS[form][1], form)) != form:
+                what = f"{other} and {form} are both written to spectrum{FORMATS[form][1]}"
+                raise ConfigError(what, "--format", "Choose one of them, or call again with another --out")
         row = star_row(**known)
         units = {"time_unit": time_unit, "wavelength_unit": wavelength_unit}
         curves = LightCurves.from_file(file, name=name, window=window, **units)

@@ -222,15 +222,19 @@ def export_spectra(
     form: str,  # of FORMATS
     folder: Path | str,
 ) -> list[Path]:  # one file a planet
-    """Write spectra into a folder. Raises ConfigError for a format that there is not."""
+    """Write spectra into a folder. Raises ConfigError for a format that there is not, and where two planets would share a file."""
     check_format(form)
     write, ending = FORMATS[form]
-    paths = []
-    for planet, spectrum in spectra.items():
+    paths: dict[Path, Any] = {}
+    for planet in spectra:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in str(planet))
-        paths.append(Path(folder) / f"{safe}{ending}")
-        write(record_of(spectrum), paths[-1])
-    return paths
+        path = Path(folder) / f"{safe}{ending}"
+        if path in paths:
+            raise ConfigError(f"{paths[path]} and {planet} would be written to one file", path, "Give the planets other names")
+        paths[path] = planet
+    for path, planet in paths.items():
+        write(record_of(spectra[planet]), path)
+    return list(paths)
 
 # %% ../../nbs/observations/140_exchange.ipynb #exportable-spectrum
 class ExportableSpectrum:

@@ -13,8 +13,10 @@ import torch
 from astropy.io import fits
 from astropy.table import QTable
 from own_curves import draw
+from typer.testing import CliRunner
 
 from spectramind_nb import LightCurves, Spectrum, fit_visit, star_row
+from spectramind_nb.apps.cli import app
 from spectramind_nb.core.errors import ConfigError, PreflightError, SchemaError
 from spectramind_nb.observations.exchange import FORMATS, Spectra, export_spectra, record_of
 
@@ -92,6 +94,21 @@ def test_a_format_that_there_is_not_is_told(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'taurex'"):
         export_spectra({}, "taurx", tmp_path)
     assert all(re.fullmatch(r"\.\w+", ending) for _, ending in FORMATS.values())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_two_planets_do_not_share_a_file(form, tmp_path):
+    with pytest.raises(ConfigError, match=r"WASP-39 b and WASP-39_b .*WASP-39_b\.\w+") as refused:
+        export_spectra({"WASP-39 b": None, "K2-18 b": None, "WASP-39_b": None}, form, tmp_path)
+    assert not list(tmp_path.iterdir()) and "\n" not in str(refused.value)
+
+
+def test_two_formats_do_not_share_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["fit-lightcurves", "made.npz", "--star", "period=3", "--format", "fits", "--format", "csv", "--format", "petitradtrans"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and "fits and petitradtrans are both written to spectrum.fits" in done.stderr, done.output
+    assert not (tmp_path / "spectrum/spectrum.csv").exists()
 
 
 def test_a_missing_package_is_told(fitted, monkeypatch):
