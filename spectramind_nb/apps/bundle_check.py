@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from email.parser import HeaderParser
 from importlib import metadata
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
@@ -115,7 +115,7 @@ def needs(
         with ZipFile(wheel) as archive:
             (name,) = (name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
             header = HeaderParser().parsestr(archive.read(name).decode())
-    except (BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # of zipfile, zlib or email: a damaged wheel meets any of them
         raise DamagedFileError(f"{wheel.name} cannot be read as a wheel", wheel) from error
     return [Requirement(line) for line in header.get_all("Requires-Dist", [])]
 

@@ -143,7 +143,7 @@ def detector_planes(
 def _map(path: Path, shape: tuple[int, int]) -> np.ndarray:
     try:
         found = np.load(path, allow_pickle=False).astype(float)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # of numpy: a damaged file, or one of another kind, meets any of them
         raise DamagedFileError(f"{path.name} is no array of numpy: {error}", path, "Make it again") from None
     if found.shape != shape:
         raise SchemaError(f"{found.shape} values, where a frame has {shape[0]} x {shape[1]} pixels", path, "Is it another channel's?")

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from spectramind_nb.apps.bundle import INSTALLER, attached_run, build_bundle, pack_run, write_manifest
-from spectramind_nb.apps.bundle_check import bundle_problems, check_bundle, image_problems, read_image
+from spectramind_nb.apps.bundle_check import bundle_problems, check_bundle, image_problems, needs, read_image
 from spectramind_nb.apps.cli import app
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError
 
@@ -94,6 +94,17 @@ def test_wheels_that_kaggle_could_not_use_are_named(bundle, name, culprit):
     wheel(bundle, *name)
     write_manifest(bundle)
     assert any(culprit in problem for problem in bundle_problems(bundle))
+
+
+def test_a_wheel_that_is_spoilt_inside_is_told(tmp_path):
+    """zlib says it in an exception of its own."""
+    path = tmp_path / "big-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("big-1.dist-info/METADATA", "\n".join(f"Requires-Dist: needed{k}" for k in range(50)))
+    content = path.read_bytes()
+    path.write_bytes(content[:80] + bytes(255 - byte for byte in content[80:90]) + content[90:])
+    with pytest.raises(DamagedFileError, match="big-1-py3-none-any.whl cannot be read as a wheel"):
+        needs(path)
 
 
 def test_a_renamed_wheel_that_the_manifest_knows_is_still_refused(bundle):

@@ -218,6 +218,7 @@ OPTIONS = {
     "no detector": (lambda folder: (folder / "FGS1.xml").write_text("<root></root>"), 10, "no detector of FGS1"),
     "no read noise": (lambda folder: edited(folder / "FGS1.xml", "<read_noise_sigma.*?</read_noise_sigma>", ""), 10, "read_noise of FGS1"),
     "map of another": (lambda folder: np.save(folder / "FGS1_dark.npy", np.zeros((8, 8))), 10, "32 x 32"),
+    "map in an archive": (lambda folder: np.savez(open(folder / "FGS1_dark.npy", "wb"), np.zeros(3)), 3, "FGS1_dark.npy is no array"),
     "map is gone": (lambda folder: (folder / "AIRS-CH0_dark.npy").unlink(), 3, "AIRS-CH0_dark.npy"),
     "no radius": (lambda folder: (folder / "rp.ecsv").write_text("a,b\n1,2\n"), 10, "rp.ecsv"),
     "period in metres": (lambda folder: edited(folder / "sky.xml", "hour", "m"), 10, "period is given in m"),
