@@ -201,6 +201,34 @@ class ImportedVisit:
                     shutil.rmtree(self.folder / place)
                 os.replace(Path(hidden, place), self.folder / place)
 
+# %% ../../nbs/observations/146_exosim_import.ipynb #checks-before-an-import
+def _check_root(root: Path) -> None:
+    """Raise ConfigError unless the folder is new or holds a data set that visits may join."""
+    if not root.exists():
+        return
+    names = {path.name for path in root.iterdir() if not path.match(".import-*")} if root.is_dir() else {"a file"}
+    remedy = "Give a new folder, or one in the competition's 2025 layout"
+    if names and not names & set(SPLITS):
+        raise ConfigError("this holds something else than a data set", root, remedy)
+    if "simulation.json" in names or names and open_challenge(root).edition != "2025":
+        raise ConfigError("the simulator's own data sets and those of 2024 take no further visits", root, remedy)
+
+
+def _check_new(one: ImportedVisit) -> None:
+    """Raise ConfigError where the data set has this visit."""
+    if all((one.folder / place).exists() for place in one.places()):
+        planet, visit = one.name
+        remedy = f"Say --visit {visit + 1} for a further visit, --planet for another planet"
+        raise ConfigError(f"planet {planet} has a visit {visit} already", one.folder, remedy)
+
+
+def _check_space(root: Path, visits: Sequence[ImportedVisit]) -> None:
+    shapes = ((len(ndrs.time_h), *FRAME_SHAPE[name]) for one in visits for name, ndrs in one.ndrs.items())
+    size = sum(2 * frames * rows * columns for frames, rows, columns in shapes)
+    there = next(place for place in (root, *root.parents) if place.exists())
+    if size > (free := shutil.disk_usage(there).free):
+        raise PreflightError(f"frames of {size / 1e9:.2g} GB need space, and {free / 1e9:.2g} GB are free", there, "Free some space")
+
 # %% ../../nbs/observations/146_exosim_import.ipynb #import-exosim
 def import_exosim(
     files: Sequence[Path | str],  # NDRs of ExoSim 2.2: of both channels in one file, or a file each; several visits of one planet
@@ -238,31 +266,3 @@ def import_exosim(
         for one in visits:
             one.write()
     return [one.name for one in visits]
-
-
-def _check_root(root: Path) -> None:
-    """Raise ConfigError unless the folder is new or holds a data set that visits may join."""
-    if not root.exists():
-        return
-    names = {path.name for path in root.iterdir() if not path.match(".import-*")} if root.is_dir() else {"a file"}
-    remedy = "Give a new folder, or one in the competition's 2025 layout"
-    if names and not names & set(SPLITS):
-        raise ConfigError("this holds something else than a data set", root, remedy)
-    if "simulation.json" in names or names and open_challenge(root).edition != "2025":
-        raise ConfigError("the simulator's own data sets and those of 2024 take no further visits", root, remedy)
-
-
-def _check_new(one: ImportedVisit) -> None:
-    """Raise ConfigError where the data set has this visit."""
-    if all((one.folder / place).exists() for place in one.places()):
-        planet, visit = one.name
-        remedy = f"Say --visit {visit + 1} for a further visit, --planet for another planet"
-        raise ConfigError(f"planet {planet} has a visit {visit} already", one.folder, remedy)
-
-
-def _check_space(root: Path, visits: Sequence[ImportedVisit]) -> None:
-    shapes = ((len(ndrs.time_h), *FRAME_SHAPE[name]) for one in visits for name, ndrs in one.ndrs.items())
-    size = sum(2 * frames * rows * columns for frames, rows, columns in shapes)
-    there = next(place for place in (root, *root.parents) if place.exists())
-    if size > (free := shutil.disk_usage(there).free):
-        raise PreflightError(f"frames of {size / 1e9:.2g} GB need space, and {free / 1e9:.2g} GB are free", there, "Free some space")
