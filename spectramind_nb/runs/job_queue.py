@@ -97,10 +97,11 @@ class Queue:
 
     def photometry(self) -> dict[int, str]:  # planet -> full | one visit | plain | mean
         """What each planet got, in the words of the stated order."""
-        visits, got = Counter(v.planet_id for v in self.views["full"].challenge.visits(self.split)), {}
+        visits, got = Counter(visit.planet_id for visit in self.views["full"].challenge.visits(self.split)), {}
+        done = Counter((visit.planet_id, quality) for visit, quality in self.done.items())
         for planet, of_them in visits.items():
-            mine = Counter(quality for visit, quality in self.done.items() if visit.planet_id == planet)
-            got[planet] = ("full" if mine["full"] == of_them else "one visit") if mine["full"] else "plain" if mine else "mean"
+            full, plain = done[planet, "full"], done[planet, "plain"]
+            got[planet] = ("full" if full == of_them else "one visit") if full else "plain" if plain else "mean"
         return got
 
 # %% ../../nbs/runs/666_job_queue.ipynb #reserved-disk

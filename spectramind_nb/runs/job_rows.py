@@ -37,7 +37,8 @@ def replace_rows(
         fresh |= {(planet, rung) for planet in better}  # a planet that has both keeps the full one
         Prediction.read(outcome.path).replaced(found, better).write(outcome.path)
         outcome.made |= dict.fromkeys(better, rung)
-        outcome.photometry |= {planet: queue.photometry()[planet] for planet in better}
+        got = queue.photometry()  # once: it reads every planet's folder
+        outcome.photometry |= {planet: got[planet] for planet in better}
         outcome.save()
     return failed
 

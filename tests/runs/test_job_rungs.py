@@ -22,6 +22,7 @@ from spectramind_nb.runs import job as job_module
 from spectramind_nb.runs import job_attempt, job_fallbacks, job_rows, job_training
 from spectramind_nb.runs.job import submit
 from spectramind_nb.runs.job_outcome import Outcome
+from spectramind_nb.runs.job_queue import Queue
 from spectramind_nb.runs.job_settings import job_settings
 from spectramind_nb.runs.job_workers import Answer
 from spectramind_nb.runs.run import Run
@@ -225,6 +226,14 @@ def test_a_prediction_that_fails_on_the_gpu_is_made_on_the_processor(quick, whol
     monkeypatch.setattr(Run, "predict", lambda *_: 1 / 0)
     outcome, _ = quick(trained=whole_run, place=outcome.path.parent / "never")
     assert rung_of(outcome) == "fits" and "ZeroDivisionError" in outcome.reasons["given"]
+
+
+def test_each_answer_looks_through_the_folders_once_however_many_planets_it_has(quick, whole_run, monkeypatch):
+    """It reads every planet's folder, at the end of a job, when time is short."""
+    looks, photometry = [], Queue.photometry
+    monkeypatch.setattr(Queue, "photometry", lambda queue: looks.append(queue) or photometry(queue))
+    outcome, _ = quick(trained=whole_run)
+    assert rung_of(outcome) == "given" and set(outcome.photometry.values()) == {"full"} and len(looks) == 2  # the fits, then the run
 
 
 def test_a_checkpoint_of_a_training_that_failed_late_is_used_and_the_failure_told(quick):
