@@ -40,10 +40,12 @@ def compare_command(
     if out is not None:
         check_writable(out, "file")
     from spectramind_nb.apps.comparison_page import comparison_page
+    from spectramind_nb.core.storage import atomic_path
     from spectramind_nb.runs.comparison import compare
 
     found = compare(runs)
     print(found)
     if out is not None:
-        out.write_text(comparison_page(found))
+        with atomic_path(out) as temporary:
+            temporary.write_text(comparison_page(found))
         print(f"\n{out}")

@@ -8,11 +8,11 @@ from unittest.mock import Mock
 import pytest
 from test_cli import assert_one_sentence, invoke
 
-from spectramind_nb.apps import doctor
+from spectramind_nb.apps import comparison_page, doctor
 from spectramind_nb.core.config_groups import groups, options
 from spectramind_nb.core.environment import check_writable
 from spectramind_nb.core.errors import ConfigError, PreflightError, refused_by_system
-from spectramind_nb.runs import execution, run, stages
+from spectramind_nb.runs import comparison, execution, run, stages
 
 
 @pytest.fixture
@@ -55,6 +55,14 @@ def test_predictions_have_a_place_before_they_are_made(spoiled, out):
 def test_an_executed_notebook_has_a_place_before_it_runs(spoiled, repo):
     for out in ("folder", "file/x.ipynb"):
         assert_one_sentence(invoke("notebook", repo / "kaggle/kernels/train/train.ipynb", "--out", out), 3)
+
+
+def test_a_comparison_makes_the_folder_of_its_page(workspace, monkeypatch):
+    monkeypatch.setattr(comparison, "compare", lambda runs: " beside ".join(runs))
+    monkeypatch.setattr(comparison_page, "comparison_page", lambda found: f"<p>{found}</p>")
+    result = invoke("compare", "one", "two", "--out", "logs/.pages/both.html")
+    assert result.exit_code == 0 and result.stdout.splitlines()[-1] == "logs/.pages/both.html", result.stderr
+    assert (workspace / "logs/.pages/both.html").read_text() == "<p>one beside two</p>"
 
 
 @pytest.mark.parametrize("words", [["train"], ["calibrate"], ["doctor"], ["profiles", "new", "mine"]])
