@@ -94,12 +94,14 @@ def allowed(
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #ask
 def ask(
     state: PageState,
-    button: str,
-    words: list[str],  # of the command, what follows `spectramind`
+    button: str,  # the command has its name
     message: str,  # what the page says meanwhile
+    runs: list[PastRun],  # what the command is about
+    *more: str,  # words of the command
 ) -> None:
-    "Start a command about the selected run."
+    "Start a command about runs; it is told their folders, as they may lie in another workspace."
     if allowed(state, button):
+        words = [button.lower(), *(str(run.dir) for run in runs), *more]
         state.panel, state.asked = "", Task.begun(words, message)
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #answer
@@ -137,7 +139,7 @@ def begin_comparison(
     "Compare the selected run with the others, to be shown."
     names = [run.id for run in state.compared]
     page = state.logs / ".pages" / f"compared-{digest(names)[:8]}.html"
-    ask(state, "Compare", ["compare", *names, "--out", str(page)], f"Comparing {', '.join(names)}.")
+    ask(state, "Compare", f"Comparing {', '.join(names)}.", state.compared, "--out", str(page))
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #reopen-run
 def reopen_run(
@@ -157,12 +159,11 @@ def reopen_run(
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #actions
 ACTIONS: dict[str, Callable[[PageState], None]] = {
     "Train": begin_training, "Stop": stop_task, "Watch": watch_run, "End": end_run,
-    "Predict": lambda state: ask(
-        state, "Predict", ["predict", state.selected, "--out", "submission.csv"], f"Predicting with {state.selected}."),
+    "Predict": lambda state: ask(state, "Predict", f"Predicting with {state.selected}.", state.compared[:1], "--out", "submission.csv"),
     "Submission": put_submission,
-    "Report": lambda state: ask(state, "Report", ["report", state.selected], f"Drawing the report of {state.selected}."),
+    "Report": lambda state: ask(state, "Report", f"Drawing the report of {state.selected}.", state.compared[:1]),
     "Reopen": reopen_run, "Compare": begin_comparison,
-    "Replay": lambda state: ask(state, "Replay", ["replay", state.selected], f"Running {state.selected} again, from the start."),
+    "Replay": lambda state: ask(state, "Replay", f"Running {state.selected} again, from the start.", state.compared[:1]),
 }
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #follow-training
@@ -221,7 +222,7 @@ def follow_asked(
 
 def _show_page(state: PageState, path: Path, words: list[str]) -> Task:
     page = html.escape(path.read_text(), quote=True)
-    title = f"Report of {words[0]}" if path.name == "report.html" else "Comparison"
+    title = f"Report of {Path(words[0]).name}" if path.name == "report.html" else "Comparison"
     state.panel = (f"<iframe title='{html.escape(title)}' srcdoc=\"{page}\" "
                    "style='width:100%;height:45em;border:1px solid #999;background:white'></iframe>")
     return Task("done", f"{title}: {path}")

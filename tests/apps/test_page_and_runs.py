@@ -1,6 +1,7 @@
 """What the launchpad makes of the runs beside it: which go on, which can answer what, and what they tell about the next one."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from spectramind_nb.apps.past_runs import output_path, recent_runs, run_timings
 from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.comparison import compare
+from spectramind_nb.runs.run import Run
 
 PATIENCE_S = 120
 
@@ -109,6 +111,21 @@ def test_any_number_of_runs_is_beside_the_selected_one(past):
     assert [run.id for run in state.compared] == ["one", "three", "two"] and why_not(state, "Compare") == ""
     state.others = ("one",)
     assert why_not(state, "Compare") == "Choose other runs to compare with."
+
+
+def test_commands_find_the_runs_that_the_page_lists_wherever_they_lie(past, workspace, monkeypatch):
+    for name in ("one", "two"):
+        past(name, [], outcome="finished", checkpoints=["best"])
+    shutil.move(workspace / "logs", workspace / "far" / "logs")
+    asked, state = [], PageState(selected="one", others=("two",))
+    monkeypatch.setattr(jobs, "start", lambda words, output=None: asked.append(words))
+    choose(state, Choice(text=f"paths.root={workspace / 'far'}"))
+    look_around(state)
+    for button in ("Predict", "Report", "Replay", "Compare"):
+        ACTIONS[button](state)
+        assert asked[-1][0] == button.lower() and Run.open(asked[-1][1]).dir == workspace / "far" / "logs" / "one"
+        state.asked = jobs.Task()
+    assert Run.open(asked[-1][2]).id == "two"
 
 
 def test_a_run_that_has_just_begun_is_not_said_to_have_ended(past):
