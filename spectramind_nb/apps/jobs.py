@@ -62,11 +62,14 @@ class CommandProcess:
             os.kill(self.pid, signal.SIGINT)
 
     def find_run(self, logs: Path) -> Path | None:  # the folder of run directories
-        "The run directory of a training, once its record is there."
-        if self.run_dir is None:
-            for path in logs.glob("*/audit.json"):
-                if path.stat().st_mtime >= self.began - 1 and audit.load(path).get("pid") == self.pid:
-                    self.run_dir = path.parent
+        "The run directory of a training, once its record is there: first that of its pre-training, if it has one, then its own."
+        known = {} if self.run_dir is None else audit.load(self.run_dir / "audit.json")
+        if self.process is None or known.get("outcome") == "running":
+            return self.run_dir
+        fresh = [path for path in logs.glob("*/audit.json") if path.stat().st_mtime >= self.began - 1]
+        mine = [path for path in fresh if audit.load(path).get("pid") == self.pid]
+        if mine:  # what goes on comes after all that has ended, as a letter after a digit
+            self.run_dir = max(mine, key=lambda path: audit.load(path).get("finished") or "going on").parent
         return self.run_dir
 
 # %% ../../nbs/apps/734_jobs.ipynb #start

@@ -182,6 +182,26 @@ def test_the_same_run_is_not_started_twice(workspace, monkeypatch):
     second.process.wait(PATIENCE_S)
 
 
+def test_a_training_is_followed_from_its_pre_training_into_the_run_itself(workspace):
+    def told(name, outcome, finished=None):  # the run's record began first and lies among the invocations until the pre-training is done
+        folder = workspace / "logs" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"pid": 4711, "started": {"first": "2026-01-01T00:00:01", "itself": "2026-01-01T00:00:00"}[name], "finished": finished}
+        (folder / "audit.json").write_text(json.dumps({**record, "outcome": outcome}))
+        return folder
+
+    job = jobs.CommandProcess(["train"], 4711, SimpleNamespace(poll=lambda: None))
+    first = told("first", "running")
+    assert job.find_run(workspace / "logs") == first
+    told("first", "finished", "2026-01-01T00:01:00")
+    assert job.find_run(workspace / "logs") == first  # the run itself is still to come
+    itself = told("itself", "running")
+    assert job.find_run(workspace / "logs") == itself
+    told("itself", "finished", "2026-01-01T00:02:00")
+    late = jobs.CommandProcess(["train"], 4711, SimpleNamespace(poll=lambda: 0))  # of a page that slept meanwhile
+    assert job.find_run(workspace / "logs") == late.find_run(workspace / "logs") == itself
+
+
 def test_a_run_that_goes_on_elsewhere_is_shown_and_not_started_again(past):
     words = ["trainer=defaults", "run_id=elsewhere"]
     folder = past("elsewhere", words, outcome="running")
