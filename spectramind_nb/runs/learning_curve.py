@@ -67,8 +67,8 @@ def learning_curve(
 ) -> pd.DataFrame:  # planets, score, score_fit, and INSTRUMENT rms_z, coverage_68, coverage_95; the last row is the run itself
     """Scores on a run's validation planets with fewer training planets, kept as `learning_curve.csv` in its directory.
 
-    They are taken as `val/score` is, so that of the last row is the run's own. What is in that file already,
-    for the same configuration, is not computed again. Raises `ConfigError` for numbers that are none.
+    They are taken as `val/score` is, so that of the last row is the run's own. What is in that file already, for the same configuration
+    and in the last row for the same weights, is not computed again. Raises `ConfigError` for numbers that are none.
     """
     wanted = sorted(set(planets))
     if not wanted or wanted[0] < 2:
@@ -77,17 +77,18 @@ def learning_curve(
     with loaded_run("evaluate", run, overrides) as (config, model, record):
         challenge = open_data(config)
         data = data_module(config, challenge, {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)})
-        path, key = run.dir / FILE, config.hash[:16]
-        kept = pd.read_csv(path) if path.is_file() else pd.DataFrame({"config": []})
-        rows = {row["planets"]: row for row in kept[kept["config"] == key].to_dict("records")}
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed))
+        path, key = run.dir / FILE, config.hash[:16]
+        own = f"{key} {record.fields['weights']['final'][:16]}"  # of the last row: nothing is trained for it, its weights are the run's
+        kept = pd.read_csv(path) if path.is_file() else pd.DataFrame({"config": []})
+        rows = {row["planets"]: row for row in kept.to_dict("records") if row["config"] == (key if row["planets"] < len(order) else own)}
         if dropped := [str(n) for n in wanted if n > len(order)]:
             print(f"left out: {', '.join(dropped)} training planets; the run learned from {len(order)}", flush=True)
         for count in [*(n for n in wanted if n < len(order)), len(order)]:
             if count not in rows:
                 began = time.monotonic()
                 judged = model if count == len(order) else _trained(config, data, data.train[order[:count]])
-                rows[count] = {"planets": count, **_found(judged, data, config), "config": key}
+                rows[count] = {"planets": count, **_found(judged, data, config), "config": key if count < len(order) else own}
                 print(f"{count} training planets: score {rows[count]['score']:.4f}, raw fit {rows[count]['score_fit']:.4f}, "
                       f"{time.monotonic() - began:.0f} s", flush=True)
                 with atomic_path(path) as temporary:

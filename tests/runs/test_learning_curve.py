@@ -4,9 +4,11 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 
 from spectramind_nb.apps.report import report
 from spectramind_nb.core.errors import ConfigError
+from spectramind_nb.core.instantiate import build
 from spectramind_nb.runs.learning_curve import FILE, learning_curve
 from spectramind_nb.runs.training import train
 
@@ -44,6 +46,17 @@ def test_what_is_there_is_not_computed_again_and_fewer_planets_give_the_same_at_
     assert learning_curve(run, [2, 3]).equals(both)
     with pytest.raises(TypeError):
         learning_curve(run, [2, 3], ["trainer.max_epochs=2"])  # another configuration: what is there does not count
+
+
+def test_the_row_of_the_run_itself_follows_its_weights(run, monkeypatch):
+    before = learning_curve(run, [2])
+    monkeypatch.setattr("spectramind_nb.runs.learning_curve._trained", None)  # what was trained for the curve stays
+    kept, model = torch.load(run.weights, weights_only=True), build(run.config.model, loss=build(run.config.loss))
+    kept["state_dict"] |= {name: 1.5 * kept["state_dict"][name] for name, _ in model.named_parameters()}
+    torch.save(kept, run.weights)
+    after = learning_curve(run, [2])
+    assert after["score"].iloc[-1] == pytest.approx(run.evaluate()["val/score"], abs=1e-6) != before["score"].iloc[-1]
+    assert after.iloc[:-1].equals(before.iloc[:-1])
 
 
 @pytest.mark.parametrize("asked", [[1, 40], [], [0]])
