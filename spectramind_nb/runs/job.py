@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.overrides import override_words
 from .job_attempt import SubmissionJob, work_through, write_fallback
 from .job_fallbacks import reason
 from .job_outcome import Outcome
@@ -25,7 +26,7 @@ from .run import Run
 # %% ../../nbs/runs/678_job.ipynb #submit
 def submit(
     trained: str | Path | Run | None = None,  # a run, its identifier, directory or checkpoint; None: train one first
-    overrides: Sequence[str] = (),  # Hydra overrides, e.g. "data=ariel2025"
+    overrides: str | Sequence[str] = (),  # Hydra overrides, e.g. "data=ariel2025"
     profile: str = "kaggle_safe",  # trainer profile, where nothing is trained yet
     out: str | Path = "submission.csv",  # where the submission goes
     settings: Mapping[str, Any] | None = None,  # changes of configs/submission.yaml
@@ -35,7 +36,7 @@ def submit(
     Raises only before there is a valid file: `ConfigError`, `DataMissingError` when the data are not there, `PreflightError` when no file
     can be written.
     """
-    job = SubmissionJob(Run.open(trained) if trained else None, overrides, profile, Path(out), job_settings(settings))
+    job = SubmissionJob(Run.open(trained) if trained else None, override_words(overrides), profile, Path(out), job_settings(settings))
     outcome = job.outcome
     write_fallback(job)
     with reserved_disk([outcome.path.parent, job.cache], job.settings.ballast_bytes) as drop:

@@ -70,6 +70,6 @@ _KINDS: dict[str, tuple[str, Callable[[Any], Any], tuple[str, ...]]] = {  # kind
     "a size": ("_bytes", size_bytes, ("worker_memory", "ballast")),
     "a share between 0 and 1": ("", lambda share: _only_if(0 <= float(share) <= 1, float(share)), ("train_share", "plain_cost")),
     "a number of processes, or null": ("", lambda count: _only_if(count is None or int(count) >= 1, count and int(count)), ("workers",)),
-    "a list of overrides": ("", list[str], ("modest",)),
+    "a list of overrides": ("", lambda words: _only_if(isinstance(words, (list, tuple)), list(words)), ("modest",)),
     "{depth: .., sigma: ..}, both above zero": ("", lambda it: _only_if(it["depth"] > 0 and it["sigma"] > 0, it), ("unlabelled",)),
 }

@@ -115,8 +115,10 @@ def test_settings_that_do_not_exist_or_do_not_add_up_are_refused():
 
 
 def test_data_that_are_not_there_are_told_before_anything_else(workspace):
-    with pytest.raises(DataMissingError):
-        submit(overrides=["data=ariel2025", f"data.root={workspace / 'none'}"])
+    words = ["data=ariel2025", f"data.root={workspace / 'none'}"]
+    for overrides in (words, "\n".join(words)):
+        with pytest.raises(DataMissingError):
+            submit(overrides=overrides)
 
 
 TIMES = {"reserve": "15s", "predict": "40s", "visit_timeout": "15s", "workers": 2}

@@ -193,7 +193,7 @@ def test_what_is_wrong_beside_the_profile_is_refused(quick, tmp_path):
         quick(None, ["data.roof=x"])
     assert not (tmp_path / "submission.csv").exists()
     for wrong in ({"train": "soon"}, {"visit_timeout": None}, {"ballast": "much"}, {"plain_cost": -1}, {"workers": 0}, {"modest": 3},
-                  {"unlabelled": {"depth": 0, "sigma": 1}}):
+                  {"modest": "trainer=ci_fast"}, {"modest": {"trainer": "ci_fast"}}, {"unlabelled": {"depth": 0, "sigma": 1}}):
         with pytest.raises(ConfigError, match=f"job.{next(iter(wrong))} must be"):
             job_settings(wrong)
 
