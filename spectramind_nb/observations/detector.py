@@ -172,16 +172,19 @@ class _Conversion:
     def __init__(
         self, n_frames: int, calibration: Calibration, sets: Sequence[tuple[np.ndarray, int]], spike_sigma: float, full_from: float
     ):
-        largest = max(per_bin for _, per_bin in sets)
+        pairs, largest = n_frames // 2, max(per_bin for _, per_bin in sets)
         self.sets, self.spike_sigma, self.full_from = sets, float(spike_sigma), int(full_from)
-        self.per_block = max(1, 512 // largest) * largest  # pairs; a block of them stays in the innermost cache
+        # the pairs between two bounds stay in the innermost cache; nearly as many in each stretch, for it tells its own noise
+        bins = pairs // largest
+        stretches = max(1, bins // max(1, 512 // largest))
+        self.bounds: np.ndarray = largest * (np.arange(stretches + 1) * bins // stretches)
+        self.bounds[-1] = pairs  # the last bin may have fewer
         self.linear_corr = calibration.linear_corr.reshape(LINEARITY_ORDERS, -1)
         self.planes = [plane.ravel() for plane in (calibration.dark, calibration.flat, calibration.read, calibration.mask)]
         self.numbers = float(calibration.gain), float(calibration.offset)
         self.integration_s = [float(seconds) for seconds in calibration.integration_s]
-        pairs = n_frames // 2
         self.found = [np.empty((len(pixels), -(-pairs // per_bin))) for pixels, per_bin in sets]
-        self.tops = [np.zeros((len(pixels), -(-pairs // self.per_block), 5)) for pixels, _ in sets]
+        self.tops, self.ends = ([np.zeros((len(pixels), stretches, size)) for pixels, _ in sets] for size in (5, 7))
         self.strikes: list[list[np.ndarray]] = [[] for _ in sets]
 
     def about(self, pixels: np.ndarray, by_frame: bool) -> list[np.ndarray]:
@@ -194,28 +197,46 @@ class _Conversion:
         return [blocks, places, np.ascontiguousarray(self.linear_corr[:, pixels]), *(plane[pixels] for plane in self.planes)]
 
     def convert(
-        self, addresses: np.ndarray, n_frames: int, chosen: int, of_pixels: list[np.ndarray], part: slice = slice(None), first: int = 0
+        self, addresses: np.ndarray, chosen: int, of_pixels: list[np.ndarray], part: slice = slice(None), within: slice = slice(None)
     ) -> None:
-        """Run the chain over a part of a set's pixels, from the frame `first` on."""
+        """Run the chain over a part of a set's pixels and of `bounds`."""
         (blocks, places, *products), per_bin = of_pixels, int(self.sets[chosen][1])
         strikes = calibrate_counts(
-            addresses, blocks, places, n_frames // 2, per_bin, self.per_block, *self.numbers, *products, *self.integration_s,
-            self.spike_sigma, self.full_from, self.found[chosen][part], first // 2 // per_bin, self.tops[chosen][part],
+            addresses, blocks, places, self.bounds[within], within.start or 0, per_bin, *self.numbers, *products, *self.integration_s,
+            self.spike_sigma, self.full_from, self.found[chosen][part], self.tops[chosen][part], self.ends[chosen][part],
         )  # fmt: skip
         strikes[:, 0] += part.start or 0
         self.strikes[chosen].append(strikes)
 
-    def convert_tiles(self, frames: Frames, of_sets: list[list[np.ndarray]], first: int) -> None:
-        """Run the chain over whole frames, tile by tile; they begin with the frame `first`."""
-        step = max(1, _TILE_FRAMES // (2 * self.per_block)) * 2 * self.per_block
-        for start in range(0, frames.n_frames, step):
-            tile = frames.addresses[start : start + step]
+    def convert_tiles(self, frames: Frames, of_sets: list[list[np.ndarray]], within: slice) -> None:
+        """Run the chain over whole frames, tile by tile; they are those of a part of `bounds`."""
+        starts = 2 * (self.bounds - self.bounds[within.start])
+        step = max(1, round(_TILE_FRAMES / np.diff(starts).max()))
+        for k in range(within.start, within.stop - 1, step):
+            tile = slice(k, min(k + step + 1, within.stop))
+            addresses = frames.addresses[starts[tile.start] : starts[tile.stop - 1]]
             for chosen, of_pixels in enumerate(of_sets):
                 if len(of_pixels[0]):
-                    self.convert(tile, len(tile), chosen, of_pixels, first=first + start)
+                    self.convert(addresses, chosen, of_pixels, within=tile)
 
 # %% ../../nbs/observations/113_detector.ipynb #take-out-strikes
 _TOGETHER = 8, 0.25  # pixels: a cosmic ray leaves its charge in a few neighbours; share of all from which on a frame is broken
+
+
+def _at_ends(
+    ends: np.ndarray,  # (pixels, stretches, 7) from `detector_kernels.calibrate_counts`: limit, the first three pairs, the last three
+    bounds: np.ndarray,  # (stretches + 1,) pairs
+    flat: np.ndarray,  # (pixels,) relative response
+) -> np.ndarray:  # (n, 3) as from `calibrate_counts`
+    """Strikes where stretches meet; at either end of the visit the next two pairs stand for the neighbours."""
+    limit, first, second, third, *last = np.moveaxis(ends, -1, 0)
+    before, after = np.column_stack([third[:, 0], last[2][:, :-1]]), np.column_stack([first[:, 1:], last[0][:, -1]])
+    found = []
+    for pair, middle, *beside in (bounds[:-1], first, before, second), (bounds[1:] - 1, last[2], last[1], after):
+        more, less = middle - np.maximum(*beside), middle - np.minimum(*beside)
+        pixel, stretch = np.nonzero((more > limit) | (less < -limit))
+        found.append(np.column_stack([pixel, pair[stretch], 0.5 * (more + less)[pixel, stretch] / flat[pixel]]))
+    return np.concatenate(found)
 
 
 def take_out_strikes(
@@ -245,25 +266,27 @@ def calibrated_sets(
     run = _Conversion(source.n_frames, calibration, sets, spike_sigma, full_from)
     if isinstance(source, Frames):
         for chosen, (pixels, _) in enumerate(sets):
-            run.convert(source.addresses, source.n_frames, chosen, run.about(pixels, source.by_frame))
+            run.convert(source.addresses, chosen, run.about(pixels, source.by_frame))
     elif source.long:
         signal, of_sets = source, [run.about(pixels, True) for pixels, _ in sets]
 
-        def stretch(first: int, last: int) -> None:
-            run.convert_tiles(signal.read(None, first, last), of_sets, first)
+        def stretch(within: slice) -> None:
+            first, *_, last = (2 * run.bounds[within]).tolist()
+            run.convert_tiles(signal.read(None, first, last), of_sets, within)
 
-        in_pieces(stretch, source.stretches(2 * run.per_block), threads)
+        in_pieces(stretch, [(within,) for within in source.stretches(2 * run.bounds)], threads)
     else:
         signal = source
 
         def columns(chosen: int, part: slice) -> None:
             pixels = sets[chosen][0][part]
             frames = signal.read(pixels)
-            run.convert(frames.addresses, frames.n_frames, chosen, run.about(pixels, False), part)
+            run.convert(frames.addresses, chosen, run.about(pixels, False), part)
 
         in_pieces(columns, [(k, part) for k, (pixels, _) in enumerate(sets) for part in source.columns(pixels)], threads)
-    for values, top, (pixels, per_bin), strikes in zip(run.found, run.tops, sets, run.strikes):
+    for values, top, ends, (pixels, per_bin), strikes in zip(run.found, run.tops, run.ends, sets, run.strikes):
         if spike_sigma > 0 and strikes:
+            strikes.append(_at_ends(ends, run.bounds, calibration.flat.ravel()[pixels]))
             take_out_strikes(values, np.concatenate(strikes), per_bin, source.n_frames // 2)
         if top.any():
             values[full_wells(top, calibration.read.ravel()[pixels], calibration.gain, share)] = np.nan

@@ -110,17 +110,25 @@ def _transpose(addresses, blocks, out):
                 out[SIDE * b + pixel, k] = counts[pixel]
 
 # %% ../../nbs/observations/112_detector_kernels.ipynb #note-strikes
+@compiled(fastmath={"reassoc"})  # a sum in any order: this loop runs on vectors
+def _mean_step(cds, n):
+    """Mean |difference| of pairs that follow each other."""
+    total = 0.0
+    for j in range(1, n):
+        total += abs(cds[np.uint64(j)] - cds[np.uint64(j - 1)])
+    return total / (n - 1)
+
+
 @compiled()
-def _note_strikes(cds, n, sigma, pixel, first_pair, response, strikes, count):
-    """Append to `strikes` the pairs that stand out from both their neighbours: pixel, pair, what it has more than their mean."""
-    change, other, eights = 0.0, 0.0, n // 8  # two sums, so that one need not wait for itself
-    for k in range(eights):
-        first = np.uint64(8 * k)
-        change += abs(cds[first + np.uint64(1)] - cds[first])
-        other += abs(cds[first + np.uint64(5)] - cds[first + np.uint64(4)])
-    # the mean |difference| of Gaussian noise is 2 / sqrt(pi) sigma
-    limit = sigma * (change + other) / (2 * eights) * 0.886
-    struck = 0
+def _note_strikes(cds, n, sigma, pixel, first_pair, response, strikes, count, ends):
+    """Append to `strikes` the pairs that stand out from both their neighbours: pixel, pair, what it has more than their mean.
+
+    The first and the last pair of a stretch have a neighbour elsewhere: for them `ends` keeps the limit and three pairs from either end.
+    """
+    limit = sigma * _mean_step(cds, n) * 0.886  # the mean |difference| of Gaussian noise is 2 / sqrt(pi) sigma
+    ends[0], struck = limit, 0
+    for k in range(3):
+        ends[1 + k], ends[4 + k] = cds[k], cds[n - 3 + k]
     for j in range(1, n - 1):  # nearly always there is none, and this loop runs on vectors
         middle = cds[np.uint64(j)]
         before, after = middle - cds[np.uint64(j - 1)], middle - cds[np.uint64(j + 1)]
@@ -237,23 +245,26 @@ def _average(cds, pairs, per_bin, response, series, at):
 # %% ../../nbs/observations/112_detector_kernels.ipynb #chain
 @compiled()
 def calibrate_counts(
-    addresses, blocks, places, n_pairs, per_bin, per_block, gain, offset, linear_corr, dark, flat, read, skipped, even_s,
-    odd_s, spike_sigma, full_from, out, first_bin, tops,
+    addresses, blocks, places, bounds, first_stretch, per_bin, gain, offset, linear_corr, dark, flat, read, skipped, even_s,
+    odd_s, spike_sigma, full_from, out, tops, ends,
 ):  # fmt: skip
-    """Mean calibrated signal per pixel and bin into `out` (pixels, bins) float64, from `first_bin` on.
+    """Mean calibrated signal per pixel and bin into `out` (pixels, bins) float64.
 
     `addresses` are of pixels or, with `blocks` (which eights of pixels), of frames; `places` says where each pixel is among them.
-    `tops` (pixels, stretches, 5): what `full_wells` asks of each `per_block` pairs that reach `full_from`.
+    `bounds`: pairs between which lie the stretches that are converted at a time, from the visit's `first_stretch` on.
+    `tops` (pixels, stretches, 5): what `full_wells` asks of each that reaches `full_from`; `ends` (pixels, stretches, 7): `_note_strikes`.
     Returns (n, 3) pixel, pair, electrons: where a pair has more or less than those before and after it, and by how much.
     """
     strikes, struck = np.empty((64, 3)), 0
-    n, cds, electrons = 2 * n_pairs, np.empty(per_block), np.empty(2 * per_block)
+    first_pair, n = bounds[0], 2 * (bounds[-1] - bounds[0])
+    longest: int = np.max(bounds[1:] - bounds[:-1])
+    cds, electrons = np.empty(longest), np.empty(2 * longest)
     lanes: np.ndarray = np.empty((2, _LANES), np.uint16)
     even, odd = np.empty(65536), np.empty(65536)
     side_by_side, transposed = np.empty((SIDE * min(_TOGETHER, len(blocks)), n), np.uint16), -1
     for p in range(len(places)):
         if skipped[p]:
-            out[p, first_bin : first_bin + (n_pairs + per_bin - 1) // per_bin] = np.nan
+            out[p, first_pair // per_bin : (bounds[-1] + per_bin - 1) // per_bin] = np.nan
             continue
         if len(blocks):
             together = places[p] // (SIDE * _TOGETHER)
@@ -269,21 +280,21 @@ def calibrate_counts(
         dark_even, dark_odd = dark[p] * even_s, dark[p] * odd_s
         low_even, high_even, low_odd, high_odd = _extremes(x, n, lanes[0], lanes[1])
         if high_odd >= full_from:
-            for start in range(0, n_pairs, per_block):
-                top, last = tops[p, (first_bin * per_bin + start) // per_block], min(start + per_block, n_pairs)
-                _note_top(x, start, last, full_from, gain, offset, read[p], top)
+            for k in range(len(bounds) - 1):
+                start, last = bounds[k] - first_pair, bounds[k + 1] - first_pair
+                _note_top(x, start, last, full_from, gain, offset, read[p], tops[p, first_stretch + k])
         looked_up = 3 * (high_even - low_even + high_odd - low_odd + 2) < n
         if looked_up:
             _tabulate(low_even, high_even, gain, offset, linearity, dark_even, even)
             _tabulate(low_odd, high_odd, gain, offset, linearity, dark_odd, odd)
-        for start in range(0, n_pairs, per_block):
-            pairs = min(per_block, n_pairs - start)
+        for k in range(len(bounds) - 1):
+            start, pairs = bounds[k] - first_pair, bounds[k + 1] - bounds[k]
             if looked_up:
                 _looked_up(x, start, pairs, even, odd, cds)
             else:
                 _converted(x, start, pairs, gain, offset, linearity, dark_even, dark_odd, electrons, cds)
-            if spike_sigma > 0 and pairs > 8:
-                earlier = first_bin * per_bin + start
-                strikes, struck = _note_strikes(cds, pairs, spike_sigma, p, earlier, flat[p], strikes, struck)
-            _average(cds, pairs, per_bin, flat[p], out[p], first_bin + start // per_bin)  # a row: loops run on vectors
+            if spike_sigma > 0 and pairs > 2:
+                at = ends[p, first_stretch + k]
+                strikes, struck = _note_strikes(cds, pairs, spike_sigma, p, bounds[k], flat[p], strikes, struck, at)
+            _average(cds, pairs, per_bin, flat[p], out[p], bounds[k] // per_bin)  # a row: loops run on vectors
     return strikes[:struck]

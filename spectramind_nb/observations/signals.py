@@ -147,13 +147,13 @@ class Signal:
 
     def stretches(
         self,
-        step: int,  # cut at multiples of so many frames
-    ) -> list[tuple[int, int]]:  # first frame, the frame after the last one
+        cuts: np.ndarray,  # frames where it may be cut, from 0 to `n_frames`
+    ) -> list[slice]:  # of `cuts`, with both ends
         """Cut a long file in time so that each part is decoded by itself without decoding anything twice."""
-        frame_bytes = 2 * self.shape[0] * self.shape[1]
-        wanted = max(1, _PIECE_BYTES // (frame_bytes * step)) * step
-        length = self.n_frames if self.largest_group > wanted else wanted
-        return [(k, min(k + length, self.n_frames)) for k in range(0, self.n_frames, length)]
+        frame_bytes, longest, whole = 2 * self.shape[0] * self.shape[1], int(np.diff(cuts).max()), len(cuts) - 1
+        count = max(1, _PIECE_BYTES // (frame_bytes * longest))
+        count = whole if self.largest_group > count * longest else count
+        return [slice(k, min(k + count, whole) + 1) for k in range(0, whole, count)]
 
     def __repr__(self) -> str:
         layout = "long" if self.long else "wide"

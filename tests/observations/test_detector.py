@@ -1,5 +1,6 @@
 """The detector chain against the organisers' result, against plain NumPy and against astropy."""
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numba
@@ -11,7 +12,7 @@ from made_up_visit import as_2024, write_made_up
 
 from spectramind_nb.core.errors import NonFiniteError
 from spectramind_nb.observations import challenge as ch
-from spectramind_nb.observations import detector, detector_kernels, layout, signals
+from spectramind_nb.observations import detector, detector_kernels, layout, signals, writing
 
 
 def numpy_chain(raw, product, integration_s):
@@ -89,6 +90,61 @@ def test_a_cosmic_ray_strikes_few_pixels_and_a_jerk_of_the_telescope_many():
     assert changed[:, 132].all() and np.allclose(cleaned[:, 132], 2500, atol=20) and np.allclose(kept[:, 132], 2000, atol=20)
     assert np.argwhere(np.delete(changed, 132, axis=1)).tolist() == [[7, 120]]
     assert cleaned[7, 120] == pytest.approx(2500, abs=20) and kept[7, 120] == pytest.approx(2800, abs=20)
+
+
+def steady(light):
+    """Frames and products of an ideal detector that sees (pixels, pairs) electrons."""
+    n, pairs = light.shape
+    series = np.stack([np.full(light.shape, 600), np.round(600 + light)], axis=-1).reshape(n, -1).astype(np.uint16)
+    one = np.ones((1, n))
+    calibration = detector.Calibration(0 * one, one, one, np.eye(6)[1][:, None, None] * one, one < 0, 1.0, 0.0, (0.1, 4.6))
+    return signals.Frames(list(series), np.arange(n), 2 * pairs, (1, n)), calibration
+
+
+@pytest.mark.parametrize("per_bin, pairs", [(5, 5625), (1, 1030), (50, 1501), (600, 1805), (5, 80)])
+def test_cosmic_rays_are_taken_out_of_every_pair(per_bin, pairs):
+    """Also of those at either end of a visit, and of those where one stretch of the kernel ends and the next begins."""
+    struck = np.unique([*range(60), *range(500, 530), *range(pairs - 60, pairs), *range(0, pairs, 83)])
+    struck = struck[struck < pairs]
+    light = 5000 + np.random.default_rng(4).normal(0, 20, (len(struck), pairs))
+    hit = light.copy()
+    hit[np.arange(len(struck)), struck] += np.where(struck % 2, 4000, -4000)
+    clean, found = (detector.calibrated_sets(*steady(x), [(np.arange(len(x)), per_bin)], 6.0)[0] for x in (light, hit))
+    in_bin = np.minimum(per_bin, pairs - struck // per_bin * per_bin)
+    assert (abs(found - clean)[np.arange(len(struck)), struck // per_bin] * in_bin < 120).all()
+    assert (found != clean).sum(axis=1).max() == 1
+
+
+def test_noise_is_taken_for_cosmic_rays_equally_seldom_everywhere(monkeypatch):
+    struck, pairs = [], 5625  # a visit of AIRS
+    monkeypatch.setattr(detector, "take_out_strikes", lambda values, strikes, per_bin, pairs: struck.extend(strikes[:, 1]))
+    frames, calibration = steady(5000 + np.random.default_rng(5).normal(0, 50, (200, pairs)))
+    detector.calibrated_sets(frames, calibration, [(np.arange(200), 5)], 6.0)
+    assert len(struck) <= 3
+    detector.calibrated_sets(frames, calibration, [(np.arange(200), 5)], 3.0)
+    per_pair = np.bincount(np.array(struck, int), minlength=pairs)
+    some = np.r_[0, 508:512, 513:517, pairs - 64 : pairs]
+    expected = per_pair.mean() * len(some)
+    assert expected > 40 and abs(per_pair[some].sum() - expected) < 5 * np.sqrt(expected)
+
+
+def test_result_does_not_depend_on_where_a_file_is_cut(tmp_path, monkeypatch):
+    pairs = 1533
+    light = 5000 + np.random.default_rng(6).normal(0, 20, (pairs, 32, 32))
+    light[[0, 509, 510, 511, 1019, 1020, 1021, 1531, 1532], np.arange(9), 7] += 4000
+    raw = np.full((2 * pairs, 32, 32), 600, np.uint16)
+    raw[1::2] += np.round(light).astype(np.uint16)
+    plane = np.ones((32, 32))
+    chain = detector.Calibration(0 * plane, plane, plane, np.eye(6)[1][:, None, None] * plane, plane < 0, 1.0, 0.0, (0.1, 0.2))
+    found = []
+    for long in (False, True):
+        writing.write_signal(tmp_path / "frames.parquet", raw, long=long)
+        signal = replace(signals.open_signal(tmp_path / "frames.parquet", "FGS1"), largest_group=1)
+        for piece_bytes, threads in ((48_000_000, 1), (1_500_000, 1), (1_500_000, 2)):
+            monkeypatch.setattr(signals, "_PIECE_BYTES", piece_bytes)
+            sets = [(np.arange(0, 1024, 3), 1), (np.arange(7, 300, 32), 5)]
+            found.append(np.concatenate([values.ravel() for values in detector.calibrated_sets(signal, chain, sets, 6.0, threads)]))
+    assert max(map(np.max, found)) < 5200 and all(np.array_equal(found[0], other) for other in found)
 
 
 def test_result_does_not_depend_on_threads(made_up_kept):
