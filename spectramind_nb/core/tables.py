@@ -6,9 +6,11 @@
 __all__ = ['existing_file', 'require_columns', 'read_table', 'planet_numbers', 'read_rows']
 
 # %% ../../nbs/core/024_tables.ipynb #imports-tables
+import csv
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,13 +43,18 @@ def require_columns(
         raise SchemaError(f"column {named} is missing", path, remedy)
 
 
-def _csv(path: Path, remedy: str, **options) -> pd.DataFrame:
+def _whole(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, index_col=False)
+
+
+def _csv(path: Path, remedy: str, read: Callable[[Path], Any] = _whole) -> Any:
     path = existing_file(path, "Point data.root at the competition's folder.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.DtypeWarning)  # a column of numbers and words is told cell by cell
-            return pd.read_csv(path, **options)
-    except (ValueError, UnicodeDecodeError) as error:
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a first row with cells too many
+            return read(path)
+    except (ValueError, csv.Error, pd.errors.ParserWarning) as error:
         raise DamagedFileError(f"{path.name} is not a CSV table", path, remedy) from error
     except OSError as error:
         raise DamagedFileError(f"{path.name} cannot be read: {error.strerror}", path, "Make it readable or copy it again.") from error
@@ -86,6 +93,22 @@ def planet_numbers(
     return cells.str.extract(r"^\s*0*(\d{1,18})(?:\.0*)?\s*$")[0].dropna().astype(np.int64)
 
 # %% ../../nbs/core/024_tables.ipynb #read-rows
+def _rows(path: Path) -> tuple[pd.DataFrame, list[int]]:
+    """The rows, each under the number of its line, and the lines of those with more cells than there are columns."""
+    lines, crowded, left_out, width = list[int](), list[int](), list[int](), 0
+    with open(path, newline="", encoding="utf-8") as file:
+        for record, cells in enumerate(reader := csv.reader(file)):
+            blank = len(cells) < 2 and not "".join(cells).strip()
+            width = width or (0 if blank else len(cells))
+            if blank or any(cells[width:]):
+                left_out.append(record)
+                crowded += [] if blank else [reader.line_num]
+            else:
+                lines.append(reader.line_num)
+    options = {"usecols": range(width), "skiprows": left_out, "skip_blank_lines": False}  # pandas would take the first row for the widest
+    return pd.read_csv(path, dtype={"planet_id": str}, **options).set_axis(lines[1:]), crowded
+
+
 def read_rows(
     path: Path,
     columns: Sequence[str],  # of numbers
@@ -96,12 +119,13 @@ def read_rows(
     Raises DataMissingError, DamagedFileError, SchemaError where nothing can be used.
     """
     path, remedy = Path(path), "Download this table again."
-    read = _csv(path, remedy, dtype={"planet_id": str}, on_bad_lines="skip")  # a line with too many cells is nobody's
+    read, crowded = _csv(path, remedy, _rows)
     require_columns(path, read.columns, ["planet_id", *(columns if needed else ())], remedy)
     absent = [name for name in columns if name not in read.columns]
     numbers, faults = planet_numbers(read["planet_id"]), dict[int | str, str]()
-    for row in read.index.difference(numbers.index):
-        faults[f"line {row + 2}"] = f"line {row + 2} of {path.name} has planet_id {read['planet_id'][row]!r}, which is no whole number"
+    faults |= {f"line {line}": f"line {line} of {path.name} has more cells than columns" for line in crowded}
+    for line in read.index.difference(numbers.index):
+        faults[f"line {line}"] = f"line {line} of {path.name} has planet_id {read['planet_id'][line]!r}, which is no whole number"
     read = read.loc[numbers.index].assign(planet_id=numbers)
     cells = read.reindex(columns=list(columns))
     values = cells.apply(pd.to_numeric, errors="coerce").astype(np.float64).replace([np.inf, -np.inf], np.nan)

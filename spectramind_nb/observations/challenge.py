@@ -147,7 +147,7 @@ class ChallengeVisits(ChallengeFiles):
         if self.chosen is not None:
             return sorted(planets)
         with contextlib.suppress(OSError, ValueError, KeyError):  # a file of no use asks for nothing
-            cells = pd.read_csv(self.root / "sample_submission.csv", usecols=["planet_id"], dtype=str)["planet_id"]
+            cells = pd.read_csv(self.root / "sample_submission.csv", usecols=["planet_id"], index_col=False, dtype=str)["planet_id"]
             listed = set(planet_numbers(cells).tolist())
             if split == "test" and listed & planets:  # else it is another data set's
                 planets |= listed

@@ -114,6 +114,12 @@ def test_some_of_its_visits_are_a_challenge_too(made_up):
     assert pickle.loads(pickle.dumps(few)) == few  # workers get it
 
 
+def test_commas_at_the_ends_of_a_sample_s_lines_hide_no_planet(made_up):
+    (made_up.root / "sample_submission.csv").write_text("planet_id,wl_1\n7,0.1,\n8,0.1,\n")
+    shutil.copytree(made_up.root / "train" / "7", made_up.root / "test" / "7", dirs_exist_ok=True)
+    assert ch.open_challenge(made_up.root).asked_for() == [7, 8]
+
+
 def test_2024_layout(made_up):
     challenge = ch.open_challenge(as_2024(made_up.root))
     assert challenge.edition == "2024" and challenge.visits() == [(7, 0)]
