@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from .errors import did_you_mean
-from .config_rules import clashes
+from .config_rules import bound_of, clashes
 from .config_schema import RunConfig, TrainerConfig
 
 # %% ../../nbs/core/027_config_faults.ipynb #leaks
@@ -38,22 +38,30 @@ def wrong_types(
     shipped: Mapping,  # the same group as it comes with the package
     path: str,  # where it is, e.g. "detector"
 ) -> Iterator[str]:
-    """A sentence for each value of another kind than the shipped one; null passes on either side."""
+    """A sentence for each value of another kind than the shipped one, or beyond its bounds; null passes on either side."""
     for key, value in node.items():
-        expected = shipped.get(key)
-        if isinstance(value, Mapping) and isinstance(expected, Mapping):
-            yield from wrong_types(value, expected, f"{path}.{key}")
-        elif value is not None and expected is not None and _kind(value) != _kind(expected):
-            yield f"{path}.{key}: must be {_kind(expected)}, not {value!r}"
+        yield from _wrong(value, shipped.get(key), f"{path}.{key}")
 
 
-_KINDS = {
-    bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a group of keys",
+def _wrong(value: Any, expected: Any, path: str) -> Iterator[str]:
+    if value is None or expected is None:
+        return
+    wanted, types = _KINDS[type(expected)]
+    if type(value) not in types:
+        yield f"{path}: must be {wanted}, not {value!r}"
+    elif isinstance(value, dict):
+        yield from wrong_types(value, expected, path)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _wrong(item, next(iter(expected), None), path)
+    elif (bound := bound_of(path, expected)) and not bound.holds(value):
+        yield f"{path}: must be {bound.words}, not {value!r}"
+
+
+_KINDS: dict[type, tuple[str, set[type]]] = {
+    bool: ("true or false", {bool}), int: ("a whole number", {int}), float: ("a number", {int, float}), str: ("text", {str}),
+    list: ("a list", {list}), dict: ("a group of keys", {dict}),
 }
-
-
-def _kind(value: Any) -> str:
-    return _KINDS[type(value)]
 
 # %% ../../nbs/core/027_config_faults.ipynb #sentence
 _MEANT = {

@@ -147,16 +147,16 @@ class TrainerConfig(GroupConfig):
     precision: Precision
     sync_batchnorm: bool
     max_epochs: int | None = Field(ge=-1)
-    min_epochs: int | None
+    min_epochs: int | None = Field(ge=0)
     max_steps: int = Field(ge=-1)
-    min_steps: int | None
+    min_steps: int | None = Field(ge=0)
     max_time: None  # Lightning's timer overruns its limit and breaks resume: trainer.wall keeps the time
     limit_train_batches: Batches = Field(ge=0)
     limit_val_batches: Batches = Field(ge=0)
     limit_test_batches: Batches = Field(ge=0)
     limit_predict_batches: Batches = Field(ge=0)
     overfit_batches: Batches = Field(ge=0)
-    fast_dev_run: bool | int
+    fast_dev_run: bool | int = Field(ge=0)
     accumulate_grad_batches: int = Field(ge=1)
     gradient_clip_val: NotNegative | None
     gradient_clip_algorithm: Literal["norm", "value"] | None
@@ -282,7 +282,7 @@ class RunConfig(GroupConfig):
     pretrain: PretrainConfig | None = None
     logger: LoggerConfig
     paths: PathsConfig
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)  # what Lightning's seed_everything takes
     run_id: str | None
     launch: LaunchConfig = LaunchConfig()
 

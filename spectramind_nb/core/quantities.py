@@ -18,7 +18,7 @@ def duration_s(
     text: str | float,  # e.g. "9h", "1h30m", "20s", or a number of seconds
 ) -> float:
     """A duration in seconds. Raises `ConfigError` if it is not one."""
-    if isinstance(text, (int, float)) and not isinstance(text, bool):
+    if isinstance(text, (int, float)) and not isinstance(text, bool) and text >= 0:
         return float(text)
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", str(text)):
         raise ConfigError(f"'{text}' is not a duration", None, "Write it like 9h, 1h30m or 20s")
@@ -32,7 +32,7 @@ def size_bytes(
     text: str | int,  # e.g. "2GB", "500MB", or a number of bytes
 ) -> int:
     """A size in bytes (decimal units). Raises `ConfigError` if it is not one."""
-    if isinstance(text, int) and not isinstance(text, bool):
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
         return text
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)", str(text))
     if not match:

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import threading
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from spectramind_nb.core import config_schema
 from spectramind_nb.core.config_faults import SCIENCE_GROUPS, leaks
 from spectramind_nb.core.config_groups import config_dir, group, groups, options
-from spectramind_nb.core.config_rules import RULES, clashes
+from spectramind_nb.core.config_rules import _BOUNDED, RULES, clashes
 from spectramind_nb.core.configuration import adjusted, checked_config, compose
 from spectramind_nb.core.errors import ConfigError
 from spectramind_nb.core.identity import flat
@@ -222,7 +223,9 @@ BREAKING = [
     {"trainer": {"strategy": {"static_graph": True, "timeout": 1800}, "accumulate_grad_batches": 2}},
     {"trainer": {"wall": {"budget": "20s", "reserve": "1m"}, "min_epochs": 1, "min_steps": None}},
     {"trainer": {"max_epochs": -1, "max_steps": -1, "wall": {"budget": None}}},
-    {"trainer": {"val_check_interval": 1.5}},
+    {"trainer": {**dict.fromkeys(["limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"], 1.5),
+                 "val_check_interval": 1.5, "overfit_batches": 1.5}},
+    {"simulator": {"population": {"depth": [0.02, 0.01], "shape_rms_ppm": [20.0]}}},
     {"trainer": {"val_check_interval": 3, "check_val_every_n_epoch": 1}},
     {"trainer": {"early_stop": {"enabled": True}, "limit_val_batches": 0}},
     {"trainer": {"devices": [], "env": {"MY_TOKEN": "x"}}},
@@ -237,6 +240,41 @@ def test_every_rule_can_be_broken_and_reads_keys_that_exist():
     known, optional = flat(compose(pretrain="simulated").plain()), {"model.optimizer.fused", "trainer.strategy.static_graph"}
     for key in {key for rule in RULES for key in rule.keys} - optional:
         assert any(f"{name}.".startswith(f"{key}.") for name in known), key
+
+
+@pytest.mark.parametrize("word, said", [
+    ("detector.edge_columns=36", "must be from 0 to 35, not 36"), ("detector.edge_columns=8.0", "must be a whole number, not 8.0"),
+    ("detector.hot_pixel_iterations=2.5", "must be a whole number, not 2.5"), ("detector.bin_seconds.FGS1=-3", "greater than 0, not -3"),
+    ("detector.weights=optimel", "must be optimal or sum, not 'optimel'"), ("detector.hot_pixel_sigma=0", "must be greater than 0"),
+    ("detector.trace_half_rows=-1", "must be at least 0"), ("detector.least_share=1", "less than 1"),
+    ("detector.aperture_radius=0", "greater than 0"),
+    ("fit.geometry.unknown.period_d=0", "greater than 0"), ("fit.limb_darkening.sum.tilt=0", "greater than 0"),
+    ("fit.drift.time_degree=-1", "at least 0"), ("fit.search.bins=0", "at least 1"), ("fit.search.step_h=0", "greater than 0"),
+    ("fit.red_noise.white=-1", "from 0 to 1"), ("fit.red_noise.corners_per_h=[0]", "greater than 0"),
+    ("fit.red_noise.ratios=[much]", "must be a number, not 'much'"), ("fit.iterations=4.5", "a whole number"),
+    ("model.amplitude_nodes=0", "at least 1"), ("model.folds=0", "at least 1"), ("model.outlier_share=1", "less than 1"),
+    ("model.optimizer.lr=-1", "at least 0"), ("model.components=2.5", "a whole number"),
+    ("simulator.population.max_impact_parameter=0", "greater than 0"), ("simulator.frames.short.FGS1=25", "an even number"),
+    ("trainer.storage.budget=-1", "'-1' is not a size"), ("trainer.checkpoint.every=-5", "'-5' is not a duration"),
+    ("trainer.wall.reserve=-3600", "'-3600' is not a duration"), ("trainer.limit_train_batches=1.5", "at most 1.0"),
+    ("trainer.min_epochs=-1", "at least 0"), ("trainer.min_steps=-1", "at least 0"), ("trainer.fast_dev_run=-1", "at least 0"),
+    ("seed=4294967296", "less than 4294967296"),
+])
+def test_a_value_beyond_its_bounds_is_refused_when_composing(word, said):
+    message = told(word)
+    assert f"{word.split('=')[0]}: " in message and said in message and "an error" in message
+
+
+def test_what_belongs_to_a_member_has_the_bounds_of_the_model():
+    assert "model.member.folds: must be at least 1" in told("model=ensemble", "model.member.folds=0")
+    assert "model.dropout" in told("model=encoder", "model.dropout=1.5")
+
+
+def test_every_bound_is_about_a_key_that_exists():
+    known = {key for name in SCIENCE_GROUPS for option in options(name) for key in flat(compose(**{name: option}).plain())}
+    for name, bounds in _BOUNDED.items():
+        for pattern in " ".join(bounds.values()).split():
+            assert any(fnmatchcase(key, f"{name}.{pattern}") for key in known), pattern
 
 
 @pytest.mark.parametrize("leak", ["+trainer.lr=0.1", "+trainer.batch_size=8", "+trainer.optimizer=adamw",
