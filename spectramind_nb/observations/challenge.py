@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..core.errors import DamagedFileError, DataMissingError, SchemaError, SpectraMindError
 from ..core.tables import planet_numbers, read_rows
-from .layout import INSTRUMENTS, PRODUCTS, SPLITS, STAR_COLUMNS, Visit
+from .layout import INSTRUMENTS, LEVELS, PRODUCTS, SPLITS, STAR_COLUMNS, Visit
 from .root_tables import read_converter, read_grid, read_labels, read_once, read_times_h
 
 # %% ../../nbs/observations/110_challenge.ipynb #planet-folders
@@ -282,9 +282,10 @@ def _level(note: Path) -> str:
     if not note.is_file():
         return "frames"
     try:
-        return json.loads(note.read_text())["recipe"].get("level", "frames")
-    except (ValueError, KeyError, AttributeError):  # then the simulator refuses it, and frames are looked for
+        level = json.loads(note.read_text())["recipe"].get("level")
+    except (ValueError, KeyError, AttributeError, TypeError):  # then the simulator refuses it, and frames are looked for
         return "frames"
+    return level if level in LEVELS else "frames"
 
 
 def open_challenge(

@@ -6,7 +6,9 @@
 __all__ = ['visit_frames', 'write_planet', 'simulate']
 
 # %% ../../nbs/simulation/340_dataset.ipynb #imports
+import contextlib
 import json
+import operator
 import os
 import shutil
 import tempfile
@@ -88,6 +90,13 @@ def write_planet(
     os.replace(unfinished, folder)
 
 # %% ../../nbs/simulation/340_dataset.ipynb #draw-population
+def _whole(name: str, value: Any, least: int) -> int:
+    with contextlib.suppress(TypeError):
+        if (number := operator.index(value)) >= least:
+            return number
+    raise ConfigError(f"{name} is {value!r}", None, f"Give a whole number from {least} on.")
+
+
 _TEST_INDEX = 2**20  # test planets are counted from here, so that more train planets don't change them
 
 
@@ -110,6 +119,8 @@ def _draw_population(
 
 def _given_spectra(path: Path, wanted: int) -> pd.DataFrame:
     table = read_table(path, LABEL_COLUMNS)[LABEL_COLUMNS]
+    if len(table) and table.index.min() < 0:
+        raise ConfigError(f"planet {table.index.min()} has no number that a planet can have", path, "Numbers begin at 0.")
     bad = ~((table > 0) & (table < 1)).all(axis=1)
     if bad.any():
         name = table.index[bad][0]
@@ -130,7 +141,7 @@ def _is_complete(out: Path, recipe: Mapping) -> bool:
     try:
         found = json.loads(note.read_text())
         known, code, complete = found["digest"], found["code"], found["complete"]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DamagedFileError("the note of a simulated data set cannot be read", note, remedy) from error
     if known != digest(recipe):
         raise ConfigError("this folder holds a data set made with other settings", out, remedy)
@@ -234,12 +245,14 @@ def simulate(
     While another process makes the same data set, this one waits for it.
     Raises ConfigError for impossible settings and for a folder that holds something else.
     """
-    out, config = Path(out), settings(config)
-    if min(train, test) < 0 or train + test == 0:
+    out, config = Path(out).expanduser(), settings(config)
+    train, test, seed = _whole("train", train, 0), _whole("test", test, 0), _whole("seed", seed, 0)
+    workers = None if workers is None else _whole("workers", workers, 1)
+    if train + test == 0:
         raise ConfigError(f"{train} train and {test} test planets make no data set", None, "Ask for at least one.")
     if level not in LEVELS:
         raise ConfigError(f"there is no level {level!r}", None, f"Levels are {' and '.join(LEVELS)}.")
-    given = None if spectra is None else _given_spectra(Path(spectra), train + test)
+    given = None if spectra is None else _given_spectra(Path(spectra).expanduser(), train + test)
     recipe = {"settings": _by_content(config), "seed": seed, "train": train, "test": test, "short": short, "level": level}
     recipe["spectra"] = None if given is None else digest([given.index.tolist(), given.to_numpy().tolist()])
     if not _is_complete(out, recipe):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..core.errors import ConfigError
 from ..observations.layout import SCIENCE_COLUMNS, airs_wavelengths_um, wavelength_grid_um
 from ..physics.limb_darkening import limb_darkening_prior
 from .settings import rng_for
@@ -112,10 +113,11 @@ class Planet:
 # %% ../../nbs/simulation/302_planets.ipynb #draw-orbit
 JUPITER_IN_SUNS = 0.10045  # radius
 KEPLER = 4.2083  # a/Rs of a planet with a period of one day around the Sun
+_MOST_DRAWS = 100_000  # some seconds
 
 
 def _draw_orbit(rng: np.random.Generator, population: Mapping, radius: float | None) -> tuple[dict[str, float], float]:
-    while True:
+    for _ in range(_MOST_DRAWS):
         mass = np.clip(np.exp(0.066 + 0.199 * rng.normal()), 0.6, 1.8)
         rs = np.clip(np.exp(0.113 + 1.16 * np.log(mass) + 0.12 * rng.normal()), 0.5, 2.9)
         ts = np.clip(np.exp(8.643 + 0.378 * np.log(mass) + 0.05 * rng.normal()), 4000.0, 7000.0)
@@ -130,6 +132,8 @@ def _draw_orbit(rng: np.random.Generator, population: Mapping, radius: float | N
             inclination = float(np.degrees(np.arccos(cos_i)))
             star = {"Rs": rs, "Ms": mass, "Ts": ts, "Mp": mp, "e": 0.0, "P": period, "sma": sma, "i": inclination}
             return {name: float(value) for name, value in star.items()}, float(k)
+    what = f"none of {_MOST_DRAWS} planets had a depth and an impact parameter within the settings"
+    raise ConfigError(what, "simulator.population", "Widen depth, or raise max_impact_parameter.")
 
 # %% ../../nbs/simulation/302_planets.ipynb #draw-spectrum
 def _draw_spectrum(
@@ -160,7 +164,7 @@ def draw_planet(
     config: Mapping,  # settings()
     depth: np.ndarray | None = None,  # (283,) given by the user; None draws a spectrum
 ) -> Planet:
-    """Draw a system; the same (seed, planet_id) is always the same system."""
+    """Draw a system; the same (seed, planet_id) is always the same system. Raises ConfigError where the settings leave none."""
     rng, population = rng_for(seed, planet_id, -1, "system"), config["population"]
     star, radius = _draw_orbit(rng, population, None if depth is None else float(np.sqrt(np.mean(depth))))
     atmosphere: dict[str, float] = {}

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..core.config_faults import wrong_types
 from ..core.config_groups import group
+from ..core.config_rules import clashes
 from ..core.errors import ConfigError, did_you_mean
 
 # %% ../../nbs/simulation/300_settings.ipynb #amplitudes
@@ -47,9 +49,12 @@ def settings(
 ) -> dict:  # the complete tree, plain Python values
     """The simulator's settings: `config` laid over the defaults, effects that are switched off without amplitude.
 
-    Raises ConfigError for a word it does not know.
+    Raises ConfigError for a word it does not know and for a value that nothing can be made of.
     """
-    tree = _laid_over(_plain(group("simulator")), _plain(config or {}), "simulator")
+    shipped = _plain(group("simulator"))
+    tree = _laid_over(shipped, _plain(config or {}), "simulator")
+    if wrong := [*wrong_types(tree, shipped, "simulator"), *clashes({"simulator": tree})]:
+        raise ConfigError(wrong[0], None, "See configs/simulator/default.yaml.")
     for effect, on in tree["switches"].items():
         if not on:
             for *sections, name in (path.split(".") for path in AMPLITUDES[effect]):
@@ -63,6 +68,7 @@ def settings(
 def _plain(node):
     if hasattr(node, "items"):
         return {str(key): _plain(value) for key, value in node.items()}
+    node = node.tolist() if isinstance(node, (np.generic, np.ndarray)) else node
     return [_plain(value) for value in node] if isinstance(node, (list, tuple)) or hasattr(node, "_content") else node
 
 

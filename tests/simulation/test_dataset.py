@@ -397,13 +397,15 @@ def test_given_spectra_are_the_truth(tmp_path):
         ({"wl_7": np.nan}, 3, ConfigError, "planet 5"),
         ({}, 2, ConfigError, "2 spectra for 3 planets"),
         ({"wl_7": "deep"}, 3, SchemaError, "wl_7"),
+        ({"planet_id": -5}, 3, ConfigError, "planet -5"),
     ],
 )
 def test_bad_spectra_are_refused(tmp_path, spoil, rows, error, words):
     path = spectra_file(tmp_path / "spectra.csv", rows)
     if spoil:
         table = pd.read_csv(path, index_col="planet_id").astype(object)
-        table.iloc[1, 6] = spoil["wl_7"]
+        table.iloc[1, 6] = spoil.get("wl_7", 0.01)
+        table = table.rename(index={5: spoil.get("planet_id", 5)})
         table.to_csv(path)
     with pytest.raises(error, match=words):
         simulate(tmp_path / "root", 2, 1, short=True, spectra=path, config=TINY)
