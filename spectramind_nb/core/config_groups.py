@@ -145,8 +145,8 @@ def _read(chosen: Mapping[str, str], search: Sequence[str | Path] = ()) -> dict[
     with hydra_session():
         try:
             config = hydra_compose(overrides=[*words, *(f"+{name}={option}" for name, option in chosen.items())])
-        except (HydraException, OmegaConfBaseException) as error:
-            what = f"this file does not compose: {str(error).splitlines()[0]}"
+        except (HydraException, OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+            what = f"this file does not compose: {next(iter(str(error).splitlines()), type(error).__name__)}"
             raise ConfigError(what, " ".join(f"{name}/{option}.yaml" for name, option in chosen.items())) from None
     return {name: OmegaConf.to_container(config[name], resolve=False) for name in chosen}
 

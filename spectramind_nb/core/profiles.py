@@ -19,7 +19,7 @@ import yaml
 from omegaconf import DictConfig
 
 from .configuration import compose
-from .config_groups import config_dir, group, options, profiles, search_path
+from .config_groups import check_option, config_dir, group, options, profiles, search_path
 from .environment import check_writable, workspace
 from .errors import ConfigError, SpectraMindError, did_you_mean
 from .config_schema import LaunchConfig, TrainerConfig
@@ -60,9 +60,11 @@ def find(
     else:
         name = "defaults" if str(which) == "default" else str(which)
         own = workspace() / "configs" / "trainer" / f"{name}.yaml"
-        path = own if own.is_file() and name not in options("trainer") else shipped / f"{name}.yaml"
+        mine = own.is_file() and Path(name).name == name and name not in options("trainer")
+        path = own if mine else shipped / f"{name}.yaml"
+        if not mine:
+            check_option("trainer", name)  # says which profiles there are, if this is none
     if path.parent == shipped:
-        group("trainer", path.stem)  # says which profiles there are, if this is none
         return Profile(path.stem, path)
     return Profile(path.stem, path, (path.parent.parent,))
 
@@ -84,10 +86,11 @@ def check(
     """A profile against its contract. Raises `ConfigError` when there is no such profile."""
     profile = find(which)
     try:
-        own = yaml.safe_load(profile.path.read_text()) or {}
-        own = own if isinstance(own, Mapping) else {}
+        own = yaml.safe_load(profile.path.read_bytes()) or {}
     except yaml.YAMLError as error:
         return [Clause("is YAML", " ".join(str(error).split()))]
+    if not isinstance(own, Mapping):
+        return [Clause("is a group of keys", f"it is a {type(own).__name__}")]
     return [
         Clause("says what it is for", _undocumented(profile, own)),
         Clause("holds orchestration only", _foreign(own)),
@@ -104,7 +107,7 @@ def _undocumented(profile: Profile, own: Mapping) -> str | None:
 
 
 def _foreign(own: Mapping) -> str | None:
-    foreign = [key for key in own if key not in TrainerConfig.model_fields and key != "defaults"]
+    foreign = [str(key) for key in own if key not in TrainerConfig.model_fields and key != "defaults"]
     if not foreign:
         return None
     hint = did_you_mean(foreign[0], TrainerConfig.model_fields)
@@ -112,7 +115,9 @@ def _foreign(own: Mapping) -> str | None:
 
 
 def _rootless(profile: Profile, own: Mapping) -> str | None:
-    inherits = profile.name == "defaults" or any(isinstance(entry, str) and entry != "_self_" for entry in own.get("defaults", []))
+    entries = own.get("defaults")
+    named = [entry for entry in entries if isinstance(entry, str)] if isinstance(entries, list) else []
+    inherits = profile.name == "defaults" or any(entry != "_self_" for entry in named)
     return None if inherits else "it needs a first line such as `defaults: [defaults, _self_]`"
 
 

@@ -141,6 +141,8 @@ def on_cluster(
         except OSError:
             remedy = "Start it, or correct the address."
             raise ConfigError("the Dask scheduler does not answer", scheduler, remedy) from None
+        except (ValueError, AssertionError):  # Dask's, for an address of another form
+            raise ConfigError("this is no address of a Dask scheduler", scheduler, "Write it like tcp://host:8786.") from None
         futures = {client.submit(work, item, pure=False): item for item in items}
         for future in as_completed(list(futures)):
             error = future.exception()

@@ -22,7 +22,7 @@ from made_up_visit import write_made_up
 from spectramind_nb.apps.cli_data import fill_store
 from spectramind_nb.core import configuration
 from spectramind_nb.core.errors import ConfigError, PreflightError
-from spectramind_nb.core.workforce import in_processes
+from spectramind_nb.core.workforce import in_processes, on_cluster
 from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations import lightcurves as lc
 from spectramind_nb.observations import writing
@@ -233,3 +233,10 @@ def test_nothing_usable_is_exit_code_3_whatever_the_cause(made_up, tmp_path):
         assert caught.value.exit_code == 3 and ("none of 2 visits is usable" in str(caught.value)) == (planets == 2)
         shutil.copytree(made_up.root / "train/7", made_up.root / "train/8", dirs_exist_ok=True)
 
+
+
+@pytest.mark.parametrize("address", ["nonsense", "foo://host:1", "tcp://127.0.0.1"])
+def test_what_is_no_address_of_a_scheduler_is_refused(address):
+    pytest.importorskip("distributed")
+    with pytest.raises(ConfigError, match="no address of a Dask scheduler"):
+        list(on_cluster(abs, [1], 1, address))

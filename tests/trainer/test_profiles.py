@@ -368,3 +368,28 @@ def test_find_accepts_names_and_files(tmp_path):
         find(tmp_path / "x.yaml")
     with pytest.raises(ConfigError, match="not a name|no name"):
         new("1st", folder=tmp_path)
+
+
+@pytest.mark.parametrize("content, broken, said", [
+    (b"defaults:\ndoc: x", "stands on another profile", "it needs a first line"),
+    (b"defaults: 3\ndoc: x", "stands on another profile", "it needs a first line"),
+    (b"defaults: [defaults, _self_]\non: 3", "holds orchestration only", "True does not belong here"),
+    (b"defaults: [defaults, _self_]\n1: 3", "holds orchestration only", "1 does not belong here"),
+    (b"defaults: [defaults, _self_]\n~: 3", "composes into a valid run", "does not compose"),
+    (b"defaults: [mine, _self_]", "composes into a valid run", "does not compose"),
+    (b"doc: caf\xe9", "is YAML", "unacceptable character"), (b"[1, 2]", "is a group of keys", "it is a list"),
+])
+def test_whatever_a_profile_s_file_holds_a_clause_says_it(tmp_path, content, broken, said):
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "mine.yaml").write_bytes(content)
+    faults = {clause.name: clause.fault for clause in check(tmp_path / "trainer" / "mine.yaml")}
+    assert said in faults[broken]
+
+
+@pytest.mark.parametrize("name", ["foo/bar", "../trainer/ci_fast", "../trainer/mine"])
+def test_a_path_is_no_name_of_a_profile(workspace, name):
+    (workspace / "configs" / "trainer").mkdir(parents=True)
+    (workspace / "configs" / "trainer" / "mine.yaml").write_text("defaults: [defaults, _self_]")
+    assert find("mine").path == workspace / "configs" / "trainer" / "mine.yaml"
+    with pytest.raises(ConfigError, match="no trainer profile"):
+        find(name)
