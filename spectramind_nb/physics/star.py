@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from ..core.errors import SchemaError
-from ..observations.units import in_unit
+from ..observations.units import in_unit, plain_values
 from .catalogue import believed, kepler_a_rs
 
 # %% ../../nbs/physics/206_star.ipynb #star-row
@@ -31,21 +31,28 @@ def star_row(
              "e": (eccentricity, None, "the eccentricity"), "Ts": (temperature, "K", "the temperature"),
              "Rs": (radius, "solRad", "the star's radius"), "Ms": (mass, "solMass", "the star's mass"),
              "Mp": (planet_mass, "jupiterMass", "the planet's mass")}  # fmt: skip
-    row = {name: _number(*words) for name, words in given.items()}
-    axis = _number(semi_major_axis, "au", "the semi-major axis")
+    row = _possible({name: _number(*words) for name, words in given.items()})  # before anything is derived from it
+    axis, impact = _number(semi_major_axis, "au", "the semi-major axis"), _number(impact, None, "the impact parameter")
     if math.isfinite(axis):
         if not math.isfinite(row["Rs"]):
             raise SchemaError("a semi-major axis as a length needs the star's radius", None, "Give radius=, or a_rs= in stellar radii")
         row["sma"] = axis * float(in_unit(1.0, "solRad", "au", "au")) / row["Rs"]
     if not math.isfinite(row["sma"]):
         row["sma"] = kepler_a_rs(row["P"], row["Ms"] / row["Rs"] ** 3)
-    if not math.isfinite(row["i"]) and math.isfinite(impact):
-        nearer = abs(impact) / row["sma"]
-        row["i"] = math.degrees(math.acos(nearer)) if nearer <= 1 else math.nan
+    row = _possible(row)
+    if not math.isfinite(row["i"]) and math.isfinite(impact) and math.isfinite(row["sma"]):
+        if abs(impact) > row["sma"]:
+            what = f"the impact parameter is {impact:g}, and the orbit is only {row['sma']:.4g} stellar radii wide"
+            raise SchemaError(what, None, "Give it in stellar radii")
+        row["i"] = math.degrees(math.acos(abs(impact) / row["sma"]))
+    return _possible(row)
+
+
+def _possible(row: dict[str, float]) -> dict[str, float]:
     if doubts := believed({name: value for name, value in row.items() if math.isfinite(value)})[1]:
         raise SchemaError(f"this star cannot be: {'; '.join(doubts)}", None, "Are the units right? Say period='84.6 h'")
     return row
 
 
 def _number(value: Any, unit: str | None, what: str) -> float:
-    return float(in_unit(value, unit, what)) if unit else float(value)
+    return float(in_unit(value, unit, what) if unit else plain_values(value, what))

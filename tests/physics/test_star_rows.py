@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -17,6 +18,7 @@ from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.physics import fitting
 from spectramind_nb.physics.catalogue import believed
 from spectramind_nb.physics.fitting import fit_visit
+from spectramind_nb.physics.star import star_row
 from spectramind_nb.simulation.planets import catalogue_table, draw_planet
 from spectramind_nb.simulation.settings import planet_number, settings
 
@@ -180,3 +182,19 @@ def test_a_data_set_whose_times_are_not_in_hours_is_refused_at_once(short_root, 
     with pytest.raises(SchemaError, match="axis0-h") as error:
         fit(overrides=[f"data.root={root}"])
     assert error.value.exit_code == 10 and unit in str(error.value) and "\n" not in str(error.value)
+
+
+IMPOSSIBLE = {
+    "Rs is 0": {"radius": 0, "mass": 1}, "Rs is -1": {"radius": -1, "mass": 1}, "Ms is -1": {"radius": 1, "mass": -1},
+    "Rs is 0,": {"semi_major_axis": 0.05, "radius": 0}, "sma is 0": {"a_rs": 0, "impact": 0.3},
+    "sma is 0,": {"semi_major_axis": 0, "radius": 1, "impact": 0}, "P is 1e+200": {"period": 1e200, "radius": 1, "mass": 1},
+    "impact parameter is 9": {"a_rs": 8, "impact": 9}, "impact parameter is 'low'": {"a_rs": 8, "impact": "low"},
+    "a_rs is 'far'": {"a_rs": "far"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", IMPOSSIBLE)
+def test_a_star_that_cannot_be_is_refused_in_a_sentence(words):
+    with pytest.raises(SchemaError, match=re.escape(words)) as error:
+        star_row(**{"period": 3, **IMPOSSIBLE[words]})
+    assert "\n" not in str(error.value)
