@@ -57,6 +57,7 @@ class InformedFit(MixedPrior):
 
 # %% ../../nbs/learning/426_fit_likelihood.ipynb #fit-likelihood
 GAUSSIAN_MEDIAN = 0.4549364231195724  # median of a squared standard normal
+_MEDIAN_ERROR = 2.333  # relative standard error of a variance from the median of squares, times the root of their number
 
 
 class FitLikelihood(InformedFit):
@@ -84,7 +85,8 @@ class FitLikelihood(InformedFit):
         residual, stated, expected = map(torch.cat, (residual, stated, expected))
         depth = labels_of(train)[fitted, 1:].mean(1) * PPM
         seen = residual @ readers.T
-        excess = (seen.square() - stated) / depth[:, None].square()
+        certain = 1 - _MEDIAN_ERROR / len(seen) ** 0.5  # one standard error less: of few planets, chance would make a systematic
+        excess = (certain * seen.square() - GAUSSIAN_MEDIAN * stated) / depth[:, None].square()
         self.start_systematic.copy_((excess.median(0).values / GAUSSIAN_MEDIAN).clamp(1e-8, 1e-2).sqrt().log())
         shape = residual[:, 1:] - seen[:, 1:2]
         ratio = (shape.square() / expected).flatten().median() / GAUSSIAN_MEDIAN

@@ -251,6 +251,31 @@ def test_error_bars_are_honest(held):
     assert 0.8 < float(z[:, 0].square().mean().sqrt()) < 1.2
 
 
+def systematic_at_start(planets: int, share: float, seed: int = 0) -> torch.Tensor:  # (2,) of FGS1 and AIRS, in what the fit states
+    """Where training starts when mean depths err by what the fit states, and beside it by a share of the depth, so many times that."""
+    draw, stated, own = torch.Generator().manual_seed(seed), 50e-6, 30e-6
+    level, common, shares, noise = (torch.randn(planets, n, generator=draw, dtype=torch.float64) for n in (1, 2, 2, CHANNELS))
+    truth = (0.01 * (1 + 0.01 * level)).expand(-1, CHANNELS)
+    patterns = torch.zeros(planets, 2, CHANNELS, dtype=torch.float64)
+    patterns[:, 0, 0], patterns[:, 1, 1:] = stated, stated
+    off = (stated * common + share * stated / 0.01 * truth[:, :2] * shares)[:, (torch.arange(CHANNELS) > 0).long()]
+    depth, features = truth + own * noise + off, torch.zeros(planets, len(FEATURES), dtype=torch.float64)
+    model = PosteriorModel()
+    model.start_from_errors(PlanetSet(torch.arange(planets), depth, torch.full_like(depth, own**2), patterns, features, truth))
+    return model.start_systematic.exp()[:2] * 0.01 / stated
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0, 2.0])
+def test_training_starts_from_the_systematic_that_errors_show(share):
+    found = systematic_at_start(4000, share).square().tolist()
+    assert found == pytest.approx([share**2] * 2, abs=0.1 * (1.4 + share**2))  # what a difference of two medians can know
+
+
+def test_chance_makes_no_systematic_of_a_few_planets():
+    found = torch.cat([systematic_at_start(40, 0.0, seed) for seed in range(25)])
+    assert (found > 0.1).double().mean() < 0.3 and (found > 0.7).double().mean() < 0.1
+
+
 def test_a_planet_without_a_fit_gets_the_population(prepared, few):
     blind = {"depth": torch.zeros(1, CHANNELS).double(), "own_variance": torch.ones(1, CHANNELS).double(),
              "patterns": torch.zeros(1, 0, CHANNELS).double(), "features": few.features.mean(0, keepdim=True)}  # fmt: skip
