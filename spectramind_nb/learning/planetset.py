@@ -244,7 +244,7 @@ def planet_set(
         nuisance=nuisance,
         nuisance_covariance=nuisance_covariance,
         target=None if labels is None else _targets(planets, labels),
-        curves=None if curves is None else _curves(planets, curves),
+        curves=_curves(planets, curves) if curves else None,
     )
 
 # %% ../../nbs/learning/408_planetset.ipynb #contradictions

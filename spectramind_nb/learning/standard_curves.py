@@ -177,12 +177,12 @@ def standard_curves(
     store_root: Path | str = "cache",
     workers: int | None = None,  # processes; None: one a core
 ) -> dict[int, np.ndarray]:  # planet -> (3, 1 + wavelength, time) float32, see PLANES
-    """Standard curves of all planets that were fitted, each visit made once; zeros, and a line on stderr, where that fails."""
+    """Standard curves of all planets, each visit made once; zeros without a plausible fit and, with a line on stderr, where that fails."""
     store = Store(store_root, "curves", {"fit": config, "bins": list(bins)}, code_digest("spectramind_nb.learning.standard_curves"))
     source, keys = lightcurve_store(store_root, detector), calibrate(challenge, split, detector, store_root, workers)
     stars = challenge.stars(split)
     tasks, failed = {}, {}
-    for visit, fit in sorted(fits.items()):
+    for visit, fit in sorted((visit, fit) for visit, fit in fits.items() if fit.plausible):  # the clock of another may be any
         if isinstance(key := keys[visit], SpectraMindError):  # its frames were there when it was fitted
             failed[visit] = str(key)
             continue
@@ -194,11 +194,11 @@ def standard_curves(
     work = partial(_curves_into_store, source, store, config, bins)
     finished = side_by_side(work, todo, workers or cpu_count(), _VISIT_S)
     failed |= {task.visit: reason for task, reason in progress(finished, len(todo), f"standard curves of {split}") if reason}
-    of_planet: dict[int, list[np.ndarray]] = {}
-    for visit in sorted(fits):
+    of_planet: dict[int, list[np.ndarray]] = {planet: [] for planet in challenge.planets(split)}
+    for visit in sorted({**tasks, **failed}):
         if visit in failed:
             print(f"{split} planet {visit.planet_id} visit {visit.visit} has no standard curves: {failed[visit]}", file=sys.stderr)
-        none: np.ndarray = np.zeros(bins.shape, dtype=np.float32)  # a copy of the others, as what is mapped holds a file open
-        curves = none if visit in failed else np.array(store.load(tasks[visit].address)[0]["curves"])
-        of_planet.setdefault(int(visit.planet_id), []).append(curves)
-    return {planet: together(several) for planet, several in of_planet.items()}
+        else:  # a copy, as what is mapped holds a file open
+            of_planet[visit.planet_id].append(np.array(store.load(tasks[visit].address)[0]["curves"]))
+    none: np.ndarray = np.zeros(bins.shape, dtype=np.float32)
+    return {planet: together(several) if several else none for planet, several in of_planet.items()}
