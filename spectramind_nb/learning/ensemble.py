@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.errors import ConfigError
 from .error_bars import calibration_counts, calibration_factors
 from .metrics import CHANNELS, channel_weights, edition, value_scores
-from .planetmodel import PlanetModel
+from .planetmodel import PlanetModel, deal
 from .planetset import PlanetSet
 
 # %% ../../nbs/learning/440_ensemble.ipynb #mixture
@@ -100,10 +100,8 @@ class Members(PlanetModel):
         self,
         planet_id: Tensor,  # (B,) of training planets
     ) -> Tensor:  # (B,) the fold of each, -1 where no member leaves any out
-        """Planets in the order of their identifiers are dealt like cards: equal folds, whatever the identifiers and the order of rows."""
-        if self.hparams.folds == 1:
-            return torch.full_like(planet_id, -1)
-        return torch.searchsorted(self.taught, planet_id) % self.hparams.folds
+        """Dealt by `deal`."""
+        return torch.full_like(planet_id, -1) if self.hparams.folds == 1 else deal(planet_id, self.taught, self.hparams.folds)
 
 # %% ../../nbs/learning/440_ensemble.ipynb #answering-members
 class AnsweringMembers(Members):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .conditioning import with_squares
 from .metrics import CHANNELS
-from .planetmodel import PlanetModel
+from .planetmodel import PlanetModel, deal
 from .planetset import PlanetSet, labels_of
 from .spectral_shapes import gauss_hermite, principal_shapes, ridge, smooth_terms, smooth_variances
 from ..observations.layout import PPM
@@ -53,12 +53,14 @@ class AnchoredModel(PlanetModel):
 class SpectrumPrior(AnchoredModel):
     """Spectra as sums of columns, and how much of each a planet is expected to have."""
 
+    taught: Tensor  # planets that made the shapes, sorted
     exemplars: Tensor  # (folds + 1, planets, components)
     exemplar_shares: Tensor  # (folds + 1, planets)
 
     def __init__(self, *arguments, **settings):
         super().__init__(*arguments, **settings)
         double, folds, components = {"dtype": torch.float64}, self.hparams.folds, self.hparams.components
+        self.register_buffer("taught", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("mean_shapes", torch.zeros(folds + 1, CHANNELS, **double))  # the last is from all planets
         self.register_buffer("shapes", torch.zeros(folds + 1, components, CHANNELS, **double))
         self.register_buffer("exemplars", torch.zeros(folds + 1, 1, components, **double))  # coefficients, as many as planets
@@ -74,7 +76,9 @@ class SpectrumPrior(AnchoredModel):
         self.register_buffer("systematic_shapes", systematic, persistent=False)
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
-        """Make room for as many exemplars as another training left."""
+        """Make room for as many planets and exemplars as another training left."""
+        if (taught := state_dict.get(prefix + "taught")) is not None:
+            self.taught = self.taught.new_zeros(len(taught))
         for name in ("exemplars", "exemplar_shares"):
             own, other = getattr(self, name), state_dict.get(prefix + name)
             if other is not None and other.ndim == own.ndim:
@@ -86,8 +90,8 @@ class SpectrumPrior(AnchoredModel):
         return (self.value("amplitude") + x @ self.value("amplitude_features")).clamp(0, math.log(2000)).exp()
 
     def fold(self, planet_id: Tensor) -> Tensor:
-        """Which fold a planet is in."""
-        return planet_id % self.hparams.folds
+        """Which fold a training planet is in."""
+        return deal(planet_id, self.taught, self.hparams.folds)
 
     def no_fold(self, count: int) -> Tensor:
         """For planets that helped to make no shape."""
@@ -121,6 +125,7 @@ class LearnedPrior(SpectrumPrior):
         self.start_spread.fill_(residuals.std().clamp(0.05, 1.0).log())
         shapes = shapes / self.amplitude(self.standardised(train.features))[:, None]
 
+        self.taught = train.planet_id.sort().values
         fold = self.fold(train.planet_id)
         left_over = torch.zeros_like(shapes)
         count = max(1, min(len(shapes), self.hparams.exemplars))

@@ -361,6 +361,18 @@ def test_training_twice_gives_the_same_bits(few, held):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_folds_are_equal_whatever_the_identifiers_and_a_checkpoint_knows_them(few, prepared):
+    """All identifiers multiples of the number of folds: dealt by their remainder, one fold would have had every planet and no shape."""
+    five = PlanetSet(**{**few.tensors(), "planet_id": 5 * few.planet_id})
+    model, again = PosteriorModel(), PosteriorModel()
+    model.prepare(five)
+    assert sorted(model.fold(five.planet_id).bincount().tolist()) == [3, 3, 3, 3, 4]
+    assert torch.equal(model.shapes, prepared.shapes) and (model.shapes.square().sum((1, 2)) > 0).all()
+    assert torch.equal(model.fold(five.planet_id[[9, 3]]), model.fold(five.planet_id)[[9, 3]])
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.fold(five.planet_id), model.fold(five.planet_id))
+
+
 def test_every_trained_number_gets_a_gradient(prepared, few):
     mu, sigma, _ = prepared.posterior(few.tensors(), prepared.fold(few.planet_id))
     WeightedGaussianNLL()(mu, sigma, few.target, prepared.naive_mean, prepared.naive_sigma).backward()
