@@ -7,7 +7,8 @@ __all__ = ['LAYER', 'DENSITY', 'EDGE', 'fill_normals', 'raw_response', 'expose_p
 
 # %% ../../nbs/simulation/324_exposure_kernels.ipynb #imports
 import numpy as np
-from numba import njit
+
+from ..core.machine_code import compiled
 
 # %% ../../nbs/simulation/324_exposure_kernels.ipynb #ziggurat
 def _ziggurat() -> tuple[np.ndarray, np.ndarray]:
@@ -24,24 +25,24 @@ LAYER, DENSITY = _ziggurat()  # (257,) widths of the layers, heights of their up
 EDGE = float(LAYER[1])  # beyond it is the tail
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _mixed(z):
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _uniform(bits):
     return (np.float64(np.int64(bits >> np.uint64(11))) + 0.5) * 2.0**-53
 
 
-@njit(inline="always")
+@compiled(inline="always")
 def _signed(x, bits):
     return x if bits & np.uint64(256) else -x
 
 # %% ../../nbs/simulation/324_exposure_kernels.ipynb #fill-normals
-@njit(nogil=True, cache=True)
+@compiled()
 def fill_normals(out, scratch, n, state, gamma, layer, density, edge):
     """Fill `out[:n]` with normal deviates; returns the state of the stream after them."""
     for k in range(n):  # by itself this loop runs on vectors
@@ -74,7 +75,7 @@ def fill_normals(out, scratch, n, state, gamma, layer, density, edge):
     return state
 
 # %% ../../nbs/simulation/324_exposure_kernels.ipynb #raw-response
-@njit(nogil=True, error_model="numpy", cache=True)
+@compiled()
 def raw_response(electrons, raw, slope, n, c, most):
     """Invert `sum(c[k] * raw**k) = electrons`; `slope` is the inverse's derivative.
 
@@ -99,7 +100,7 @@ def raw_response(electrons, raw, slope, n, c, most):
             break
 
 # %% ../../nbs/simulation/324_exposure_kernels.ipynb #reads
-@njit(nogil=True, error_model="numpy", cache=True)
+@compiled()
 def _add_noise(raw, slope, mean, n, part, photon, noise2, g):
     # Both reads share the photons of the first: a 2 x 2 covariance, by its Cholesky factor.
     # Single precision is far finer than a standard deviation has to be, and its roots take half the time.
@@ -119,14 +120,14 @@ def _add_noise(raw, slope, mean, n, part, photon, noise2, g):
         raw[1, k] += s12 * g[0, k] + np.sqrt(rest if rest > none else none) * g[1, k]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@compiled()
 def _fill_wells(raw, full_well, read, g):
     """Charge stops at the full well, the noise of reading it does not."""
     for k in range(len(raw)):
         raw[k] = (raw[k] if raw[k] < full_well else full_well) + read * g[k]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@compiled()
 def _convert(raw, drift, gain, offset, digitise):
     """Electrons to counts."""
     for k in range(len(raw)):
@@ -138,7 +139,7 @@ def _convert(raw, drift, gain, offset, digitise):
         raw[k] = counts
 
 # %% ../../nbs/simulation/324_exposure_kernels.ipynb #collected
-@njit(nogil=True, error_model="numpy", cache=True)
+@compiled()
 def _mean_electrons(mean, curve, y, x, image, response, plain, current):
     """Electrons expected between the reads, of a pixel whose share of the light moves with the image."""
     i0, iy, ix, iyy, ixx, ixy = image[0], image[1], image[2], image[3], image[4], image[5]
@@ -148,7 +149,7 @@ def _mean_electrons(mean, curve, y, x, image, response, plain, current):
         mean[k] = m if m > 0.0 else 0.0
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@compiled()
 def _strike(struck, start, next_hit, rate, charge, share_first, state, gamma):
     """Charge of the cosmic rays that hit during a block of pairs; when the next one comes."""
     n = struck.shape[1]
@@ -168,7 +169,7 @@ def _strike(struck, start, next_hit, rate, charge, share_first, state, gamma):
 _BLOCK = 512  # pairs worked on at a time; stays in the first-level cache
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@compiled()
 def expose_pixels(
     out, light, drift, column_of, image, shift, background, dark, flat, read, linear, seconds, photon, hit_rate, hit_e,
     full_well, gain, offset, digitise, key, hit_key, layer, density, edge,

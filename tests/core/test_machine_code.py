@@ -1,9 +1,13 @@
 """Machine code on disk is that of the source, whatever has happened to the files: Numba's own way fails each of these."""
 
 import os
+from pathlib import Path
 
 import pytest
 from own_process import code, run_forked
+
+from spectramind_nb.core import machine_code
+from spectramind_nb.core.machine_code import compiled
 
 HEAD = "from spectramind_nb.core.machine_code import compiled\n"
 KERNEL = HEAD + "@compiled()\ndef f(x): return {} * x\n"
@@ -58,3 +62,14 @@ def test_what_is_read_elsewhere_belongs_to_the_code(tmp_path, answer):
     assert now("a", "b", "3", "0.5") == [(9.5, False), (9.5, True)]
     assert now("a", "b", "3", "1.5") == [(10.5, False), (10.5, True)]
     assert now("b", "a", "3", "1.5") == [(13.5, False), (13.5, True)]
+
+
+def test_where_no_folder_can_be_written_code_stays_in_memory(monkeypatch):
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    kernel = compiled()(lambda x: 2 * x)
+    assert kernel(3.0) == 6.0 and kernel.stats.cache_path is None
+
+
+def test_every_kernel_is_kept_in_this_way():
+    library = Path(machine_code.__file__).parents[1]
+    assert [path.name for path in library.rglob("*.py") if "njit" in path.read_text()] == ["machine_code.py"]
