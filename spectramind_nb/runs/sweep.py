@@ -115,16 +115,31 @@ def members(
 RUN_GB = 2.5  # of memory; training on 1,100 planets takes 2.3
 
 
-def _train(member: Member, folder: Path, started: dict[str, subprocess.Popen], stopping: threading.Event) -> int | None:
-    """Train a run of the sweep in a process of its own; its exit code, None where it was not begun."""
-    name, words = member.command()
-    command = [sys.executable, "-m", "spectramind_nb", *words]
-    with open(folder / f"{name}.txt", "ab") as output:
-        if stopping.is_set():
-            return None
-        environment = {**os.environ, audit.PARENT: folder.name}
-        started[name] = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
-    return started[name].wait()
+class _Processes:
+    """Those of a sweep, each in a session of its own: what a terminal tells all its processes comes once, from the sweep. A second
+    signal would mean to leave without saving."""
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen] = []
+        self._lock, self._stopping = threading.Lock(), False
+
+    def train(self, member: Member, folder: Path) -> int | None:
+        """Train a run of the sweep; its exit code, None where it was not begun."""
+        name, words = member.command()
+        command, environment = [sys.executable, "-m", "spectramind_nb", *words], {**os.environ, audit.PARENT: folder.name}
+        with open(folder / f"{name}.txt", "ab") as output, self._lock:
+            if self._stopping:
+                return None
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+            self._started.append(process)
+        return process.wait()
+
+    def stop(self) -> None:
+        """Begin no other, and ask those that there are to leave."""
+        self._stopping = True
+        with self._lock:  # one may be about to begin
+            for process in self._started:
+                process.terminate()
 
 
 def _told(member: Member, exit_code: int | None, folder: Path) -> dict:
@@ -172,11 +187,10 @@ def sweep(
 
 def _side_by_side(runs: list[Member], folder: Path, parallel: int, codes: dict[str, int | None]) -> None:
     """Train the runs, some at a time, and note their exit codes; whoever stops the sweep stops them, and they can go on."""
-    started: dict[str, subprocess.Popen] = {}
-    stopping = threading.Event()
+    processes = _Processes()
     with Signals(), ThreadPoolExecutor(parallel) as pool:
-        running: dict[Future, Member] = {pool.submit(_train, run, folder, started, stopping): run for run in runs}
         try:
+            running: dict[Future, Member] = {pool.submit(processes.train, run, folder): run for run in runs}
             while running:
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     run = running.pop(done)
@@ -185,7 +199,10 @@ def _side_by_side(runs: list[Member], folder: Path, parallel: int, codes: dict[s
                     score = f", val/score {row['val/score']:.4f}" if "val/score" in row else ""
                     print(f"{row['run']} {' '.join(run.varied)}: {row['outcome']}{score}", flush=True)
         except BaseException:
-            stopping.set()
-            for process in started.values():
-                process.terminate()
+            try:
+                processes.stop()
+                pool.shutdown()  # they save their state
+            except BaseException:  # who cannot wait for that says so again
+                processes.stop()
+                raise
             raise

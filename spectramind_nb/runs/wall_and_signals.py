@@ -22,10 +22,11 @@ from ..core.errors import ConfigError, InterruptedRun, SpectraMindError, Termina
 
 # %% ../../nbs/runs/622_wall_and_signals.ipynb #signals-2
 class Signals:
-    """Turns SIGTERM and Ctrl-C into `TerminatedRun` and `InterruptedRun` at a moment when nothing is lost."""
+    """Turns SIGTERM, Ctrl-C and the end of the terminal into `TerminatedRun` and `InterruptedRun` at a moment when nothing is lost."""
 
-    _ERRORS = {signal.SIGTERM: TerminatedRun, signal.SIGINT: InterruptedRun, signal.SIGUSR2: WallReached}
-    _WORDS = {signal.SIGTERM: "SIGTERM received", signal.SIGINT: "interrupted", signal.SIGUSR2: "the wall-time budget is used up"}
+    _ERRORS = {signal.SIGTERM: TerminatedRun, signal.SIGHUP: TerminatedRun, signal.SIGINT: InterruptedRun, signal.SIGUSR2: WallReached}
+    _WORDS = {signal.SIGTERM: "SIGTERM received", signal.SIGHUP: "the terminal was closed", signal.SIGINT: "interrupted",
+              signal.SIGUSR2: "the wall-time budget is used up"}
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -35,7 +36,8 @@ class Signals:
     def __enter__(self) -> Self:
         self._before = {}
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self._before = {number: signal.signal(number, self._handle) for number in self._ERRORS}
+            deaf = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else []  # nohup: it is to outlive the terminal
+            self._before = {number: signal.signal(number, self._handle) for number in self._ERRORS if number not in deaf}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -55,6 +57,8 @@ class Signals:
     def _handle(self, number: int, frame: Any) -> None:
         if os.getpid() != self._pid:
             os._exit(128 + number)
+        if number == signal.SIGHUP and self.received is not None:  # the kernel tells it, and then the shell: that is no impatience
+            return
         impatient, self.received = self.received is not None, number
         if impatient or not self._waiting:
             raise self.error(number)

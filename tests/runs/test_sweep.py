@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from spectramind_nb.core.errors import ConfigError, DataMissingError, SpectraMindError
+from spectramind_nb.core.errors import ConfigError, DataMissingError, InterruptedRun, SpectraMindError
 from spectramind_nb.records import audit
+from spectramind_nb.runs import sweep as sweeps
 from spectramind_nb.runs.comparison import compare, paired_difference, planet_scores
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.sweep import combinations, members, sweep
@@ -47,7 +49,8 @@ def test_killed_in_the_middle_each_run_is_done_once_and_one_that_fails_costs_the
     until = time.monotonic() + 60
     while not (here / "logs/rates-2/audit.json").exists() and time.monotonic() < until:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    for leader in (process.pid, audit.load(here / "logs/rates-2/audit.json")["pid"]):
+        os.killpg(leader, signal.SIGKILL)
     process.communicate()
 
     first = Run.open("rates-1").record
@@ -140,3 +143,59 @@ def test_names_of_a_sweep_follow_from_its_words(here):
         members(["seed=1,2"], "../elsewhere")
     name, runs = members(["trainer=ci_fast", "seed=range(1,12)"])
     assert [run.name for run in runs][::10] == [f"{name}-01", f"{name}-11"]
+
+
+NOTES_SIGNALS = """#!/bin/sh
+for name in INT TERM HUP; do trap "echo $name >> $0.told" $name; done
+touch $0.ready
+for turn in 1 2 3 4 5 6 7 8 9 10; do sleep 0.05; test -s $0.told && sleep 0.2 && exit 143; done
+"""
+
+
+@pytest.mark.parametrize("number, outcome", [
+    (signal.SIGINT, "InterruptedRun"), (signal.SIGTERM, "TerminatedRun"), (signal.SIGHUP, "TerminatedRun"),
+])
+def test_whoever_stops_a_sweep_in_a_terminal_is_told_to_its_runs_once(workspace, monkeypatch, number, outcome):
+    """All of a terminal's processes hear Ctrl-C, and twice that it was closed; to a run a second signal means to leave without saving."""
+    program = workspace / "program"
+    program.write_text(NOTES_SIGNALS)
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    name, runs = members(["seed=1,2"])
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        try:
+            sweeps._side_by_side(runs, workspace, 1, {})
+        except BaseException as error:
+            Path("ended").write_text(type(error).__name__)
+        os._exit(0)
+    until = time.monotonic() + 20
+    while not Path("program.ready").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    os.killpg(child, number)
+    if number == signal.SIGHUP:
+        time.sleep(0.02)
+        os.killpg(child, number)  # the kernel, then the shell
+    os.waitpid(child, 0)
+    assert Path("program.told").read_text().split() == ["TERM"] and Path("ended").read_text() == outcome
+
+
+def test_a_run_that_begins_while_the_sweep_is_stopped_is_stopped_too(workspace, monkeypatch):
+    told = threading.Event()
+
+    class Slow:
+        def __init__(self, *words, **settings):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.2)
+
+        def terminate(self):
+            told.set()
+
+        def wait(self):
+            told.wait(1)
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    with pytest.raises(InterruptedRun):
+        sweeps._side_by_side(members(["seed=1,2"])[1], workspace, 1, {})
+    assert told.is_set()
