@@ -34,15 +34,14 @@ def comparison_page(
     found: Comparison,
 ) -> str:  # HTML
     "Verdicts, metrics, settings and curves of several runs as one page that opens anywhere."
-    bare = [run.id for run in found.runs if not run.metrics]
+    first, *others = found.names
+    bare = [name for name, run in zip(found.names, found.runs) if not run.metrics]
     without = "".join(f"<p>{html.escape(name)} has no metrics: it ended before its final validation, or goes on.</p>" for name in bare)
-    first = found.runs[0].id
     sections = {
         f"Against {first}": _table(found.judged[_VERDICT_FIRST], index=False, float_format="{:+.4f}".format),
         "Metrics": without + (_table(_with_differences(found.metrics)) if len(found.metrics) else ""),
         "Set differently": _table(found.changed) if len(found.changed) else "<p>The configurations say the same.</p>",
         "Curves": figure_html(png_bytes(found.plot()), "Validation scores while the runs were trained."),
     }
-    others = ", ".join(run.id for run in found.runs[1:])
-    return html_page(f"{first} beside {others}", sections, "<p>Differences of scores are those of the same validation planets; "
+    return html_page(f"{first} beside {', '.join(others)}", sections, "<p>Differences of scores are those of the same validation planets; "
                      f"low and high are the ends of the {found.interval}.</p>")

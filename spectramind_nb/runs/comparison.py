@@ -72,6 +72,11 @@ class Comparison:
     level: float = 0.95  # of each interval from low to high
 
     @property
+    def names(self) -> list[str]:
+        """What the runs are called here."""
+        return _names(self.runs)
+
+    @property
     def interval(self) -> str:
         """What low and high are the ends of."""
         several = "" if len(self.runs) == 2 else f", which is 95 % for all {len(self.runs) - 1} together"
@@ -79,7 +84,7 @@ class Comparison:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """What there is to read, by title."""
-        judged = f"score on validation planets, against {self.runs[0].id}; low and high: {self.interval}"
+        judged = f"score on validation planets, against {self.names[0]}; low and high: {self.interval}"
         return {"configuration": self.changed, "metrics": self.metrics.round(4), judged: self.judged.round(4)}
 
     def __str__(self) -> str:
@@ -97,14 +102,20 @@ class Comparison:
         fig, ax = plt.subplots(figsize=(7, 3), dpi=80, layout="constrained")
         plt.close(fig)  # a notebook shows the returned figure, and only that
         looks = itertools.cycle([f"{marker}{line}" for line in ("-", "--", ":") for marker in "os^Dv"])  # told apart without colours
-        for run, look in zip(self.runs, looks):
+        for name, run, look in zip(self.names, self.runs, looks):
             if "val/score" in (history := run.history):
                 known = history.dropna(subset=["val/score"])
-                ax.plot(known["step"], known["val/score"], look, ms=3, label=run.id)
+                ax.plot(known["step"], known["val/score"], look, ms=3, label=name)
         ax.set(xlabel="optimizer step", ylabel="val/score")
         if ax.get_lines():
             ax.legend(fontsize=8)
         return fig
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Their identifiers; runs of several workspaces that share one are told apart by their folders."""
+    known = [run.id for run in runs]
+    return [str(run.dir) if known.count(run.id) > 1 else run.id for run in runs]
 
 # %% ../../nbs/runs/682_comparison.ipynb #compare
 def compare(
@@ -117,27 +128,27 @@ def compare(
     opened = [Run.open(run) for run in runs]
     if len({run.dir for run in opened}) < max(2, len(opened)):
         raise ConfigError("a comparison needs different runs, at least two", ", ".join(run.id for run in opened), "Name each run once")
-    first, level = opened[0], 1 - 0.05 / (len(opened) - 1)
+    (first, *others), level = _names(opened), 1 - 0.05 / (len(opened) - 1)
     judged: list[dict[str, Any]] = []
-    said = {run.id: run.config.plain() for run in opened}
-    keys = sorted({key for other in said.values() for key in settings_that_differ(said[first.id], other)})
+    said = {name: run.config.plain() for name, run in zip([first, *others], opened)}
+    keys = sorted({key for other in said.values() for key in settings_that_differ(said[first], other)})
     changed = pd.DataFrame({name: [flat(plain).get(key) for key in keys] for name, plain in said.items()}, index=keys)
-    metrics = pd.DataFrame({run.id: run.metrics for run in opened}).apply(pd.to_numeric, errors="coerce").sort_index()
-    scores = {run.id: _scores_or_why_not(run) for run in opened}
-    for run in opened[1:]:
-        left, right = scores[first.id], scores[run.id]
+    metrics = pd.DataFrame({name: run.metrics for name, run in zip(said, opened)}).apply(pd.to_numeric, errors="coerce").sort_index()
+    scores = {name: _scores_or_why_not(run) for name, run in zip(said, opened)}
+    for name in others:
+        left, right = scores[first], scores[name]
         if isinstance(left, str) or isinstance(right, str):
-            bare, why = (first.id, left) if isinstance(left, str) else (run.id, right)
-            judged.append({"run": run.id, "verdict": f"only the metrics can be compared; {bare}: {why}"})
+            bare, why = (first, left) if isinstance(left, str) else (name, right)
+            judged.append({"run": name, "verdict": f"only the metrics can be compared; {bare}: {why}"})
             continue
         common = len(left.index.intersection(right.index))
         if common < 2:
-            judged.append({"run": run.id, "planets": common, "verdict": "validated on other planets: no comparison"})
+            judged.append({"run": name, "planets": common, "verdict": "validated on other planets: no comparison"})
             continue
         mean, low, high, claimed = paired_difference(left, right, level)
         nothing = "no more than another seed brings" if low > 0 or high < 0 else "no difference that these planets can show"
         verdict = ("better" if mean > 0 else "worse") if claimed else nothing
-        judged.append({"run": run.id, "planets": common, "difference": mean, "low": low, "high": high, "verdict": verdict})
+        judged.append({"run": name, "planets": common, "difference": mean, "low": low, "high": high, "verdict": verdict})
     columns = ["run", "planets", "difference", "low", "high", "verdict"]
     return Comparison(opened, metrics, changed, pd.DataFrame(judged, columns=columns).astype({"planets": "Int64"}), level)
 

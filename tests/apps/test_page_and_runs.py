@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -156,6 +157,16 @@ def test_runs_without_metrics_are_named_on_the_page_of_a_comparison(past):
     page = comparison_page(compare([past("one", []), past("two", ["seed=7"]), past("three", ["seed=8"])]))
     assert all(f"{name} has no metrics" in page for name in ("one", "two", "three"))
     assert "only the metrics can be compared; one: this run kept no checkpoint" in page and "<th>seed</th>" in page
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(past):
+    folders = [str(past("elsewhere/first", [])), str(past("first", ["seed=7"]))]
+    for folder, score in zip(folders, ("0.1", "0.2")):
+        Path(folder, "audit.json").write_text(json.dumps({"outcome": "finished", "metrics": {"val/score": float(score)}}))
+    found = compare(folders)
+    assert found.changed.loc["seed"].to_dict() == {folders[0]: 42, folders[1]: 7}
+    assert found.metrics.loc["val/score"].to_dict() == {folders[0]: 0.1, folders[1]: 0.2} and found.judged["run"].tolist() == folders[1:]
+    assert f"against {folders[0]}" in str(found) and f"Against {folders[0]}" in comparison_page(found)
 
 
 def test_a_stage_that_counts_its_visits_moves_a_bar(workspace):
