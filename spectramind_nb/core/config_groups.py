@@ -61,6 +61,7 @@ def hydra_session() -> Iterator[None]:
     """Within: Hydra composes from our files, for one thread at a time; afterwards its state is as before."""
     OmegaConf.register_new_resolver("spectramind.workspace", lambda: str(workspace()), replace=True)
     OmegaConf.register_new_resolver("spectramind.cache", lambda root: str(cache_root(root)), replace=True)
+    OmegaConf.register_new_resolver("spectramind.beside", lambda place, name: str(Path(place).parent / name), replace=True)
     OmegaConf.register_new_resolver("spectramind.equal", lambda left, right: left == right, replace=True)
     with _LOCK:
         foreign = GlobalHydra.instance().hydra

@@ -30,6 +30,14 @@ def records(
     """Every audit.json there, those of runs and those of other invocations."""
     return sorted(logs.glob("*/audit.json")) + sorted((logs / "invocations").glob("*/audit.json"))
 
+
+_FACTS = {"time", "command", "run_id", "outcome", "exit_code", "record", "attempt", "record_digest"}  # of every line that tells of an end
+
+
+def _ends(logs: Path) -> list[dict[str, Any]]:
+    """The lines of the ledger that tell of an end."""
+    return [entry for entry in entries(logs / "audit.jsonl") if entry.get("event") == "finish" and set(entry) >= _FACTS]
+
 # %% ../../nbs/records/520_audit.ipynb #settle-def
 def close_dead_records(
     logs: Path,  # the folder of runs
@@ -38,12 +46,13 @@ def close_dead_records(
     """Close the records of invocations that died without a word; returns the names of their folders."""
     dead = []
     for path in records(logs):
-        if '"outcome": "running"' not in path.read_text() or is_running(path.parent, load(path)):
+        fields = load(path)
+        if fields.get("outcome") != "running" or is_running(path.parent, fields) or not path.is_file():
             continue
-        with contextlib.suppress(PreflightError), held(path.parent):  # another process may close it at this moment
+        with contextlib.suppress(PreflightError, FileNotFoundError), held(path.parent):  # another process may close it, or make it a run's
             fields, closing = load(path), path.with_name(CLOSING)
-            told = [entry for entry in entries(logs / "audit.jsonl") if entry["event"] == "finish"
-                    and entry["record"] == os.path.relpath(path, logs) and entry["attempt"] == fields.get("attempt")]
+            told = [entry for entry in _ends(logs)
+                    if entry["record"] == os.path.relpath(path, logs) and entry["attempt"] == fields.get("attempt")]
             if closing.is_file() and told and content_digest(closing) == told[-1]["record_digest"]:
                 os.replace(closing, path)
             elif fields and not told:  # a record that the ledger knows as closed and that runs again was tampered with: left to `verify`
@@ -61,8 +70,8 @@ def places(
     typed = (word.lstrip("+").partition("=")[::2] for word in overrides if "${" not in word)
     bare = {key: value[1:-1] if value[:1] in "'\"" and value[-1:] == value[:1] else value for key, value in typed if value}
     said = {key: os.path.expanduser(value) for key, value in bare.items() if key.startswith("paths.")}
-    root = workspace() / said.get("paths.root", "")
-    return workspace() / said.get("paths.logs", root / "logs"), workspace() / said.get("paths.debug_log", root / "v50_debug_log.md")
+    logs = workspace() / said.get("paths.logs", Path(said.get("paths.root", ""), "logs"))
+    return logs, workspace() / said.get("paths.debug_log", logs.parent / "v50_debug_log.md")
 
 # %% ../../nbs/records/520_audit.ipynb #first-fields
 PARENT = "SPECTRAMIND_PARENT"  # a variable: the name of the sweep that starts this command
@@ -152,28 +161,29 @@ def verify(
     debug_log: Path | None = None,  # v50_debug_log.md
 ) -> list[str]:
     """Everything in the ledger, the records and their files that was changed after the fact; empty when all is intact."""
-    problems, closing = chain_faults(logs / "audit.jsonl", debug_log), {}
-    for entry in entries(logs / "audit.jsonl"):
-        if entry["event"] == "finish":
-            closing[entry["record"], entry["attempt"]] = entry
-    for (name, attempt), entry in closing.items():
-        path = _attempt(logs / name, attempt)
-        if not path.is_file():
-            problems.append(f"the record {name} is gone")
-        elif content_digest(path) != entry["record_digest"]:
-            problems.append(f"the record {name} was changed after it was closed")
-        elif path.name == "audit.json":
-            problems += _changed_files(path, name)
-    for path in records(logs):
-        name, fields = os.path.relpath(path, logs), load(path)
-        if fields.get("outcome") != "running" and (name, fields.get("attempt")) not in closing:
-            problems.append(f"the ledger does not tell how {name} ended")
-    return problems
+    known = {os.path.relpath(path, logs): load(path) for path in records(logs)}  # before the ledger, which is told of an end first
+    problems = chain_faults(logs / "audit.jsonl", debug_log)
+    closing = {(entry["record"], entry["attempt"]): entry["record_digest"] for entry in _ends(logs)}
+    for (name, attempt), digest in closing.items():
+        if _faults_of_record(logs, name, attempt, digest):  # a second look: it may have been closed, or continued, during the first
+            problems += _faults_of_record(logs, name, attempt, digest)
+    return problems + [f"the ledger does not tell how {name} ended" for name, fields in known.items()
+                       if fields.get("outcome") != "running" and (name, fields.get("attempt")) not in closing]
 
 
-def _attempt(path: Path, attempt: int) -> Path:
-    """The record of one of a run's attempts."""
-    return path if load(path).get("attempt") == attempt else path.with_name(f"audit.{attempt}.json")
+def _faults_of_record(logs: Path, name: str, attempt: int, digest: str) -> list[str]:
+    """What is wrong with the record of one attempt of a run, and with its files where no later one went on with them."""
+    latest, older = logs / name, (logs / name).with_name(f"audit.{attempt}.json")
+    fields = load(latest)
+    path = latest if fields.get("attempt") == attempt else older
+    if not path.is_file():
+        return [f"the record {name} is gone"]
+    if content_digest(path) == digest:
+        return _changed_files(path, name) if path == latest else []
+    with contextlib.suppress(FileNotFoundError):
+        if is_running(latest.parent, fields) and content_digest(latest.with_name(CLOSING)) == digest:  # it is being closed at this moment
+            return []
+    return [f"the record {name} was changed after it was closed"]
 
 
 def _changed_files(path: Path, name: str) -> list[str]:
@@ -194,7 +204,7 @@ def ended(
     logs: Path,  # the folder of runs
 ) -> list[tuple[int, dict[str, Any]]]:
     """(0, closing line) of everything that ended, in the order of time."""
-    return [(0, entry) for entry in entries(logs / "audit.jsonl") if entry["event"] == "finish"]
+    return [(0, entry) for entry in _ends(logs)]
 
 # %% ../../nbs/records/520_audit.ipynb #lineage-def
 _STARTS = ("train", "replay", "sweep")  # what other runs may begin from

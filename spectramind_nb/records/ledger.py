@@ -11,7 +11,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,33 @@ def entries(
     path: Path,  # logs/audit.jsonl, or the diary of a run
 ) -> list[dict[str, Any]]:
     """All lines that can be read, oldest first; a line that a crash cut short is left out."""
-    found = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+    found = [_read(line) for line in _lines(path)]
+    return [entry for entry in found if entry is not None]
+
+
+def _lines(path: Path) -> list[bytes]:
+    """As bytes: a text may hold what Python takes for the end of a line, such as U+2028."""
+    return path.read_bytes().splitlines() if path.is_file() else []
+
+
+@contextlib.contextmanager
+def _at_rest(ledger: Path) -> Iterator[None]:
+    """Within: nobody appends a line, nor the block that follows it in the human log."""
+    with contextlib.ExitStack() as held:
+        if ledger.is_file():
+            file = held.enter_context(open(ledger, "rb"))
+            held.callback(fcntl.flock, file, fcntl.LOCK_UN)  # said, as a process that was forked meanwhile has the file open too
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def _read(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None where it says nothing, or nothing that was written here."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
 
 # %% ../../nbs/records/510_ledger.ipynb #human-block
 def human_block(
@@ -109,18 +132,23 @@ def rebuild(
     view: Path,  # v50_debug_log.md, replaced
 ) -> int:  # blocks written
     """Write the human log anew from the ledger."""
-    blocks = human_blocks(ledger)
-    with atomic_path(view) as temporary:
-        temporary.write_text("".join(blocks))
+    with _at_rest(ledger):
+        blocks = human_blocks(ledger)
+        with atomic_path(view) as temporary:
+            temporary.write_text("".join(blocks))
     return len(blocks)
 
 # %% ../../nbs/records/510_ledger.ipynb #human-blocks
 def human_blocks(ledger: Path) -> list[str]:
     """The blocks of the human log, one for each line of the ledger that tells of an end."""
+    return _blocks(_lines(ledger))
+
+
+def _blocks(lines: list[bytes]) -> list[str]:
     found = []
-    for line in ledger.read_bytes().splitlines() if ledger.is_file() else []:
-        with contextlib.suppress(ValueError):
-            if block := human_block(json.loads(line), line_hash(line)):
+    for line in lines:
+        with contextlib.suppress(LookupError, TypeError, AttributeError):  # a line that was changed may tell of an end without its facts
+            if block := human_block(_read(line) or {}, line_hash(line)):
                 found.append(block)
     return found
 
@@ -130,31 +158,27 @@ def chain_faults(
     view: Path | None = None,  # v50_debug_log.md
 ) -> list[str]:
     """Everything in the ledger that is not as it was written, a sentence each; empty when all is intact."""
-    lines = ledger.read_bytes().splitlines() if ledger.is_file() else []
+    with _at_rest(ledger):
+        lines, text = _lines(ledger), view.read_bytes() if view is not None and view.is_file() else None
     problems, before = [], GENESIS
     for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-        except ValueError:
+        entry = _read(line)
+        if entry is None:
             problems.append(f"line {number} of the ledger cannot be read")
-        else:
-            if entry.get("prev") != before:
-                problems.append(f"line {number} of the ledger does not follow line {number - 1}")
-            elif entry.get("seq") != number:
-                problems.append(f"line {number} of the ledger is numbered {entry.get('seq')}")
+        elif entry.get("prev") != before:
+            problems.append(f"line {number} of the ledger does not follow line {number - 1}")
+        elif entry.get("seq") != number:
+            problems.append(f"line {number} of the ledger is numbered {entry.get('seq')}")
         before = line_hash(line)
-    return problems + _faults_of_view(ledger, view, {line_hash(line) for line in lines})
+    return problems if view is None or text is None else problems + _faults_of_view(view.name, text, lines)
 
 
-def _faults_of_view(ledger: Path, view: Path | None, hashes: set[str]) -> list[str]:
-    if view is None or not view.is_file():
-        return []
-    text, place = view.read_text(), 0
-    named = [line.removeprefix("* chain ") for line in text.splitlines() if line.startswith("* chain ")]
+def _faults_of_view(name: str, text: bytes, lines: list[bytes]) -> list[str]:
+    named, hashes, place = re.findall(rb"^\* chain (.*)$", text, re.MULTILINE), {line_hash(line).encode() for line in lines}, 0
     if gone := [chain for chain in named if chain not in hashes]:
-        return [f"{len(gone)} ledger line(s) that {view.name} names are gone or changed"]
-    for block in human_blocks(ledger):  # one may be missing: its process was killed between line and block
+        return [f"{len(gone)} ledger line(s) that {name} names are gone or changed"]
+    for block in map(str.encode, _blocks(lines)):  # one may be missing: its process was killed between line and block
         place += len(block) if text.startswith(block, place) else 0
     if place != len(text):
-        return [f"{view.name} is not what the ledger tells; spectramind audit rebuild writes it anew"]
+        return [f"{name} is not what the ledger tells; spectramind audit rebuild writes it anew"]
     return []

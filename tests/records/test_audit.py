@@ -1,5 +1,6 @@
 """Every invocation is recorded, whatever ends it, and what was changed afterwards shows."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, PreflightError, TerminatedRun, WallReached
-from spectramind_nb.records import audit, provenance, record
+from spectramind_nb.records import audit, journal, provenance, record
 from spectramind_nb.records.ledger import append, chain_faults, entries, rebuild
 
 
@@ -232,6 +234,105 @@ def test_a_run_elsewhere_is_recorded_elsewhere(places, tmp_path):
     with audit.recorded("train", ["paths.root=there"]) as record:
         record.adopt(tmp_path / "there/logs/a", tmp_path / "there/logs", tmp_path / "there/v50_debug_log.md")
     assert not places["logs"].exists() and audit.verify(tmp_path / "there/logs", tmp_path / "there/v50_debug_log.md") == []
+
+
+def test_only_the_folder_of_runs_is_elsewhere_and_both_logs_tell_the_same(places, tmp_path):
+    """A block here of a line there could never be verified."""
+    there = tmp_path / "other" / "runs"
+    words = [f"paths.logs={there}"]
+    told = compose(overrides=words).paths
+    assert audit.places(words) == (there, there.parent / "v50_debug_log.md") == (Path(told.logs), Path(told.debug_log))
+    assert audit.places([])[1] == Path(compose().paths.debug_log) == places["debug_log"]
+    invocation(places, "a")
+    with audit.recorded("fit", words):
+        pass
+    assert audit.verify(**places) == [] == audit.verify(*audit.places(words)) and "fit" in (tmp_path / "other/v50_debug_log.md").read_text()
+
+
+@pytest.mark.parametrize("moment", ["closed", "closing", "continued", "begun"])
+def test_p44_who_verifies_while_others_work_cries_no_forgery(places, monkeypatch, moment):
+    """At its worst moment: between what `verify` reads first and what it reads then."""
+    invocation(places, "a", WallReached("later"))
+    with contextlib.ExitStack() as other:
+        if moment in ("closed", "closing"):
+            open_record = other.enter_context(audit.recorded("train"))
+            open_record.adopt(places["logs"] / "b", **places)
+        once, name = iter([True]), "chain_faults" if moment == "closing" else "entries"
+        reads = getattr(audit, name)
+
+        def meanwhile(*rest):
+            found = reads(*rest)
+            if next(once, False):
+                if moment == "closing":
+                    monkeypatch.setattr(os, "replace", lambda *names: None if str(names[0]).endswith(record.CLOSING) else rename(*names))
+                if moment in ("closed", "closing"):
+                    open_record.finish("finished", 0)
+                elif moment == "continued":
+                    invocation(places, "a")
+                else:
+                    invocation(places, "c")
+            return found
+
+        rename = os.replace
+        monkeypatch.setattr(audit, name, meanwhile)
+        assert audit.verify(**places) == []
+        if moment == "closing":
+            assert audit.load(places["logs"] / "b/audit.json")["outcome"] == "running"
+            monkeypatch.setattr(os, "replace", rename)
+            os.replace(places["logs"] / "b" / record.CLOSING, places["logs"] / "b/audit.json")
+
+
+def test_p44_ledger_and_human_log_are_read_at_one_moment(places, monkeypatch):
+    """Another process may write its line and its block between the two."""
+    invocation(places, "a")
+    read, other = Path.read_bytes, []
+
+    def slowly(path):
+        found = read(path)
+        if path.name == "audit.jsonl" and not other:
+            other.append(multiprocessing.get_context("fork").Process(target=_twenty, args=(1,)))
+            other[0].start()
+            other[0].join(0.5)
+        return found
+
+    monkeypatch.setattr(Path, "read_bytes", slowly)
+    assert chain_faults(places["logs"] / "audit.jsonl", places["debug_log"]) == []
+    other[0].join()
+    assert other[0].exitcode == 0 and audit.verify(**places) == []
+
+
+def test_a_text_with_line_ends_of_other_scripts_is_one_line_of_the_ledger(places):
+    with pytest.raises(ValueError), audit.recorded("train", ["data.root=/a\u2028b\u0085c"]):
+        raise ValueError("half\rdone \u2029 seen")
+    assert told(places) == ["start", "finish"] and audit.verify(**places) == []
+
+
+@pytest.mark.parametrize("line", ["5", "[]", '"finish"', "null", "{}", '{"event":"finish"}'])
+def test_p44_a_line_that_was_never_written_is_named(places, line):
+    ledger = places["logs"] / "audit.jsonl"
+    invocation(places, "a")
+    with ledger.open("a") as file:
+        file.write(line + "\n")
+    (problem,) = audit.verify(**places)
+    assert problem == f"line 4 of the ledger {'does not follow line 3' if line.startswith('{') else 'cannot be read'}"
+    assert len(audit.lineage(places["logs"])) == 1 and rebuild(ledger, places["debug_log"]) == 1
+    invocation(places, "b")
+
+
+def test_two_commands_at_once_survive_each_other_s_adoption(places, monkeypatch):
+    """A record moves into its run's directory while another invocation looks who died."""
+    listed, looked = audit.records, []
+    with audit.recorded("train") as other:
+        def just_before(logs):
+            found = listed(logs)
+            if not looked:
+                looked.append(found)
+                other.adopt(places["logs"] / "a", **places)
+            return found
+
+        monkeypatch.setattr(audit, "records", just_before)
+        assert audit.close_dead_records(**places) == []
+    assert looked and not list(places["logs"].glob("invocations/*")) and audit.verify(**places) == []
 
 
 def test_a_line_cut_short_by_a_crash_costs_that_line_only(places):
