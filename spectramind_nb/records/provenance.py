@@ -263,7 +263,7 @@ def drift(
     def parts(side: Mapping[str, Any]) -> dict[str, Mapping]:
         facts = side.get("environment") or {}
         return {
-            "config": science(side.get("config") or {}), "code": side.get("modules") or {},
+            "config": science(side.get("config") or {}), "code": {**(side.get("modules") or {}), **(facts.get("own_modules") or {})},
             "data": (side.get("data") or {}).get("files") or {}, "environment": {name: facts.get(name) for name in NUMERIC},
         }
 

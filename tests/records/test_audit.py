@@ -335,6 +335,11 @@ def test_two_commands_at_once_survive_each_other_s_adoption(places, monkeypatch)
     assert looked and not list(places["logs"].glob("invocations/*")) and audit.verify(**places) == []
 
 
+def test_other_own_modules_are_other_code():
+    then, now = ({"modules": {"a.py": "1"}, "environment": {"own_modules": {"mine": digest}}} for digest in "12")
+    assert provenance.drift(then, now) == [("code", "mine", "1", "2")] and provenance.drift(then, then) == []
+
+
 def test_a_line_cut_short_by_a_crash_costs_that_line_only(places):
     ledger = places["logs"] / "audit.jsonl"
     append(ledger, {"event": "start"})
