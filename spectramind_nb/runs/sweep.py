@@ -168,7 +168,8 @@ def sweep(
     folder = Path(runs[0].config.paths.logs) / name
     if (folder / "audit.json").exists():
         raise ConfigError(f"'{name}' is the name of a run", folder, "Give this sweep another --name")
-    with audit.recorded("sweep", override_words(overrides), run_id=name):
+    with audit.recorded("sweep", override_words(overrides)) as record:
+        record.update(run_id=name)  # the command that this belongs to may have begun its record before the name was known
         folder.mkdir(parents=True, exist_ok=True)
         codes: dict[str, int | None] = {run.name: 0 for run in runs if run.finished()}
         if codes:

@@ -145,6 +145,19 @@ def test_names_of_a_sweep_follow_from_its_words(here):
     assert [run.name for run in runs][::10] == [f"{name}-01", f"{name}-11"]
 
 
+def test_a_sweep_without_a_name_stands_above_its_runs(workspace, monkeypatch):
+    """Its name is known only when its words are read, and its command is on record before that."""
+    def done(runs, folder, parallel, codes):
+        for run in runs:
+            with audit.recorded("train", run_id=run.name, parent=folder.name, apart=True):
+                codes[run.name] = 0
+
+    monkeypatch.setattr(sweeps, "_side_by_side", done)
+    with audit.recorded("sweep", ["seed=1,2"]):
+        sweep(["seed=1,2"])
+    assert [(depth, entry["command"]) for depth, entry in audit.lineage(workspace / "logs")] == [(0, "sweep"), (1, "train"), (1, "train")]
+
+
 NOTES_SIGNALS = """#!/bin/sh
 for name in INT TERM HUP; do trap "echo $name >> $0.told" $name; done
 touch $0.ready
