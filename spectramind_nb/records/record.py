@@ -12,7 +12,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -46,6 +49,22 @@ def held(
         except OSError:
             raise PreflightError("another process is running this run", folder, "Wait for it or use --resume never") from None
         yield
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Within: no signal. A record half closed would say `running` for as long as its process, such as a notebook's kernel, lives."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # elsewhere none arrives
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS if signal.getsignal(number) is not None}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 # %% ../../nbs/records/515_record.ipynb #is-running
 def is_running(
@@ -176,8 +195,9 @@ class RecordFile:
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Only what JSON can say: paths become words, NaN becomes null."""
-    return json.loads(json.dumps(fields, default=str), parse_constant=lambda word: None)
+    """Only what JSON and UTF-8 can say: paths become words, NaN becomes null, a byte that is no text is spelled out."""
+    text = re.sub("[\ud800-\udfff]", lambda found: rf"\\u{ord(found[0]):x}", json.dumps(fields, default=str, ensure_ascii=False))
+    return json.loads(text, parse_constant=lambda word: None)
 
 # %% ../../nbs/records/515_record.ipynb #record
 CLOSING = "audit.closing.json"  # the last state of a record until the ledger tells of it
@@ -214,9 +234,11 @@ class Record(RecordFile):
 
     def finish(self, outcome: str, exit_code: int, error: str | None = None, ended: float | None = None) -> None:
         """Close the record: outcome, digests of what the run left, a line in the ledger. A closed record stays as it is."""
-        if self.closed:
-            return
-        ended = time.time() if ended is None else ended
+        with _undisturbed():
+            if not self.closed:
+                self._close(outcome, exit_code, error, time.time() if ended is None else ended)
+
+    def _close(self, outcome: str, exit_code: int, error: str | None, ended: float) -> None:
         used_s = round(ended - self.fields["clock"], 3)
         wall = {**self.fields.get("wall", {"budget_s": None}), "used_s": used_s}
         error = error and provenance.redact(error, assigned=True)

@@ -335,6 +335,27 @@ def test_two_commands_at_once_survive_each_other_s_adoption(places, monkeypatch)
     assert looked and not list(places["logs"].glob("invocations/*")) and audit.verify(**places) == []
 
 
+def test_a_second_ctrl_c_while_a_record_is_closed_closes_it_all_the_same(places, monkeypatch):
+    appended = record.append
+
+    def slowly(*rest):
+        if rest[1]["event"] == "finish":
+            signal.raise_signal(signal.SIGINT)
+        return appended(*rest)
+
+    monkeypatch.setattr(record, "append", slowly)
+    kept = invocation(places, "a", KeyboardInterrupt())
+    assert kept["outcome"] == "interrupted" and audit.verify(**places) == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_words_that_are_no_text_are_recorded_as_they_were_typed(places, spectramind):
+    done = spectramind("train", b"seed=\xff".decode(errors="surrogateescape"), cwd=places["logs"].parent)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "seed" in done.stderr
+    (entry,) = [entry for _, entry in audit.ended(places["logs"])]
+    assert entry["overrides"] == ["seed=\\udcff"] and entry["exit_code"] == 2 and audit.verify(**places) == []
+
+
 def test_other_own_modules_are_other_code():
     then, now = ({"modules": {"a.py": "1"}, "environment": {"own_modules": {"mine": digest}}} for digest in "12")
     assert provenance.drift(then, now) == [("code", "mine", "1", "2")] and provenance.drift(then, then) == []
