@@ -9,7 +9,9 @@ __all__ = ['tensor_digests', 'weights_digest', 'EventLog', 'EventLogger', 'step_
 # %% ../../nbs/records/530_journal.ipynb #imports
 import csv
 import hashlib
+import io
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -82,8 +84,19 @@ class EventLog:
             self._flushed_at = time.monotonic()
             if lines:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                _drop_cut_line(self.path)
                 with open(self.path, "a") as file:
                     file.write("\n".join(lines) + "\n")
+
+
+def _drop_cut_line(path: Path) -> None:
+    """What a full disk left of a last line would take the next one with it, and half a number reads as one that nobody measured."""
+    if path.is_file():
+        with open(path, "r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
 
 # %% ../../nbs/records/530_journal.ipynb #eventlogger
 class EventLogger(Callback):
@@ -209,6 +222,7 @@ class MetricsFile(Logger):
         self._flushed_at = time.monotonic()
         if not rows:
             return
+        _drop_cut_line(self.path)
         new = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in self._columns]
         if new or not self.path.is_file():
             self._columns += new
@@ -244,7 +258,8 @@ def history(
     """The metrics of a run as if it had never been interrupted: steps that were done again count once."""
     if not path.is_file():
         return pd.DataFrame(columns=list(MetricsFile._FIRST))
-    table = pd.read_csv(path)
+    text = path.read_text()
+    table = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]))  # without a row that is cut short
     metrics = table.drop(columns=list(MetricsFile._FIRST))
     table["reported"] = metrics.notna().astype(int).astype(str).agg("".join, axis=1)
     latest = table.sort_values("attempt", kind="stable").drop_duplicates(["step", "reported"], keep="last")

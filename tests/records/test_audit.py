@@ -361,6 +361,23 @@ def test_other_own_modules_are_other_code():
     assert provenance.drift(then, now) == [("code", "mine", "1", "2")] and provenance.drift(then, then) == []
 
 
+def test_what_a_full_disk_cut_short_costs_no_other_line(workspace):
+    path, diary = Path("metrics.csv"), Path("events.jsonl")
+    for attempt in (1, 2):
+        metrics, log = journal.MetricsFile(path, attempt), journal.EventLog(diary, attempt)
+        for step in (1, 2):
+            metrics.log_metrics({"loss": 0.25, "score": 0.5}, step)
+            log("note", step=step)
+        metrics.save()
+        if attempt == 1:
+            for file in (path, diary):
+                os.truncate(file, file.stat().st_size - 3)
+            assert journal.history(path)["step"].tolist() == [1]
+    assert journal.history(path).to_dict("list") | {"epoch": 0} == {
+        "attempt": [2, 2], "epoch": 0, "step": [1, 2], "loss": [0.25, 0.25], "score": [0.5, 0.5]}
+    assert [(line["attempt"], line["step"]) for line in entries(diary)] == [(1, 1), (2, 1), (2, 2)]
+
+
 def test_a_line_cut_short_by_a_crash_costs_that_line_only(places):
     ledger = places["logs"] / "audit.jsonl"
     append(ledger, {"event": "start"})
