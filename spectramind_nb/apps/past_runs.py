@@ -9,7 +9,7 @@ __all__ = ['PastRun', 'recent_runs', 'same_runs', 'run_timings', 'output_path', 
 import csv
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,7 @@ from ..core.storage import atomic_path, digest
 from ..records import audit
 from ..records.journal import events
 from ..runs import submission
+from ..runs.run_attempts import can_go_on, is_run_of, lasting_records
 
 # %% ../../nbs/apps/738_past_runs.ipynb #past
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class PastRun:
     predictable: bool  # is there a checkpoint to predict with
     continuable: bool  # is there a checkpoint to continue from
     configured: bool  # did it come so far that its configuration was written
+    records: list[dict] = field(default_factory=list, repr=False, compare=False)  # see `run_attempts.lasting_records`
 
     @property
     def id(self) -> str:
@@ -49,7 +51,8 @@ class PastRun:
     @property
     def resumable(self) -> bool:
         "Would the same command continue it?"
-        return self.continuable and self.outcome not in ("finished", "failed", "running")
+        newest, *before = self.records or [{}]
+        return self.continuable and can_go_on([{**newest, "outcome": self.outcome}, *before])  # it may say "running" and be killed
 
     @property
     def line(self) -> str:
@@ -67,25 +70,25 @@ def recent_runs(
 
 
 def _past_run(path: Path) -> PastRun | None:
-    record, checkpoints = _record(path, path.stat().st_mtime_ns), path.parent / "checkpoints"
-    if not record:
+    records, checkpoints = _records(path, path.stat().st_mtime_ns), path.parent / "checkpoints"
+    if not (record := records[0]):
         return None
     outcome = record.get("outcome", "unknown")
     if outcome == "running" and not audit.is_running(path.parent, record):
         outcome = "killed"
-    last, score = (checkpoints / "last.ckpt").is_file(), (record.get("metrics") or {}).get("val/score")
+    kept, score = {found.name for found in checkpoints.glob("[!.]*.ckpt")}, (record.get("metrics") or {}).get("val/score")
     if score is None and (metrics := path.with_name("metrics.csv")).is_file():
         rows = csv.DictReader(metrics.read_text().splitlines())
         score = max({row["step"]: float(row["val/score"]) for row in rows if row.get("val/score")}.values(), default=None)
     return PastRun(path.parent, outcome, score, record.get("started") or "",
                 (record.get("wall") or {}).get("used_s"), tuple(record.get("overrides") or ()), record.get("config_hash"),
-                record.get("pid"), last or (checkpoints / "best.ckpt").is_file(), last,
-                (path.parent / "config.yaml").is_file())
+                record.get("pid"), not kept.isdisjoint(("best.ckpt", "last.ckpt")), bool(kept),
+                (path.parent / "config.yaml").is_file(), records)
 
 
 @lru_cache(maxsize=64)
-def _record(path: Path, changed_ns: int) -> dict:
-    return audit.load(path)
+def _records(path: Path, changed_ns: int) -> list[dict]:
+    return lasting_records(path.parent)
 
 # %% ../../nbs/apps/738_past_runs.ipynb #same-runs
 def same_runs(
@@ -93,7 +96,7 @@ def same_runs(
     runs: Iterable[PastRun],
 ) -> list[PastRun]:
     "The runs that a training with this configuration would repeat, continue or be."
-    return [run for run in runs if run.config_hash == config.hash and config.run_id in (None, run.id)]
+    return [run for run in runs if config.run_id in (None, run.id) and is_run_of(run.records, config)]
 
 # %% ../../nbs/apps/738_past_runs.ipynb #timings
 def run_timings(

@@ -30,7 +30,7 @@ from ..observations.exchange import record_of, write_csv, write_npz
 from ..observations.lightcurves import remarks
 from ..records import audit
 from ..runs.learning_curve import FILE as LEARNING_CURVE
-from ..runs.run_attempts import RESUMABLE
+from ..runs.run_attempts import can_go_on, lasting_records
 from ..runs.run import Run
 
 # %% ../../nbs/apps/707_report_sections.ipynb #figure-section
@@ -205,7 +205,7 @@ def headline(
     words = {"train": "planets to learn from", "val": "held out for validation", "test": "test planets"}
     rows = {"outcome": run.outcome + ("" if used is None else f" after {used:.0f} s"), "profile": choices.get("trainer", "unknown"),
             "data": "; ".join([choices.get("data", "unknown"), *(f"{counts[name]} {of}" for name, of in words.items() if name in counts)])}
-    if run.outcome in RESUMABLE and (run.dir / "checkpoints" / "last.ckpt").is_file():
+    if can_go_on(lasting_records(run.dir)) and any((run.dir / "checkpoints").glob("[!.]*.ckpt")):
         rows["outcome"] += "; the same command continues it"
     if "val/score" in metrics:
         names = {"val/score_fit": "raw fit", "val/score_mean": "training mean"}

@@ -94,6 +94,24 @@ def test_buttons_that_cannot_work_say_why(past):
     assert not pad.widgets.buttons["Predict"].disabled and "did not finish" in pad.widgets.buttons["Replay"].tooltip
 
 
+@pytest.mark.parametrize("name, kept, change, goes_on", [
+    ("branch", "last", {"snapshot": "best.ckpt", "parent": "trunk"}, False), ("moved", "last", {"config": {"data": {"root": "/a"}}}, False),
+    ("nan", "last", {"outcome": "failed", "precision": {}}, False), ("tried", "last", {"outcome": "failed", "attempt": 2}, True),
+    ("half", "best", {}, True),
+])
+def test_train_reads_resume_where_the_command_would_continue(past, name, kept, change, goes_on):
+    """No branch and no run of other data; but one whose last start failed before it trained, and one that kept only its best."""
+    path, state = past(name, [f"run_id={name}"], checkpoints=[kept]) / "audit.json", PageState()
+    known = json.loads(path.read_text())
+    path.with_name("audit.1.json").write_text(json.dumps({**known, "precision": {}}))
+    path.write_text(json.dumps(known | change))
+    look_around(state)
+    choose(state, Choice(text=f"run_id={name}"))
+    assert (state.continues is not None) == goes_on
+    choose(state, Choice(text=f"run_id={name} data.root=/a"))
+    assert (state.continues is not None) == (name == "moved")
+
+
 def test_a_fallback_that_is_handed_in_is_not_called_done(past, workspace):
     past("half", ["trainer=defaults"], checkpoints=["best", "last"])
     state = PageState()
