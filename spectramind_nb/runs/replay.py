@@ -28,6 +28,7 @@ from ..records.ledger import entries
 from ..records.provenance import drift, environment, package_files
 from .data import data_manifest, open_data
 from .process import prepare_process, restored_process
+from .run_attempts import readable_checkpoint
 from .run import Run
 from .training import train_again
 
@@ -207,6 +208,18 @@ def _identity(config: RunConfig, rehash: bool = False) -> dict[str, Any]:
     return {"config": config.plain(), "modules": package_files(), "data": data, "environment": environment()}
 
 
+def _beginning(original: Run) -> tuple[Path | None, str]:
+    """The checkpoint that a branch began at, or why it cannot begin there again; neither for a run that began from its own start."""
+    logs, known = original.dir.parent, original.record
+    if not (name := known.get("snapshot")):
+        return None, ""
+    while known.get("command") == "replay":  # whose parent is the run that it repeats
+        known = audit.load(logs / known["parent"] / "audit.json")
+    trunk = known.get("parent") or "a run that is gone"
+    path = logs / trunk / "checkpoints" / name
+    return (path, "") if readable_checkpoint(path) else (None, f"the snapshot {name} of {trunk}, where it began, is gone or cannot be read")
+
+
 def _here(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """A recorded configuration in this workspace, with overrides. The stores stay where they are if they are still there."""
     cache = Path(config.paths.cache)
@@ -242,12 +255,14 @@ def replay(
         config = _here(checked_config(record["config"]), overrides)
         check_targets(config.plain())
         prepare_process(config)
-        verdict = expectation(record, _identity(config))
+        (snapshot, lost), verdict = _beginning(original), expectation(record, _identity(config))
+        if lost:
+            verdict = Verdict("impossible", (lost, *verdict.reasons))
         invocation.update(replay={"tolerance": tolerance, "verdict": verdict.word, "reasons": list(verdict.reasons)})
-        if verdict.word == "impossible" and tolerance == "none":
+        if verdict.word == "impossible" and (tolerance == "none" or lost):
             what = f"run {original.id} cannot be repeated exactly: {'; '.join(verdict.reasons)}"
-            raise ReplayMismatch(what, original.dir, "See what changed, or use --tolerance stat")
-        again = train_again(config, original, invocation)
+            raise ReplayMismatch(what, original.dir, "Restore the snapshot" if lost else "See what changed, or use --tolerance stat")
+        again = train_again(config, original, invocation, snapshot)
         steps, difference = first_difference(original, again, tolerance)
         invocation.update(replay={**invocation.fields["replay"], "steps": steps, "difference": difference})
         if difference is not None:

@@ -8,6 +8,7 @@ __all__ = ['train_composed', 'train', 'train_again']
 # %% ../../nbs/runs/652_training.ipynb #imports
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..core.environment import place
 from ..core.overrides import override_words
@@ -69,12 +70,14 @@ def train_again(
     config: RunConfig,  # of a recorded run
     original: Run,
     record: audit.Record,  # of this invocation; it becomes that of the repetition
+    snapshot: Path | None = None,  # of a branch: the checkpoint that it began at
 ) -> Run:
-    """The same configuration once more, from the start, in a directory of its own."""
-    known, begins = original.record.get("pretrained"), {}
+    """The same configuration once more, from the start or from its snapshot, in a directory of its own."""
+    known = original.record.get("pretrained")
+    begins: dict[str, Any] = {"snapshot": snapshot.name} if snapshot else {}
     if known is not None:
         path = Path(known["checkpoint"])  # the folder of runs may have moved since
         here = original.dir.parent / known["run"] / "checkpoints" / path.name
         begins = {"pretrained": {**known, "checkpoint": str(path if path.is_file() else here)}}
-    attempt = new_attempt(Path(config.paths.logs), f"{original.id}-replay")
+    attempt = new_attempt(Path(config.paths.logs), f"{original.id}-replay", snapshot)
     return execute(config, attempt, record, parent=original.id, **begins)

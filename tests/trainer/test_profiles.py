@@ -15,11 +15,12 @@ from spectramind_nb.core import profiles as room
 from spectramind_nb.core.config_groups import config_dir, group, options, profiles
 from spectramind_nb.core.config_schema import TrainerConfig
 from spectramind_nb.core.configuration import compose
-from spectramind_nb.core.errors import ConfigError, DataMissingError, SchemaError, TerminatedRun
+from spectramind_nb.core.errors import ConfigError, DataMissingError, ReplayMismatch, SchemaError, TerminatedRun
 from spectramind_nb.core.identity import differences
 from spectramind_nb.core.profiles import check, find, new, origin
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.execution import _profile_notes
+from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.run import Run, evaluate
 from spectramind_nb.runs.trainer import OptimizerFromConfig, trainer_arguments
 from spectramind_nb.runs.training import train
@@ -177,6 +178,23 @@ def test_p57_a_branch_without_changes_ends_where_its_trunk_ended(trunk, ablation
     assert branch.id != trunk.id and branch.record["parent"] == trunk.id
     assert branch.record["snapshot"] == snapshots(trunk)[0].name
     assert branch.record["weights"]["final"] == trunk.record["weights"]["final"]
+
+
+def test_p21_p57_a_branch_is_repeated_from_its_snapshot(trunk, ablation_words):
+    """So is its repetition, whose parent is not the trunk; without the snapshot nothing is trained and the reason is told."""
+    branch = train("ablation", [*ablation_words, "run_id=repeated-branch"], fork=snapshots(trunk)[0])
+    again = replay(replay(branch.id).again)
+    assert (again.verdict.word, again.difference) == ("exact", None)
+    assert 0 < again.steps < replay(trunk.id).steps
+    path, before = snapshots(trunk)[0], set(trunk.dir.parent.iterdir())
+    hidden = path.rename(path.with_suffix(".hidden"))
+    try:
+        for tolerance in ("none", "stat"):
+            with pytest.raises(ReplayMismatch, match=f"the snapshot {path.name} of {trunk.id}, where it began, is gone"):
+                replay(branch.id, tolerance=tolerance)
+    finally:
+        hidden.rename(path)
+    assert set(trunk.dir.parent.iterdir()) == before
 
 
 def test_p57_a_branch_follows_its_own_overrides(trunk, ablation_words, monkeypatch):
