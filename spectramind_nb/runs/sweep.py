@@ -28,7 +28,7 @@ from ..core.overrides import override_words
 from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
-from .run_attempts import RESUMABLE, branch_checkpoint
+from .run_attempts import branch_checkpoint, can_go_on, is_run_of, lasting_records
 from .run import Run
 from .wall_and_signals import Signals
 
@@ -62,16 +62,17 @@ class Member:
     fork: Path | None = None  # the checkpoint that it branches off
 
     def attempts(self) -> list[Path]:
-        """The directories of its attempts, oldest first. Raises ConfigError for one of another configuration."""
-        logs, wanted = Path(self.config.paths.logs), self.config.hash
+        """The directories of its attempts, oldest first. Raises ConfigError for one of another configuration, data or snapshot."""
+        logs, trunk = Path(self.config.paths.logs), self.fork and self.fork.parents[1].name
         found: list[Path] = []
         for number in itertools.count(1):
             folder = logs / (self.name if number == 1 else f"{self.name}-{number}")
-            known = audit.load(folder / "audit.json").get("config_hash") if folder.exists() else None
             if not folder.exists():
                 return found
-            if known not in (None, wanted):
-                raise ConfigError(f"run '{folder.name}' has another configuration", folder, "Give this sweep another --name")
+            records = lasting_records(folder)
+            if records[0].get("config_hash") and not is_run_of(records, self.config, trunk, self.fork):
+                what = f"run '{folder.name}' has another configuration, other data or another snapshot"
+                raise ConfigError(what, folder, "Give this sweep another --name")
             found.append(folder)
         raise AssertionError("there is always a next number")
 
@@ -83,7 +84,7 @@ class Member:
         """The name to run under, of the attempt that can go on, else one that is free; and what follows `spectramind`."""
         attempts, name = self.attempts(), self.name
         if attempts:
-            goes_on = audit.load(attempts[-1] / "audit.json").get("outcome") in RESUMABLE
+            goes_on = can_go_on(lasting_records(attempts[-1]))
             name = attempts[-1].name if goes_on else f"{self.name}-{len(attempts) + 1}"
         return name, ["train", *self.words, f"run_id={name}", *(["--fork", str(self.fork)] if self.fork else [])]
 

@@ -105,6 +105,9 @@ def test_branches_are_a_sweep_and_begin_at_one_snapshot(words, here):
     again = sweep(asked, "branches", fork="sweep-trunk")
     assert again["run"].tolist() == table["run"].tolist() and not (here / "logs/branches-1-2").exists()
     assert members(asked, fork="sweep-trunk")[0] != members(asked)[0]
+    for other, fork in ((asked, None), ([*asked, f"data.root={here}"], "sweep-trunk")):
+        with pytest.raises(ConfigError, match="branches-1' has another configuration, other data or another snapshot.*another --name"):
+            sweep(other, "branches", fork=fork)
 
 
 def test_planets_that_only_one_run_was_judged_by_are_not_compared():

@@ -226,6 +226,8 @@ def test_p57_a_branch_that_was_stopped_goes_on_as_that_branch(trunk, ablation_wo
         train("ablation", words)  # the same words without a fork are another run,
     with pytest.raises(ConfigError, match="already is a run"):
         train("ablation", words, fork=snapshots(trunk)[1])  # and so is a branch off another snapshot
+    with pytest.raises(ConfigError, match=f"{words[-1].removeprefix('run_id=')} did not begin at .* of run {trunk.id}"):
+        train("ablation", words, fork=snapshots(trunk)[1], resume=words[-1].removeprefix("run_id="))
     branch = train("ablation", words, fork=snapshots(trunk)[0])
     assert branch.record["attempt"] == 2 and branch.record["snapshot"] == snapshots(trunk)[0].name
     assert branch.record["weights"]["final"] == trunk.record["weights"]["final"]
