@@ -255,6 +255,6 @@ class Record(RecordFile):
 def _left_behind(folder: Path) -> dict[str, Any]:
     """Digests of a run's files and checkpoints."""
     files = {name: file_digest(folder / name) for name in _KEPT if (folder / name).is_file()}
-    kept = sorted(path for path in (folder / "checkpoints").glob("*.ckpt") if path.is_file())
+    kept = sorted(path for path in (folder / "checkpoints").glob("[!.]*.ckpt") if path.is_file())
     checkpoints = {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in kept}
     return {"files": files, "checkpoints": checkpoints}

@@ -167,7 +167,7 @@ def branch_checkpoint(
     Raises `DataMissingError` where none was kept, `DamagedFileError` for one that can't be read, `ConfigError` where it has seen
     as many epochs as the branch is to have.
     """
-    kept = sorted((run.dir / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    kept = sorted((run.dir / "checkpoints").glob("[!.]*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     if run.checkpoint is None and not kept:
         raise DataMissingError("this run kept no checkpoint to branch from", run.dir, "Train with trainer=ablation")
     path = run.checkpoint or kept[-1]

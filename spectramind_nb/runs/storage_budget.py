@@ -70,7 +70,7 @@ class BudgetedCheckpointIO(TorchCheckpointIO):
 
     def _make_room(self, size: int, path: Path) -> bool:
         excess = directory_bytes(self.run_dir) + size - (1 - _SPARE) * self.budget_bytes
-        snapshots = [found for found in (self.run_dir / "checkpoints").glob("*.ckpt") if found not in self.kept]
+        snapshots = [found for found in (self.run_dir / "checkpoints").glob("[!.]*.ckpt") if found not in self.kept]
         for oldest in sorted(snapshots, key=lambda found: found.stat().st_mtime):
             if excess <= 0:
                 break

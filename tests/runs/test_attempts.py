@@ -1,6 +1,7 @@
 """Which run a command continues, and what a start that trained nothing may not change."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ from test_runtime import outcome_of
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, PreflightError
 from spectramind_nb.learning.posterior import PosteriorModel
+from spectramind_nb.records.record import _left_behind
+from spectramind_nb.runs.directory import RunDirectory
 from spectramind_nb.runs.run import Run
-from spectramind_nb.runs.run_attempts import unfinished_attempt
+from spectramind_nb.runs.run_attempts import branch_checkpoint, unfinished_attempt
+from spectramind_nb.runs.storage_budget import BudgetedCheckpointIO
 from spectramind_nb.runs.training import train
 
 
@@ -80,3 +84,15 @@ def test_p50_a_named_run_that_was_killed_before_its_first_rolling_checkpoint_goe
     assert outcome_of(again) == outcome_of(whole_run)
     with pytest.raises(ConfigError, match="already is a run"):
         train(overrides=words)
+
+
+def test_what_a_killed_process_left_half_written_is_no_checkpoint(whole_run, tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    best = Path(shutil.copy(whole_run.dir / "checkpoints" / "best.ckpt", folder))
+    (folder / ".last.ckpt.x1.ckpt").write_bytes(b"half")  # the newest
+    assert branch_checkpoint(RunDirectory(tmp_path), None) == best
+    assert list(_left_behind(tmp_path)["checkpoints"]) == ["best.ckpt"]
+    told = []
+    BudgetedCheckpointIO(tmp_path, 1, lambda event, **fields: told.append(fields["path"])).save_checkpoint({}, folder / "step.ckpt")
+    assert told == ["step.ckpt"]  # left out, and nothing pruned
