@@ -63,7 +63,7 @@ class Member:
 
     def attempts(self) -> list[Path]:
         """The directories of its attempts, oldest first. Raises ConfigError for one of another configuration, data or snapshot."""
-        logs, trunk = Path(self.config.paths.logs), self.fork and self.fork.parents[1].name
+        logs, trunk = Path(self.config.paths.logs), self.fork.parents[1].name if self.fork else None
         found: list[Path] = []
         for number in itertools.count(1):
             folder = logs / (self.name if number == 1 else f"{self.name}-{number}")
