@@ -20,7 +20,6 @@ from ..core import profiles
 from ..core.environment import Place, place, tell
 from ..core.machine import process_start
 from ..core.errors import WallReached
-from ..core.instantiate import check_targets
 from ..core.config_schema import RunConfig
 from ..observations.challenge import Challenge
 from ..records import audit
@@ -132,7 +131,6 @@ def execute(
 
     Raises `WallReached` when the time is up before it begins, and everything that ends a run early.
     """
-    check_targets(config.plain())
     logs, debug_log, wall = Path(config.paths.logs).absolute(), Path(config.paths.debug_log).absolute(), _run_wall(config)
     profile = profiles.origin(config.launch) | {"unlocked": list(config.launch.unlocked)}
     for note in _profile_notes(profile):

@@ -104,6 +104,8 @@ def named_attempt(
     """The first attempt of a run under the name it is given. Raises `ConfigError` when there is a run of this name."""
     logs, stamp = Path(config.paths.logs), datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     name = config.run_id or f"{stamp}-{config.launch.choices['trainer']}"
+    if config.run_id and (folder := logs / name).is_dir() and {path.name for path in folder.iterdir()} <= {".lock"}:
+        return Attempt(folder, checkpoint=checkpoint)  # of a run that was killed before it began; nobody's files are in it
     if config.run_id and (logs / name).exists():
         remedy = "Choose another run_id, or resume that run by its name"
         raise ConfigError(f"there already is a run '{name}'", logs / name, remedy)

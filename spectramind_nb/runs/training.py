@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.environment import place
+from ..core.instantiate import check_targets
 from ..core.overrides import override_words
 from ..core.config_schema import RunConfig
 from ..records import audit
@@ -29,6 +30,7 @@ def train_composed(
 ) -> Run:
     """The run that a configuration describes, led or joined by this process; see `train`."""
     here = place()
+    check_targets(config.plain())  # before a folder is made
     if config.pretrain is not None:
         refuse_pretraining(here, branch=fork is not None)
     if not here.leads:

@@ -13,7 +13,7 @@ from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.records.record import _left_behind
 from spectramind_nb.runs.directory import RunDirectory
 from spectramind_nb.runs.run import Run
-from spectramind_nb.runs.run_attempts import branch_checkpoint, unfinished_attempt
+from spectramind_nb.runs.run_attempts import branch_checkpoint, named_attempt, unfinished_attempt
 from spectramind_nb.runs.storage_budget import BudgetedCheckpointIO
 from spectramind_nb.runs.training import train
 
@@ -96,3 +96,16 @@ def test_what_a_killed_process_left_half_written_is_no_checkpoint(whole_run, tmp
     told = []
     BudgetedCheckpointIO(tmp_path, 1, lambda event, **fields: told.append(fields["path"])).save_checkpoint({}, folder / "step.ckpt")
     assert told == ["step.ckpt"]  # left out, and nothing pruned
+
+
+def test_a_command_that_is_refused_takes_no_name(words):
+    """Nor does a folder in which nothing is; but somebody's files are left alone."""
+    with pytest.raises(ConfigError, match="may not be built"):
+        train(overrides=[*words, "run_id=free", "model._target_=os.system"])
+    assert not Path("logs/free").exists()
+    Path("logs/free").mkdir()
+    Path("logs/free/.lock").touch()
+    assert named_attempt(compose(overrides=["run_id=free"])).dir.name == "free"
+    Path("logs/free/notes.txt").touch()
+    with pytest.raises(ConfigError, match="already is a run 'free'"):
+        named_attempt(compose(overrides=["run_id=free"]))
