@@ -344,9 +344,10 @@ def test_a_second_ctrl_c_while_a_record_is_closed_closes_it_all_the_same(places,
         return appended(*rest)
 
     monkeypatch.setattr(record, "append", slowly)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it may be ignored
     kept = invocation(places, "a", KeyboardInterrupt())
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert kept["outcome"] == "interrupted" and audit.verify(**places) == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_words_that_are_no_text_are_recorded_as_they_were_typed(places, spectramind):

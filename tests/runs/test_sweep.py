@@ -181,6 +181,7 @@ def test_whoever_stops_a_sweep_in_a_terminal_is_told_to_its_runs_once(workspace,
     child = os.fork()
     if child == 0:
         os.setsid()
+        signal.signal(number, signal.SIG_DFL)  # whatever the tests were told to ignore
         try:
             sweeps._side_by_side(runs, workspace, 1, {})
         except BaseException as error:
