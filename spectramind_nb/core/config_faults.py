@@ -52,6 +52,8 @@ def _wrong(value: Any, expected: Any, path: str) -> Iterator[str]:
     elif isinstance(value, dict):
         yield from wrong_types(value, expected, path)
     elif isinstance(value, list):
+        if None in value:
+            yield f"{path}: must be a list without null, not {value!r}"
         for item in value:
             yield from _wrong(item, next(iter(expected), None), path)
     elif (bound := bound_of(path, expected)) and not bound.holds(value):

@@ -24,7 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .environment import cache_root, workspace
+from .environment import cache_root, debug_log_of, workspace
 from .errors import ConfigError, did_you_mean
 
 # %% ../../nbs/core/028_config_groups.ipynb #config-dir
@@ -61,7 +61,7 @@ def hydra_session() -> Iterator[None]:
     """Within: Hydra composes from our files, for one thread at a time; afterwards its state is as before."""
     OmegaConf.register_new_resolver("spectramind.workspace", lambda: str(workspace()), replace=True)
     OmegaConf.register_new_resolver("spectramind.cache", lambda root: str(cache_root(root)), replace=True)
-    OmegaConf.register_new_resolver("spectramind.beside", lambda place, name: str(Path(place).parent / name), replace=True)
+    OmegaConf.register_new_resolver("spectramind.debug_log", lambda logs, root: str(debug_log_of(logs, root)), replace=True)
     OmegaConf.register_new_resolver("spectramind.equal", lambda left, right: left == right, replace=True)
     with _LOCK:
         foreign = GlobalHydra.instance().hydra

@@ -99,6 +99,8 @@ RULES = (
          "simulator.population.depth: must be two depths, the smaller first"),
     Rule(("simulator.population.shape_rms_ppm",), lambda rms: not _ascending(rms),
          "simulator.population.shape_rms_ppm: must be two numbers, the smaller first"),
+    Rule(("simulator.star.airs_um", "simulator.star.airs_shape"), lambda um, shape: not 2 <= len(um) == len(shape) or um != sorted(set(um)),
+         "simulator.star.airs_um: must ascend, two or more, with a value of airs_shape for each"),
 )
 
 # %% ../../nbs/core/026_config_rules.ipynb #bound
@@ -129,8 +131,8 @@ _BOUNDED = {  # by the words that come after the group's name; * stands for any
     },
     "fit": {
         _POSITIVE: "geometry.* limb_darkening.*.width limb_darkening.*.tilt drift.amplitude drift.colour pointing.amplitude depth_width "
-                   "search.step_h search.duration_step red_noise.shortest_h red_noise.corners_per_h",
-        _FROM_1: "search.bins",
+                   "search.step_h search.duration_step red_noise.shortest_h red_noise.corners_per_h robust.clip_sigma robust.spike_sigma",
+        Bound("at least 20", lambda x: x >= 20): "search.bins",  # fewer do not tell a transit from a drift
         _SHARE: "red_noise.white",
     },
     "model": {_FROM_1: "*amplitude_nodes *folds *seeds", _NOT_ALL: "*outlier_share *dropout"},

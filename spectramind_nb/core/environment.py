@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOUNTS', 'LAYOUTS', 'COMPETITION_SLUG', 'UNATTENDED', 'kaggle_session', 'platform_name', 'is_terminal', 'workspace',
-           'cache_root', 'check_writable', 'attached', 'competition_root', 'kept_here', 'in_notebook', 'is_watched',
-           'tell', 'progress', 'in_threads', 'Place', 'place', 'own_modules']
+           'cache_root', 'debug_log_of', 'check_writable', 'attached', 'competition_root', 'kept_here', 'in_notebook',
+           'is_watched', 'tell', 'progress', 'in_threads', 'Place', 'place', 'own_modules']
 
 # %% ../../nbs/core/010_environment.ipynb #imports
 import contextlib
@@ -60,6 +60,15 @@ def cache_root(
         scratch = Path("/kaggle/temp") if Path("/kaggle/temp").is_dir() else Path("/tmp")
         return scratch / "spectramind_cache"
     return Path(root or workspace()).absolute() / "cache"
+
+# %% ../../nbs/core/010_environment.ipynb #debug-log
+def debug_log_of(
+    logs: str | Path,  # the folder of runs
+    root: str | Path,  # the workspace
+) -> Path:
+    """Where the ledger for people stands, unless `paths.debug_log` says so."""
+    folder, workspace_root = (Path(os.path.abspath(place)) for place in (logs, root))
+    return (folder.parent if folder.parent.is_relative_to(workspace_root) else folder) / "v50_debug_log.md"
 
 # %% ../../nbs/core/010_environment.ipynb #check-writable
 def check_writable(

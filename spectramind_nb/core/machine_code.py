@@ -85,7 +85,7 @@ def compiled(
             kernel = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
         except RuntimeError:  # numba: no locator available
             return numba.njit(nogil=True, error_model="numpy", **options)(function)
-        if Path(inspect.getfile(function)).is_file():  # else a cell of a notebook
+        if hasattr(kernel, "_cache") and Path(inspect.getfile(function)).is_file():  # not where Numba is off, nor a notebook's cell
             kernel._cache._cache_file = _KeptCode(kernel._cache, function)
         return kernel
 

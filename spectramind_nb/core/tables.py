@@ -96,9 +96,10 @@ def planet_numbers(
 def _rows(path: Path) -> tuple[pd.DataFrame, list[int]]:
     """The rows, each under the number of its line, and the lines of those with more cells than there are columns."""
     lines, crowded, left_out, width = list[int](), list[int](), list[int](), 0
+    csv.field_size_limit(2**31 - 1)  # a cell may be as long as pandas takes it
     with open(path, newline="", encoding="utf-8") as file:
         for record, cells in enumerate(reader := csv.reader(file)):
-            blank = len(cells) < 2 and not "".join(cells).strip()
+            blank = not "".join(cells).strip()
             width = width or (0 if blank else len(cells))
             if blank or any(cells[width:]):
                 left_out.append(record)

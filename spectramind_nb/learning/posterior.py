@@ -187,7 +187,7 @@ def _sizes(components: int, n_features: int) -> dict[str, tuple[int, ...]]:
 class PosteriorModel(CalibratedPosterior):
     """Population prior times fit likelihood; answers with the posterior mean and standard deviation of every channel."""
 
-    own = ("naive_mean", "naive_sigma", "planets")
+    own = ("naive_mean", "naive_sigma", "planets", "taught")
     parts = {"likelihood": "float64", "conditioning": "profile", "exemplars": "half"}
 
     def __init__(

@@ -77,8 +77,7 @@ class SpectrumPrior(AnchoredModel):
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         """Make room for as many planets and exemplars as another training left."""
-        if (taught := state_dict.get(prefix + "taught")) is not None:
-            self.taught = self.taught.new_zeros(len(taught))
+        self.taught = self.taught.new_zeros(len(state_dict.setdefault(prefix + "taught", self.taught)))
         for name in ("exemplars", "exemplar_shares"):
             own, other = getattr(self, name), state_dict.get(prefix + name)
             if other is not None and other.ndim == own.ndim:

@@ -104,7 +104,7 @@ def band_of(
     time: Any,  # (T,)
     wavelength: Any,  # (C,) or one
     flux: Any,  # (T, C), or (T,) of one channel
-    error: Any = None,  # one, (C,), (T,) or (T, C) in the flux's unit; the fit takes each channel's median; None: as the flux scatters
+    error: Any = None,  # one, (C,), (T,) or (T, C) in the flux's unit; the fit takes each channel's median; None, NaN: as the flux scatters
     width: Any = None,  # one or (C,): full width of each bin, in the wavelengths' unit
     mask: Any = None,  # (T, C) or (T,): True where the flux is not to be used, as in numpy
     time_unit: str = "d",
@@ -119,7 +119,9 @@ def band_of(
     if mask is not None:
         flux[_error_grid(mask, flux, f"the mask of {name}") > 0] = np.nan
     rows, columns = np.argsort(time_d), np.argsort(wavelength_um)
-    noise = _error_grid(scatter(flux[rows])[None] if error is None else error, flux, f"the error of {name}")
+    scattered = _error_grid(scatter(flux[rows])[None], flux, f"the error of {name}")
+    noise = scattered if error is None else _error_grid(error, flux, f"the error of {name}")
+    noise = np.where(np.isfinite(noise).any(0), noise, scattered)
     if width is not None:
         width = np.broadcast_to(in_unit(width, "um", f"the width of {name}", wavelength_unit), wavelength_um.shape)
         if not (width > 0).all():

@@ -129,7 +129,7 @@ def fit_visit(
     """
     config = _plain(group("fit", "own" if light_curves.split == "own" else "default") if config is None else config)
     curves = normalise(light_curves, config["robust"]["spike_sigma"])
-    start, end = (float(c) for c in curves[0].time_h[[0, -1]])
+    start, end = min(float(c.time_h[0]) for c in curves), max(float(c.time_h[-1]) for c in curves)
     row, doubts = believed(star, end - start)
     _refuse_coarse_times(curves, row, f"planet {light_curves.planet_id}, visit {light_curves.visit}")
     orbit = orbit_prior(row, (start + end) / 2, config["geometry"])
@@ -160,7 +160,7 @@ def fit_visit(
         diagnostics[f"chi2_{name}"] = float(((c.sigma / before.sigma) ** 2).median())
         diagnostics[f"red_{name}"] = red
         diagnostics[f"common_ppm_{name}"] = 1e6 * common**0.5
-        diagnostics[f"dropped_{name}"] = float(1 - c.good.double().mean())
+        diagnostics[f"dropped_{name}"] = 1 - float(c.good.sum()) / light_curves.flux[c.instrument].size
     if doubts:
         diagnostics["remark"] = f"not believed of its row in the star table: {'; '.join(doubts)}"
     wavelengths, widths = (None if v is None else torch.from_numpy(np.array(v, dtype=float))

@@ -113,12 +113,17 @@ def _median(values: torch.Tensor, good: torch.Tensor) -> torch.Tensor:  # (C,)
 
 
 def _spikes(flux: torch.Tensor, good: torch.Tensor, threshold: float) -> torch.Tensor:
-    "Which good bins stick out from both their neighbours, to the same side? Those beside a gap are left to the fit."
+    "Which good bins, alone or two together, stick out from both their neighbours to the same side? Those beside a gap are left to the fit."
     step, known = flux.diff(dim=0), good[1:] & good[:-1]
     before, after = torch.cat([-step[:1], step]), torch.cat([-step, step[-1:]])  # the first and the last have one neighbour
     judged = torch.cat([known[:1], known]) & torch.cat([known, known[-1:]])
     limit = threshold * 1.4826 * _median((before + after).abs() / 2, judged) + 1e-12
-    return judged & (before * after > 0) & (torch.minimum(before.abs(), after.abs()) > limit)
+    stands_out = lambda left, right: (left * right > 0) & (torch.minimum(left.abs(), right.abs()) > limit)
+    found = judged & stands_out(before, after)
+    pair = judged[1:-2] & judged[2:-1] & stands_out(step[:-2], -step[2:])
+    found[1:-2] |= pair
+    found[2:-1] |= pair
+    return found
 
 # %% ../../nbs/physics/212_normalised_curves.ipynb #normalise
 def normalise(

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from ..core.errors import SchemaError
-from ..observations.units import in_unit, plain_values
+from ..observations.units import converted, has_unit, in_unit, plain_values
 from .catalogue import believed, kepler_a_rs
 
 # %% ../../nbs/physics/206_star.ipynb #star-row
@@ -55,4 +55,6 @@ def _possible(row: dict[str, float]) -> dict[str, float]:
 
 
 def _number(value: Any, unit: str | None, what: str) -> float:
-    return float(in_unit(value, unit, what) if unit else plain_values(value, what))
+    if unit:
+        return float(in_unit(value, unit, what))
+    return float(converted(value, "", what) if has_unit(value) else plain_values(value, what))

@@ -40,7 +40,7 @@ def find_transit(
     search, ln_speed, anyhow = config["search"], float(orbit.mean[2]), impact is not None
     impact = float(orbit.mean[3]) ** 0.5 if impact is None else impact
     a_rs, inclination = orbit.a_rs(ln_speed), orbit.inclination_deg(ln_speed, impact)
-    half = float(curves[0].time_h[-1] - curves[0].time_h[0]) / 2
+    half = max(float((c.time_h - orbit.middle_h).abs().max()) for c in curves)
     reach = half + 0.3 * min(2 * half, float(duration_h(orbit.period_d, a_rs, inclination, 0.1)))  # whatever the catalogue says
     t0 = torch.arange(-reach, reach, search["step_h"], dtype=torch.float64)
     # The catalogue may be worse than it says: durations 30 % off are tried in any case, if need be three times as short or long.

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..core.environment import check_writable, place, workspace
+from ..core.environment import check_writable, debug_log_of, place, workspace
 from ..core.errors import PreflightError, WallReached
 from ..core.storage import content_digest, file_digest
 from . import provenance
@@ -70,8 +70,9 @@ def places(
     typed = (word.lstrip("+").partition("=")[::2] for word in overrides if "${" not in word)
     bare = {key: value[1:-1] if value[:1] in "'\"" and value[-1:] == value[:1] else value for key, value in typed if value}
     said = {key: os.path.expanduser(value) for key, value in bare.items() if key.startswith("paths.")}
-    logs = workspace() / said.get("paths.logs", Path(said.get("paths.root", ""), "logs"))
-    return logs, workspace() / said.get("paths.debug_log", logs.parent / "v50_debug_log.md")
+    root = workspace() / said.get("paths.root", "")
+    logs = workspace() / said.get("paths.logs", root / "logs")
+    return logs, workspace() / said.get("paths.debug_log", debug_log_of(logs, root))
 
 # %% ../../nbs/records/520_audit.ipynb #first-fields
 PARENT = "SPECTRAMIND_PARENT"  # a variable: the name of the sweep that starts this command

@@ -56,15 +56,22 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Within: no signal. A record half closed would say `running` for as long as its process, such as a notebook's kernel, lives."""
-    before = {}
+    """Within: no signal. A record half closed would say `running` for as long as its process, such as a notebook's kernel, lives.
+
+    What came is told afterwards to whoever handles it: another record of this process may still be open.
+    """
+    before, came = {}, list[int]()
     if threading.current_thread() is threading.main_thread():  # elsewhere none arrives
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS if signal.getsignal(number) is not None}
+        before = {number: signal.signal(number, lambda number, frame: came.append(number)) for number in _SIGNALS
+                  if signal.getsignal(number) not in (None, signal.SIG_IGN)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        for told in came:
+            if before[signal.Signals(told)] not in (signal.SIG_DFL, signal.default_int_handler):
+                signal.raise_signal(told)
 
 # %% ../../nbs/records/515_record.ipynb #is-running
 def is_running(

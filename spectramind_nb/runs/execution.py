@@ -136,7 +136,7 @@ def execute(
     for note in _profile_notes(profile):
         tell(f"note: {note}")
     before = audit.load(attempt.dir / "audit.json")
-    inherited = {name: before[name] for name in ("parent", "snapshot", "pretrained", "data") if before.get(name)}
+    inherited = {name: before[name] for name in ("parent", "snapshot", "snapshot_digest", "pretrained", "data") if before.get(name)}
     record.adopt(
         attempt.dir, logs, debug_log, attempt=attempt.number, overrides=redact_words(config.launch.overrides),
         choices=config.launch.choices, config=config.plain(), config_hash=config.hash,

@@ -217,7 +217,11 @@ def _beginning(original: Run) -> tuple[Path | None, str]:
         known = audit.load(logs / known["parent"] / "audit.json")
     trunk = known.get("parent") or "a run that is gone"
     path = logs / trunk / "checkpoints" / name
-    return (path, "") if readable_checkpoint(path) else (None, f"the snapshot {name} of {trunk}, where it began, is gone or cannot be read")
+    if not readable_checkpoint(path):
+        return None, f"the snapshot {name} of {trunk}, where it began, is gone or cannot be read"
+    if original.record.get("snapshot_digest") not in (None, content_digest(path)):
+        return None, f"the snapshot {name} of {trunk}, where it began, has become another since"
+    return path, ""
 
 
 def _here(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

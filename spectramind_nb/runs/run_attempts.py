@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESUMABLE', 'Attempt', 'lasting_records', 'can_go_on', 'is_run_of', 'readable_checkpoint', 'new_attempt',
-           'named_attempt', 'unfinished_attempt', 'branch_checkpoint']
+           'named_attempt', 'unfinished_attempt', 'branch_checkpoint', 'begins_at']
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #imports
 import contextlib
@@ -20,6 +20,7 @@ import torch
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError
 from ..core.identity import differences
 from ..core.config_schema import RunConfig
+from ..core.storage import content_digest
 from ..records import audit
 from .directory import RunDirectory
 
@@ -62,11 +63,17 @@ def is_run_of(
     snapshot: Path | None = None,  # and the checkpoint where it does
 ) -> bool:
     """Is this the run that a configuration describes, whatever its name: the same settings, data and beginning?"""
-    begins = (snapshot.name, parent) if snapshot else (None, None)
     return any(
         record.get("config_hash") == config.hash and _same_place((record.get("config") or {}).get("data", {}).get("root"), config.data.root)
-        and (record.get("snapshot"), record.get("parent") if snapshot else None) == begins for record in records
+        and _began_at(record, parent, snapshot) for record in records
     )
+
+
+def _began_at(record: Mapping[str, Any], parent: str | None, snapshot: Path | None) -> bool:
+    """Names are used again: `last.ckpt` is another file whenever its run has gone on."""
+    if snapshot is None or (record.get("snapshot"), record.get("parent")) != (snapshot.name, parent):
+        return snapshot is None and not record.get("snapshot")
+    return record.get("snapshot_digest") in (None, content_digest(snapshot))
 
 
 def _same_place(one: str | None, other: str | None) -> bool:
@@ -148,7 +155,7 @@ def _continued(run: RunDirectory, config: RunConfig, parent: str | None, snapsho
         remedy = "Only trainer settings may change when a run continues"
         raise ConfigError(f"run {run.id} had another {changed[0]}", "resume", remedy)
     record = run.record
-    if snapshot and (record.get("parent"), record.get("snapshot")) != (parent, snapshot.name):
+    if snapshot and not _began_at(record, parent, snapshot):
         raise ConfigError(f"run {run.id} did not begin at {snapshot.name} of run {parent}", "fork", "Leave out --fork or --resume")
     last = run.checkpoint or run.dir / "checkpoints" / "last.ckpt"
     if not last.is_file() and can_go_on(lasting_records(run.dir)):
@@ -181,3 +188,10 @@ def branch_checkpoint(
         what = f"this snapshot has seen {seen} epochs and the branch ends after {max_epochs}"
         raise ConfigError(what, path.name, f"Set trainer.max_epochs above {seen}, or branch from an earlier snapshot")
     return path
+
+# %% ../../nbs/runs/636_run_attempts.ipynb #begins-at
+def begins_at(
+    snapshot: Path,  # a checkpoint
+) -> dict[str, str]:
+    """What a branch's record says of where it began."""
+    return {"snapshot": snapshot.name, "snapshot_digest": content_digest(snapshot)}

@@ -15,7 +15,7 @@ from ..core.instantiate import check_targets
 from ..core.overrides import override_words
 from ..core.config_schema import RunConfig
 from ..records import audit
-from .run_attempts import branch_checkpoint, named_attempt, new_attempt, unfinished_attempt
+from .run_attempts import begins_at, branch_checkpoint, named_attempt, new_attempt, unfinished_attempt
 from .execution import execute, join_run
 from .launch import requested_config
 from .pretraining import begins_with, pretrained, refuse_pretraining
@@ -40,7 +40,7 @@ def train_composed(
         parent = Run.open(fork)
         snapshot = branch_checkpoint(parent, config.trainer.max_epochs)
         branch = unfinished_attempt(config, resume, parent.id, snapshot) or named_attempt(config, snapshot)
-        return execute(config, branch, record, parent=parent.id, snapshot=snapshot.name)
+        return execute(config, branch, record, parent=parent.id, **begins_at(snapshot))
     if attempt := unfinished_attempt(config, resume):
         return execute(config, attempt, record)
     begins = {} if config.pretrain is None else begins_with(pretrained(config, record))
@@ -76,7 +76,7 @@ def train_again(
 ) -> Run:
     """The same configuration once more, from the start or from its snapshot, in a directory of its own."""
     known = original.record.get("pretrained")
-    begins: dict[str, Any] = {"snapshot": snapshot.name} if snapshot else {}
+    begins: dict[str, Any] = begins_at(snapshot) if snapshot else {}
     if known is not None:
         path = Path(known["checkpoint"])  # the folder of runs may have moved since
         here = original.dir.parent / known["run"] / "checkpoints" / path.name

@@ -20,6 +20,13 @@ from typing import Any, Self
 
 from ..core.errors import ConfigError, InterruptedRun, SpectraMindError, TerminatedRun, WallReached
 
+# %% ../../nbs/runs/622_wall_and_signals.ipynb #write-to-nobody
+def _write_to_nobody(outputs: list[int]) -> None:
+    """From now on; the list is empty afterwards."""
+    with open(os.devnull, "w") as nowhere:
+        while outputs:
+            os.dup2(nowhere.fileno(), outputs.pop())
+
 # %% ../../nbs/runs/622_wall_and_signals.ipynb #signals-2
 class Signals:
     """Turns SIGTERM, Ctrl-C and the end of the terminal into `TerminatedRun` and `InterruptedRun` at a moment when nothing is lost."""
@@ -32,9 +39,10 @@ class Signals:
         self.received: int | None = None
         self._before: dict[int, Any] = {}  # handlers that were there
         self._waiting, self._pid = False, os.getpid()
+        self._terminals: list[int] = []
 
     def __enter__(self) -> Self:
-        self._before = {}
+        self._before, self._terminals = {}, [output for output in (1, 2) if os.isatty(output)]
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             deaf = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else []  # nohup: it is to outlive the terminal
             self._before = {number: signal.signal(number, self._handle) for number in self._ERRORS if number not in deaf}
@@ -57,8 +65,10 @@ class Signals:
     def _handle(self, number: int, frame: Any) -> None:
         if os.getpid() != self._pid:
             os._exit(128 + number)
-        if number == signal.SIGHUP and self.received is not None:  # the kernel tells it, and then the shell: that is no impatience
-            return
+        if number == signal.SIGHUP:
+            _write_to_nobody(self._terminals)
+            if self.received is not None:  # the kernel tells it, and then the shell: that is no impatience
+                return
         impatient, self.received = self.received is not None, number
         if impatient or not self._waiting:
             raise self.error(number)
@@ -83,7 +93,9 @@ class FollowerSignals(Signals):
     """For processes that do not lead: Ctrl-C reaches all of them, and the leading one decides when all leave."""
 
     def _handle(self, number: int, frame: Any) -> None:
-        """Nothing: the leading process passes it on at the next safe point."""
+        """Next to nothing: the leading process passes it on at the next safe point."""
+        if number == signal.SIGHUP:
+            _write_to_nobody(self._terminals)
 
 # %% ../../nbs/runs/622_wall_and_signals.ipynb #wall
 @dataclass

@@ -77,7 +77,7 @@ def _laid_over(base: dict, changes: dict, path: str) -> dict:
         if name not in base:
             remedy = f"{did_you_mean(name, base)} See configs/simulator/default.yaml.".strip()
             raise ConfigError(f"unknown setting {path}.{name}", None, remedy)
-        if isinstance(base[name], dict) != isinstance(value, dict):
+        if isinstance(base[name], dict) != isinstance(value, dict) or (value is None and base[name] is not None):
             raise ConfigError(f"setting {path}.{name} has the wrong form", None, "See configs/simulator.")
     return base | {
         name: _laid_over(base[name], value, f"{path}.{name}") if isinstance(value, dict) else value

@@ -1,6 +1,8 @@
 """Machine code on disk is that of the source, whatever has happened to the files: Numba's own way fails each of these."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,9 @@ def test_where_no_folder_can_be_written_code_stays_in_memory(monkeypatch):
 def test_every_kernel_is_kept_in_this_way():
     library = Path(machine_code.__file__).parents[1]
     assert [path.name for path in library.rglob("*.py") if "njit" in path.read_text()] == ["machine_code.py"]
+
+
+def test_with_numba_switched_off_the_functions_are_there(tmp_path):
+    source = "import numpy, spectramind_nb.observations.series as series; print(series.running_mean(numpy.ones((1, 5)), 3)[0, 2])"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"})
+    assert done.stdout.strip() == "1.0", done.stderr

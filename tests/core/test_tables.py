@@ -27,6 +27,11 @@ def test_commas_at_the_ends_of_lines_are_no_cells(tmp_path, end):
     assert list(rows.index) == [1, 2, 3] and rows["P"].tolist() == [2.0, 3.0, 4.0] and not faults
 
 
+def test_lines_of_nothing_but_commas_and_long_cells_cost_nothing(tmp_path):
+    rows, faults = rows_of(tmp_path / "stars.csv", ["1,1.0,2.0", ",,", ",,,,,", f"2,1.5,3.0{200_000 * ' '}"])
+    assert rows["P"].tolist() == [2.0, 3.0] and not faults
+
+
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
     lines = ["", "1,1.0,2.0", "  ", "2,1,2,3", '3,"a\nb",2', "", "x,1,2"]
     _, faults = rows_of(tmp_path / "stars.csv", lines)

@@ -180,3 +180,24 @@ def test_slow_noise_is_that_of_channels_with_light():
     few = slow_factor(residual * curves.good, curves, 0, 0.5)
     alone = replace(curves, sigma=curves.sigma[9:], good=curves.good[:, 9:])
     assert few == pytest.approx(slow_factor(residual[:, 9:], alone, 0, 0.5), rel=1e-3) and few > 2
+
+
+def test_the_window_is_that_of_all_instruments(visit):
+    """Times without light are left out; where the transit is looked for, and how much of it was seen, is not FGS1's affair alone."""
+    light_curves, star, _ = visit
+    early = light_curves.time_h[FGS1] < 0.4 * light_curves.time_h[FGS1][-1]
+    cut, whole = copy.deepcopy(light_curves), fit_visit(light_curves, star)
+    cut.flux[FGS1][~early] = np.nan
+    found = fit_visit(cut, star)
+    assert found.plausible and found.diagnostics["coverage"] == pytest.approx(whole.diagnostics["coverage"], abs=0.03)
+    assert abs(found.geometry["mid_time_h"] - whole.geometry["mid_time_h"]) < 0.1
+    assert found.diagnostics["dropped_FGS1"] == pytest.approx(0.6, abs=0.02)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_spikes_of_a_bin_or_two_are_found(length):
+    time_h, flux = own_curves(channels=4)
+    struck = [50, 51, 300, 301] if length == 2 else [50, 300]
+    flux[struck] *= 1.1
+    (curves,) = normalise(LightCurves.from_arrays(time_h / 24, np.linspace(1, 3, 4), flux, 1e-3))
+    assert (~curves.good).any(1).nonzero().flatten().tolist() == struck

@@ -243,6 +243,8 @@ def test_only_the_folder_of_runs_is_elsewhere_and_both_logs_tell_the_same(places
     told = compose(overrides=words).paths
     assert audit.places(words) == (there, there.parent / "v50_debug_log.md") == (Path(told.logs), Path(told.debug_log))
     assert audit.places([])[1] == Path(compose().paths.debug_log) == places["debug_log"]
+    outside = [f"paths.logs={tmp_path.parent / 'runs'}"]  # whose folder need not be ours
+    assert audit.places(outside)[1] == Path(compose(overrides=outside).paths.debug_log) == tmp_path.parent / "runs/v50_debug_log.md"
     invocation(places, "a")
     with audit.recorded("fit", words):
         pass
@@ -348,6 +350,16 @@ def test_a_second_ctrl_c_while_a_record_is_closed_closes_it_all_the_same(places,
     kept = invocation(places, "a", KeyboardInterrupt())
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert kept["outcome"] == "interrupted" and audit.verify(**places) == []
+
+
+def test_a_signal_that_comes_while_an_inner_record_is_closed_is_not_lost(places, monkeypatch):
+    """The record of a pre-training is closed before the run itself begins, and who stops it then means the run too."""
+    handled, before = [], signal.signal(signal.SIGTERM, lambda number, frame: handled.append(number))
+    left = record._left_behind
+    monkeypatch.setattr(record, "_left_behind", lambda *rest: signal.raise_signal(signal.SIGTERM) or left(*rest))
+    with audit.recorded("train", [], apart=True):
+        pass
+    assert handled == [signal.SIGTERM] and signal.signal(signal.SIGTERM, before) is not before
 
 
 def test_words_that_are_no_text_are_recorded_as_they_were_typed(places, spectramind):

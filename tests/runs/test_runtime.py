@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pty
 import signal
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from spectramind_nb.runs.run import Run, evaluate, predict
 from spectramind_nb.runs.run_attempts import readable_checkpoint
 from spectramind_nb.runs.trainer import trainer_arguments
 from spectramind_nb.runs.training import train
-from spectramind_nb.runs.wall_and_signals import Wall, Watchdog
+from spectramind_nb.runs.wall_and_signals import Signals, Wall, Watchdog
 
 
 def outcome_of(run):
@@ -136,6 +137,26 @@ def test_p50_a_run_that_is_signalled_says_so_and_resumes_exactly(words, repo, _k
     assert resumed.record["attempt"] == 2 and outcome_of(resumed) == outcome_of(_kept["long"])
     lines = [line for line in audit.entries(Path("logs/audit.jsonl")) if line.get("run_id") == resumed.id]
     assert [line["outcome"] for line in lines if line["event"] == "finish"] == [outcome, "finished"]
+
+
+def test_p50_a_terminal_that_is_closed_is_no_error(tmp_path):
+    """What is written to it from then on would be one: the run failed, and did not go on."""
+    child, terminal = pty.fork()
+    if child == 0:
+        try:
+            with Signals() as signals, signals.wait_for_safe_point():
+                (tmp_path / "ready").touch()
+                while signals.received is None:
+                    time.sleep(0.01)
+                print("epoch 7/60", flush=True)
+                (tmp_path / "told").write_text(str(signals.error(signals.received)))
+        finally:
+            os._exit(0)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    os.close(terminal)
+    os.waitpid(child, 0)
+    assert (tmp_path / "told").read_text().startswith("the terminal was closed")
 
 
 def test_p30_ci_fast_keeps_no_checkpoint_and_says_so_plainly(words):

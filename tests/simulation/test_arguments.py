@@ -28,6 +28,9 @@ TINY = {"frames": {"short": {"FGS1": 24, "AIRS-CH0": 12}}, "long_column": True}
     ({"star": {"airs_um": ["red"]}}, "must be a number, not 'red'"),
     ({"frames": {"short": {"FGS1": 25}}}, "an even number"),
     ({"adc": {"gain": 0}}, "greater than 0"),
+    ({"star": {"airs_um": [1.0, 2.0]}}, "with a value of airs_shape for each"),
+    ({"star": {"airs_um": [4.0, 2.0], "airs_shape": [1.0, 1.0]}}, "must ascend"),
+    ({"drift": {"amplitude": None}}, "wrong form"),
 ])
 def test_settings_that_make_no_planet_are_refused(changes, words):
     with pytest.raises(ConfigError, match=words):

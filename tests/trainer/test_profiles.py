@@ -192,6 +192,11 @@ def test_p21_p57_a_branch_is_repeated_from_its_snapshot(trunk, ablation_words):
         for tolerance in ("none", "stat"):
             with pytest.raises(ReplayMismatch, match=f"the snapshot {path.name} of {trunk.id}, where it began, is gone"):
                 replay(branch.id, tolerance=tolerance)
+        path.write_bytes(snapshots(trunk)[1].read_bytes())  # as `last.ckpt` is another when its run has gone on
+        with pytest.raises(ReplayMismatch, match=f"the snapshot {path.name} of {trunk.id}, where it began, has become another"):
+            replay(branch.id)
+        with pytest.raises(ConfigError, match=f"repeated-branch did not begin at {path.name} of run {trunk.id}"):
+            train("ablation", [*ablation_words, "run_id=repeated-branch"], fork=path, resume=branch.id)
     finally:
         hidden.rename(path)
     assert set(trunk.dir.parent.iterdir()) == before

@@ -134,6 +134,15 @@ def test_an_error_that_nobody_told_does_not_depend_on_the_order_of_times():
     assert np.array_equal(told[0].flux["spectrograph"], told[1].flux["spectrograph"], equal_nan=True)
 
 
+def test_errors_that_are_not_known_are_as_the_flux_scatters():
+    """Of all channels, or of one; what is known stays."""
+    nothing, one = np.full(FLUX.shape, np.nan), np.where(np.arange(FLUX.shape[1]) == 1, np.nan, np.full(FLUX.shape, 0.01))
+    of = {name: LightCurves.from_arrays(**SPACED, flux=FLUX, error=error).noise["spectrograph"]
+          for name, error in {"none": None, "nothing": nothing, "one": one}.items()}
+    assert np.array_equal(of["none"], of["nothing"])
+    assert np.array_equal(of["one"][:, 1], of["none"][:, 1]) and np.all(of["one"][:, [0, 2]] == 0.01)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_channel_of_which_nothing_is_left_costs_white_light_nothing(told):
     """Nor do errors that are not known where the flux is not."""
