@@ -10,6 +10,7 @@ import batman
 import numpy as np
 
 from spectramind_nb import LightCurves, fit_visit, star_row
+from spectramind_nb.core.errors import SchemaError
 
 INSTRUMENTS = {  # shortest and longest wavelength (um), seconds between samples, noise of a channel of a tenth of the range at a sample
     "photometer": (0.6, 0.6, 20, 400e-6),
@@ -108,5 +109,11 @@ if __name__ == "__main__":
             found = [errors(seed, channels, instruments) for seed in range(draws if channels < 1000 else max(4, draws // 20))]
             tell(f"{channels} channels, {' + '.join(instruments)}", found)
     for visit_d, longer in LONG:
-        found = [errors(seed, 10, ("prism",), visit_d=visit_d, longer=longer) for seed in range(draws)]
-        tell(f"visits of {visit_d} days, a sample in {visit_d * 1.8:.0f} min, periods of {2 * longer} to {6 * longer} days", found)
+        found, refused = [], 0
+        for seed in range(draws):
+            try:
+                found.append(errors(seed, 10, ("prism",), visit_d=visit_d, longer=longer))
+            except SchemaError:  # a transit that is shorter than four samples
+                refused += 1
+        times = f"visits of {visit_d} days, a sample in {visit_d * 1.8:.0f} min"
+        tell(f"{times}, periods of {2 * longer} to {6 * longer} days ({refused} refused as too coarse)", found)
