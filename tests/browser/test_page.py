@@ -261,6 +261,7 @@ def test_keyboard_and_screen_reader(launch, words, jupyter, finished):
     page.get_by_text("Everything is in").wait_for()
     assert page.get_by_role("img", name=re.compile("Learning curve: epoch 2")).count() == 1
     pick("Compare with", "before")
+    page.get_by_role("button", name="Compare", exact=True, disabled=False).wait_for()
     reach("Compare")
     page.keyboard.press("Space")
     page.frame_locator("iframe[title='Comparison']").get_by_role("heading", name="Set differently").wait_for()

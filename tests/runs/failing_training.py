@@ -21,7 +21,7 @@ TIMES = {"budget": "30m", "reserve": "15s", "predict": "1m", "train": "3m"}
 CASES = {  # name -> profile, changes of the settings, words, what the reason says
     "nothing": ("ci_fast", {}, [], None),
     "wall": ("kaggle_safe", {"train": "10m"}, [], None),  # as long as its profile's reserve: adapted, no failure
-    "no time": ("ci_fast", {"train": "1s"}, ["trainer.max_epochs=5000"], ""),  # it hangs, or comes to its wall without a checkpoint
+    "no time": ("ci_fast", {"train": "1s"}, ["trainer.max_epochs=5000"], ""),  # it hangs, has no checkpoint yet, or predicts
     "GPU missing": ("ci_fast", {}, ["trainer.accelerator=gpu"], "GPU"),
     "profile refused": ("nope", {}, [], "no trainer profile"),
     "refused": ("ci_fast", {}, ["trainer.accelerator=auto"], "does not compute"),
@@ -49,9 +49,9 @@ def one_job(place: Path, data: Path, name: str) -> dict:
     done = subprocess.run([sys.executable, "-c", JOB, json.dumps(asked)], cwd=place, env=environment, capture_output=True, text=True)
     took = time.monotonic() - began
     job = json.loads((place / "job.json").read_text())
-    told = why is None or any(why in reason for reason in job["reasons"].values())
+    told = not why or any(why in reason for reason in job["reasons"].values())
     last = [line for line in done.stdout.splitlines() if "submission.csv: " in line][-1]
-    honest = (why is None) == (not last.startswith("NOT"))
+    honest = why == "" or (why is None) == (not last.startswith("NOT"))
     reached = {rung["rung"]: rung["planets"] for rung in job["rungs"] if rung["planets"]}
     return {"rc": done.returncode, "took_s": took, "reached": reached, "score": score(place / "submission.csv", data),
             "told": told and honest, "job": job, "log": done.stdout}
