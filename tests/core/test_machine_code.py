@@ -9,7 +9,6 @@ import pytest
 from own_process import code, run_forked
 
 from spectramind_nb.core import machine_code
-from spectramind_nb.core.machine_code import compiled
 
 HEAD = "from spectramind_nb.core.machine_code import compiled\n"
 KERNEL = HEAD + "@compiled()\ndef f(x): return {} * x\n"
@@ -66,10 +65,11 @@ def test_what_is_read_elsewhere_belongs_to_the_code(tmp_path, answer):
     assert now("b", "a", "3", "1.5") == [(13.5, False), (13.5, True)]
 
 
-def test_where_no_folder_can_be_written_code_stays_in_memory(monkeypatch):
-    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
-    kernel = compiled()(lambda x: 2 * x)
-    assert kernel(3.0) == 6.0 and kernel.stats.cache_path is None
+def test_where_no_folder_can_be_written_code_stays_in_memory(tmp_path):
+    source = "import numba.core.caching as caching; caching.CacheImpl._locator_classes = []\n"
+    source += "from spectramind_nb.core.machine_code import compiled\nkernel = compiled()(lambda x: 2 * x)\nprint(kernel(3.0), kernel.stats.cache_path)"
+    done = run_forked(code, ["code", source], tmp_path, dict(os.environ))
+    assert done.stdout.split() == ["6.0", "None"], done.stderr
 
 
 def test_every_kernel_is_kept_in_this_way():
