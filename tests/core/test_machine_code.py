@@ -67,7 +67,8 @@ def test_what_is_read_elsewhere_belongs_to_the_code(tmp_path, answer):
 
 def test_where_no_folder_can_be_written_code_stays_in_memory(tmp_path):
     source = "import numba.core.caching as caching; caching.CacheImpl._locator_classes = []\n"
-    source += "from spectramind_nb.core.machine_code import compiled\nkernel = compiled()(lambda x: 2 * x)\nprint(kernel(3.0), kernel.stats.cache_path)"
+    source += "from spectramind_nb.core.machine_code import compiled\nkernel = compiled()(lambda x: 2 * x)\n"
+    source += "print(kernel(3.0), kernel.stats.cache_path)"
     done = run_forked(code, ["code", source], tmp_path, dict(os.environ))
     assert done.stdout.split() == ["6.0", "None"], done.stderr
 
