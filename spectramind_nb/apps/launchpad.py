@@ -6,6 +6,8 @@
 __all__ = ['ChoiceReader', 'JobWatcher', 'OwnChanges', 'LivePage', 'Launchpad', 'launchpad']
 
 # %% ../../nbs/apps/752_launchpad.ipynb #imports
+import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -141,12 +143,14 @@ class OwnChanges:
 class LivePage:
     "The widgets tied to the state: what somebody does changes it, and what changes is shown."
 
+    SETTLED_S = 1.0  # without a change, before a button acts: a browser sends what it has kept back well within it
     def __init__(
         self,
         state: PageState,
     ):
         self.state, self.own, self.widgets = state, OwnChanges(), PageWidgets(state.choice, self._press)
         self.reader, self.watcher = ChoiceReader(state, self._show_understood), JobWatcher(state, self.show_runs)
+        self.changed = -math.inf  # when somebody last chose or typed, time.monotonic()
         for place, button in enumerate(self.widgets.suggestions):
             button.on_click(lambda _, place=place: self._take(place))
         for control in (*self.widgets.menus.values(), self.widgets.overrides):
@@ -176,11 +180,13 @@ class LivePage:
 
     def _chosen(self, _) -> None:
         if not self.own.here:
+            self.changed = time.monotonic()
             menus = {name: menu.value for name, menu in self.widgets.menus.items()}
             self.reader.take(typed_choice(self.widgets.overrides.value, self.state.choice.text, menus))
 
     def _picked(self, _) -> None:
         if not self.own.here:
+            self.changed = time.monotonic()
             self.state.selected, self.state.others = self.widgets.picked.value or "", tuple(self.widgets.against.value)
             self.show_runs()
 
@@ -190,6 +196,10 @@ class LivePage:
             self.widgets.overrides.value = corrected(self.widgets.overrides.value, fault, fault.suggestions[place])
 
     def _press(self, button: str) -> None:
+        unsettled_s = self.changed + self.SETTLED_S - time.monotonic()
+        if self.reader.live and unsettled_s > 0:
+            asyncio.get_running_loop().call_later(unsettled_s, self._press, button)
+            return
         self.reader.read()
         ACTIONS[button](self.state)
         self.show()

@@ -1,5 +1,6 @@
 """The launchpad shows what will run, names what is wrong in place, and never freezes or lies."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -49,6 +50,24 @@ def test_words_of_a_command_line_become_a_choice_and_back():
     assert (choice.profile, choice.data, choice.experiment, choice.text) == ("ci_fast", "ariel2025", "demo", "data.root=/x\nseed=7")
     assert set(choice.words) == set(words) and Choice.of(choice.words) == choice
     assert Choice.of("experiment=null").experiment == "none"
+
+
+def test_a_click_that_overtakes_what_was_typed_before_it_waits_for_it(monkeypatch):
+    """A browser holds changes back while the kernel is busy with one, but sends a click at once."""
+    pad, trained = launched("ci_fast"), []
+    monkeypatch.setitem(ACTIONS, "Train", lambda state: trained.append(state.choice.text))
+
+    async def somebody_is_quick() -> None:
+        pad.page.reader.live = True
+        pad.widgets.overrides.value = "trainer.max_epochs=2"
+        pad.widgets.train.click()
+        pad.widgets.overrides.value = "trainer.max_epochs=25"
+        until = time.monotonic() + PATIENCE_S
+        while not trained and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+
+    asyncio.run(somebody_is_quick())
+    assert trained == ["trainer.max_epochs=25"]
 
 
 @pytest.mark.parametrize(
