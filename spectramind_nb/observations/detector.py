@@ -18,8 +18,8 @@ import numpy as np
 from ..core.errors import NonFiniteError
 from ..core.storage import content_digest
 from ..core.tables import existing_file
+from ..core.workforce import in_pieces
 from .challenge import Challenge, open_challenge
-from .detector_kernels import NEAR_TOP, SIDE, calibrate_counts, in_pieces
 from .layout import FRAME_SHAPE, INTEGRATION_S, LINEARITY_ORDERS, PRODUCTS
 from .signals import Frames, Signal, open_signal, read_plane
 
@@ -145,6 +145,7 @@ def full_wells(
     share: float,  # of a pixel's long reads that may lie on a plateau; 1: all
 ) -> np.ndarray:  # (pixels,) bool
     """Pixels whose long reads stop following the light: they crowd below a ceiling, or scatter less than photons would."""
+    from spectramind_nb.observations.detector_kernels import NEAR_TOP
     number, mean, variance, *company = np.moveaxis(tops, -1, 0)
     photons = np.maximum(mean, 1)
     # Gaussian tail: the highest of n lies sqrt(2 ln n) deviations above the mean, from there on density grows as its exponential
@@ -189,6 +190,7 @@ class _Conversion:
 
     def about(self, pixels: np.ndarray, by_frame: bool) -> list[np.ndarray]:
         """Blocks of eight that hold the pixels, where each is among them, and what the chain needs of it."""
+        from spectramind_nb.observations.detector_kernels import SIDE
         blocks, places = pixels[:0], np.arange(len(pixels))
         if by_frame:
             blocks, block = np.unique(pixels // SIDE, return_inverse=True)
@@ -200,6 +202,7 @@ class _Conversion:
         self, addresses: np.ndarray, chosen: int, of_pixels: list[np.ndarray], part: slice = slice(None), within: slice = slice(None)
     ) -> None:
         """Run the chain over a part of a set's pixels and of `bounds`."""
+        from spectramind_nb.observations.detector_kernels import calibrate_counts
         (blocks, places, *products), per_bin = of_pixels, int(self.sets[chosen][1])
         strikes = calibrate_counts(
             addresses, blocks, places, self.bounds[within], within.start or 0, per_bin, *self.numbers, *products, *self.integration_s,

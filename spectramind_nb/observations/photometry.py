@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.errors import PreflightError
 from ..core.machine_code import compiled
-from .detector_kernels import in_pieces
+from ..core.workforce import in_pieces
 from .layout import mid_exposure_h
 
 # %% ../../nbs/observations/122_photometry.ipynb #extraction-weights
