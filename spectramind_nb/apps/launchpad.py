@@ -121,8 +121,10 @@ class JobWatcher:
 class OwnChanges:
     "Tells what the page sets in a widget from what somebody chooses: observers are called by the thread that sets a value."
 
+    SETTLED_S = 1.0  # without a choice, until the latest is known: a browser sends what it has kept back well within it
+
     def __init__(self):
-        self.lock, self.thread = threading.RLock(), 0
+        self.lock, self.thread, self.chosen = threading.RLock(), 0, -math.inf
 
     @contextmanager
     def made(self) -> Iterator[None]:
@@ -134,23 +136,26 @@ class OwnChanges:
             finally:
                 self.thread = 0
 
+    def note(self) -> bool:
+        "Whether a change is somebody's choice, and not made by this thread."
+        if foreign := threading.get_ident() != self.thread:
+            self.chosen = time.monotonic()
+        return foreign
+
     @property
-    def here(self) -> bool:
-        "Is this thread making such changes?"
-        return threading.get_ident() == self.thread
+    def settled_in_s(self) -> float:
+        "How long until the latest choice is known."
+        return max(0.0, self.chosen + self.SETTLED_S - time.monotonic())
 
 # %% ../../nbs/apps/752_launchpad.ipynb #live-page
 class LivePage:
     "The widgets tied to the state: what somebody does changes it, and what changes is shown."
-
-    SETTLED_S = 1.0  # without a change, before a button acts: a browser sends what it has kept back well within it
     def __init__(
         self,
         state: PageState,
     ):
         self.state, self.own, self.widgets = state, OwnChanges(), PageWidgets(state.choice, self._press)
         self.reader, self.watcher = ChoiceReader(state, self._show_understood), JobWatcher(state, self.show_runs)
-        self.changed = -math.inf  # when somebody last chose or typed, time.monotonic()
         for place, button in enumerate(self.widgets.suggestions):
             button.on_click(lambda _, place=place: self._take(place))
         for control in (*self.widgets.menus.values(), self.widgets.overrides):
@@ -179,14 +184,12 @@ class LivePage:
         self.show_runs()
 
     def _chosen(self, _) -> None:
-        if not self.own.here:
-            self.changed = time.monotonic()
+        if self.own.note():
             menus = {name: menu.value for name, menu in self.widgets.menus.items()}
             self.reader.take(typed_choice(self.widgets.overrides.value, self.state.choice.text, menus))
 
     def _picked(self, _) -> None:
-        if not self.own.here:
-            self.changed = time.monotonic()
+        if self.own.note():
             self.state.selected, self.state.others = self.widgets.picked.value or "", tuple(self.widgets.against.value)
             self.show_runs()
 
@@ -196,9 +199,8 @@ class LivePage:
             self.widgets.overrides.value = corrected(self.widgets.overrides.value, fault, fault.suggestions[place])
 
     def _press(self, button: str) -> None:
-        unsettled_s = self.changed + self.SETTLED_S - time.monotonic()
-        if self.reader.live and unsettled_s > 0:
-            asyncio.get_running_loop().call_later(unsettled_s, self._press, button)
+        if self.reader.live and self.own.settled_in_s:
+            asyncio.get_running_loop().call_later(self.own.settled_in_s, self._press, button)
             return
         self.reader.read()
         ACTIONS[button](self.state)

@@ -18,7 +18,7 @@ from torch.nn.utils import get_total_norm
 from torch.utils.hooks import RemovableHandle
 
 from ..core.errors import NonFiniteError, SchemaError
-from ..records.journal import weights_digest
+from ..records.weights import weights_digest
 
 # %% ../../nbs/runs/620_numerics.ipynb #stepseed
 class StepSeed(Callback):

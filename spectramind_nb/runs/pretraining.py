@@ -14,7 +14,7 @@ from ..core.environment import Place, tell
 from ..core.errors import ConfigError, PreflightError, WallReached
 from ..core.config_schema import RunConfig
 from ..records import audit
-from ..records.journal import weights_digest
+from ..records.weights import weights_digest
 from .run_attempts import named_attempt, unfinished_attempt
 from .directory import checkpoint_weights
 from .execution import execute

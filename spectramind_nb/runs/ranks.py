@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import spectramind_nb
 from ..core.environment import Place
 from ..core.errors import SpectraMindError
-from ..records.journal import weights_digest
+from ..records.weights import weights_digest
 from .devices import Devices
 
 # %% ../../nbs/runs/630_ranks.ipynb #cluster-plugins

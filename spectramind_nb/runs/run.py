@@ -31,7 +31,7 @@ from ..learning.planetset import PlanetSet
 from ..observations.challenge import Challenge
 from ..observations.root_tables import read_labels
 from ..records import audit
-from ..records.journal import weights_digest
+from ..records.weights import weights_digest
 from . import submission
 from .data import data_manifest, data_root, open_data, splits_of
 from .devices import one_device, resolve_devices

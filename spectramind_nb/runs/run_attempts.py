@@ -15,14 +15,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError
 from ..core.identity import differences
 from ..core.config_schema import RunConfig
 from ..core.storage import content_digest
 from ..records import audit
-from .directory import RunDirectory
+from .directory import RunDirectory, read_checkpoint
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #attempt
 RESUMABLE = ("wall", "terminated", "interrupted", "killed")  # outcomes after which a run can go on
@@ -85,8 +83,8 @@ def readable_checkpoint(
 ) -> bool:
     """Can training continue from this file? Tensors and plain values only: nothing in it is executed."""
     try:
-        return "loops" in torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises a dozen kinds for damaged and for poisoned files
+        return "loops" in read_checkpoint(path)
+    except DamagedFileError:
         return False
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #new-attempt
@@ -182,7 +180,7 @@ def branch_checkpoint(
     path = run.checkpoint or kept[-1]
     if not readable_checkpoint(path):
         raise DamagedFileError("the checkpoint cannot be read", path, "Branch from another one")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(path)
     seen = checkpoint["epoch"] + bool(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"])
     if max_epochs not in (None, -1) and seen >= max_epochs:
         what = f"this snapshot has seen {seen} epochs and the branch ends after {max_epochs}"

@@ -24,8 +24,10 @@ from ..learning.planetmodel import PlanetModel
 from ..learning.planetset import PlanetSet, contradictions
 from ..observations.challenge import Challenge
 from ..records import audit
-from ..records.journal import EventLog, check_trackers, events, weights_digest
+from ..records.journal import EventLog, events
 from ..records.provenance import environment, run_hash
+from ..records.training_log import check_trackers
+from ..records.weights import weights_digest
 from . import submission
 from .run_attempts import Attempt
 from .data import data_manifest, labelled_planets, naive_statistics, splits_of

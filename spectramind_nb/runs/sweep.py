@@ -29,7 +29,7 @@ from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
 from .run_attempts import branch_checkpoint, can_go_on, is_run_of, lasting_records
-from .run import Run
+from .directory import RunDirectory
 from .wall_and_signals import Signals
 
 # %% ../../nbs/runs/680_sweep.ipynb #combinations
@@ -92,7 +92,7 @@ class Member:
 def members(
     overrides: Sequence[str],  # Hydra overrides, of which some hold several values
     name: str | None = None,  # of the sweep; None: made from the words, so that the same words mean the same sweep
-    fork: str | Path | Run | None = None,  # a run or a checkpoint that all of them branch off
+    fork: str | Path | RunDirectory | None = None,  # a run or a checkpoint that all of them branch off
 ) -> tuple[str, list[Member]]:
     """The runs of a sweep, composed: what cannot be composed or branched is told before the first one starts.
 
@@ -101,7 +101,7 @@ def members(
     asked = combinations(overrides)
     if len(asked) < 2:
         raise ConfigError("nothing varies in this sweep", " ".join(overrides), "Give a key several values, such as seed=1,2,3")
-    trunk = None if fork is None else Run.open(fork)
+    trunk = None if fork is None else RunDirectory.open(fork)
     known = [*override_words(overrides), *([] if trunk is None else ["--fork", str(trunk.checkpoint or trunk.id)])]
     name, width = name or f"sweep-{digest(known)[:8]}", len(str(len(asked)))
     runs = []
@@ -157,7 +157,7 @@ def sweep(
     overrides: Sequence[str],  # Hydra overrides, of which some hold several values
     name: str | None = None,  # of the sweep; None: made from the words
     parallel: int = 1,  # runs at the same time; fewer where the memory does not hold them
-    fork: str | Path | Run | None = None,  # a run or a checkpoint that all of them branch off: an ablation
+    fork: str | Path | RunDirectory | None = None,  # a run or a checkpoint that all of them branch off: an ablation
 ) -> pd.DataFrame:  # a row for each run: run, what varied, outcome, exit_code, metrics
     """Train every combination, each a run with a record of its own below this one; kept as `table.csv` in the sweep's folder.
 

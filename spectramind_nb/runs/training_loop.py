@@ -22,7 +22,8 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from ..core.environment import is_terminal, tell
 from ..core.errors import SpectraMindError
 from ..learning.datamodule import VisitDataModule
-from ..records.journal import EventLogger, loggers, weights_digest
+from ..records.training_log import EventLogger, loggers
+from ..records.weights import weights_digest
 from .directory import checkpoint_weights
 from .followers import watch_followers
 from .launch import LaunchPlan

@@ -34,14 +34,14 @@ def clocked(owner: object, name: str, spent: list[float], depth: list[int]) -> N
 def one_run() -> None:
     """In a process of its own: a whole run with everything that only the record needs under a clock."""
     spent, depth = [0.0], [0]
-    from spectramind_nb.records import audit, journal
+    from spectramind_nb.records import audit, training_log
     from spectramind_nb.runs import execution, session, training, training_loop
 
     for owner, names in (
         (audit.Record, ("update", "tell", "adopt", "finish")), (audit, ("close_dead_records", "_identify")),
         (session, ("environment", "data_manifest", "run_hash", "weights_digest")), (training_loop, ("weights_digest",)),
         (execution, ("trace",)),
-        (journal.EventLogger, ("on_train_start", "on_train_batch_end", "on_validation_end", "on_train_epoch_end")),
+        (training_log.EventLogger, ("on_train_start", "on_train_batch_end", "on_validation_end", "on_train_epoch_end")),
     ):
         for name in names:
             clocked(owner, name, spent, depth)

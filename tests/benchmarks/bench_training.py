@@ -20,7 +20,8 @@ from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.records import audit
-from spectramind_nb.records.journal import EventLog, weights_digest
+from spectramind_nb.records.journal import EventLog
+from spectramind_nb.records.weights import weights_digest
 from spectramind_nb.runs.devices import resolve_devices
 from spectramind_nb.runs.process import prepare_process, restored_process
 from spectramind_nb.runs.run_attempts import Attempt

@@ -94,6 +94,21 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("work", "needless"),
+    [
+        ("from spectramind_nb import launchpad; launchpad('ci_fast').widgets", ("torch", "numba", "polars", "matplotlib")),
+        ("import spectramind_nb.runs.sweep", ("torch", "numba", "polars", "matplotlib")),
+        ("import spectramind_nb.runs.training", ("numba",)),
+    ],
+)
+def test_nobody_waits_for_what_others_need(work, needless):
+    """The page looks at runs and a sweep starts them, neither trains; a training whose planets are fitted compiles nothing."""
+    code = f"{work}; import sys; print([name for name in {needless!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_what_users_import_is_there():
     import spectramind_nb
 

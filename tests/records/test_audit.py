@@ -14,7 +14,7 @@ import pytest
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, PreflightError, TerminatedRun, WallReached
-from spectramind_nb.records import audit, journal, provenance, record
+from spectramind_nb.records import audit, journal, provenance, record, training_log
 from spectramind_nb.records.ledger import append, chain_faults, entries, rebuild
 
 
@@ -377,7 +377,7 @@ def test_other_own_modules_are_other_code():
 def test_what_a_full_disk_cut_short_costs_no_other_line(workspace):
     path, diary = Path("metrics.csv"), Path("events.jsonl")
     for attempt in (1, 2):
-        metrics, log = journal.MetricsFile(path, attempt), journal.EventLog(diary, attempt)
+        metrics, log = training_log.MetricsFile(path, attempt), journal.EventLog(diary, attempt)
         for step in (1, 2):
             metrics.log_metrics({"loss": 0.25, "score": 0.5}, step)
             log("note", step=step)

@@ -48,8 +48,9 @@ def test_what_is_there_is_not_computed_again_and_fewer_planets_give_the_same_at_
         learning_curve(run, [2, 3], ["trainer.max_epochs=2"])  # another configuration: what is there does not count
 
 
-def test_the_row_of_the_run_itself_follows_its_weights(run, monkeypatch):
-    before = learning_curve(run, [2])
+def test_the_row_of_the_run_itself_follows_its_weights(run, monkeypatch, request):
+    before, trained = learning_curve(run, [2]), run.weights.read_bytes()
+    request.addfinalizer(lambda: run.weights.write_bytes(trained))  # other tests look for what was changed among all runs here
     monkeypatch.setattr("spectramind_nb.runs.learning_curve._trained", None)  # what was trained for the curve stays
     kept, model = torch.load(run.weights, weights_only=True), build(run.config.model, loss=build(run.config.loss))
     kept["state_dict"] |= {name: 1.5 * kept["state_dict"][name] for name, _ in model.named_parameters()}

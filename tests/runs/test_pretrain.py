@@ -12,7 +12,7 @@ from spectramind_nb.core.environment import Place
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, PreflightError
 from spectramind_nb.core.instantiate import build
 from spectramind_nb.records import audit
-from spectramind_nb.records.journal import tensor_digests, weights_digest
+from spectramind_nb.records.weights import tensor_digests, weights_digest
 from spectramind_nb.runs import execution, training
 from spectramind_nb.runs.pretraining import pretraining_config
 from spectramind_nb.runs.replay import replay

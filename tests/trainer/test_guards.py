@@ -15,7 +15,9 @@ from toys import N, Tiny, fit
 
 from spectramind_nb.core.errors import InterruptedRun, NonFiniteError, SchemaError, TerminatedRun
 from spectramind_nb.learning.posterior import PosteriorModel
-from spectramind_nb.records.journal import EventLog, MetricsFile, events, history, weights_digest
+from spectramind_nb.records.journal import EventLog, events, history
+from spectramind_nb.records.training_log import MetricsFile
+from spectramind_nb.records.weights import weights_digest
 from spectramind_nb.runs.numerics import NumericsGuard, StepSeed
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.safe_points import SafePoints

@@ -11,8 +11,8 @@ import pytorch_lightning.loggers
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import PreflightError
-from spectramind_nb.records import journal
-from spectramind_nb.records.journal import MetricsFile, loggers
+from spectramind_nb.records import training_log
+from spectramind_nb.records.training_log import MetricsFile, loggers
 from spectramind_nb.runs.training import train
 
 
@@ -28,7 +28,7 @@ class Recorder(MetricsFile):
 @pytest.fixture
 def trackers(monkeypatch):
     """All three packages seem to be installed."""
-    monkeypatch.setattr(journal, "find_spec", lambda package: package)
+    monkeypatch.setattr(training_log, "find_spec", lambda package: package)
     for name in ("TensorBoardLogger", "WandbLogger", "MLFlowLogger"):
         monkeypatch.setattr(pytorch_lightning.loggers, name, Recorder)
     Recorder.made = []
@@ -43,13 +43,13 @@ def test_p31_csv_always_and_tensorboard_where_it_is_installed(tmp_path, monkeypa
     found = loggers(node(), tmp_path, 2)
     assert isinstance(found[0], MetricsFile) and len(found) == 2 and trackers[0]["version"] == "attempt2"
     assert len(loggers(node("logger.tensorboard=false"), tmp_path)) == 1
-    monkeypatch.setattr(journal, "find_spec", lambda package: None)
+    monkeypatch.setattr(training_log, "find_spec", lambda package: None)
     assert [type(logger) for logger in loggers(node(), tmp_path)] == [MetricsFile]
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "wandb", "mlflow"])
 def test_p52_a_tracker_that_is_not_installed_ends_the_run_before_the_data(words, monkeypatch, package):
-    monkeypatch.setattr(journal, "find_spec", lambda package: None)
+    monkeypatch.setattr(training_log, "find_spec", lambda package: None)
     monkeypatch.setattr("spectramind_nb.runs.execution.open_data", None)
     with pytest.raises(PreflightError, match=f"{package} is not installed .*pip install {package}") as caught:
         train(overrides=[*words, f"logger={package}"])
@@ -104,7 +104,7 @@ def test_p51_lines_where_nobody_watches_a_bar(whole_run, words, capsys):
 
 def test_p51_rows_wait_no_longer_than_they_may(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training_log.time, "monotonic", lambda: now[0])
     file, writes = MetricsFile(tmp_path / "metrics.csv", flush_s=10.0), 0
     honest = MetricsFile.save
 
