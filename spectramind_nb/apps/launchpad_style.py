@@ -16,8 +16,11 @@ PAGE_STYLE = """
 .launchpad .launchpad-left { flex: 3 1 26em; min-width: 0 }
 .launchpad .launchpad-right { flex: 2 1 24em; min-width: 0 }
 .launchpad .launchpad-menus { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15em), 1fr)) }
-.launchpad .widget-dropdown, .launchpad .widget-textarea { width: auto; max-width: 48em; margin-right: 4px }
-.launchpad .widget-dropdown > select, .launchpad .widget-textarea > textarea { min-width: 0 }
+.launchpad .widget-dropdown, .launchpad .widget-select, .launchpad .widget-textarea { width: auto; max-width: 48em; margin-right: 4px }
+.launchpad .widget-dropdown > select, .launchpad .widget-select > select, .launchpad .widget-textarea > textarea { min-width: 0 }
+.launchpad .widget-dropdown > select { background-image: linear-gradient(45deg, transparent 50%, currentcolor 50%),
+  linear-gradient(-45deg, transparent 50%, currentcolor 50%); background-size: 6px 6px;
+  background-position: right 10px center, right 4px center; background-repeat: no-repeat }
 .launchpad .launchpad-row { flex-flow: row wrap; align-items: center }
 .launchpad .jupyter-button { width: auto; min-width: 6.5em }
 .launchpad .jupyter-button:disabled { opacity: 1; background: transparent; color: var(--text);

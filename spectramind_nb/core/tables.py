@@ -6,9 +6,10 @@
 __all__ = ['existing_file', 'require_columns', 'read_table', 'planet_numbers', 'read_rows']
 
 # %% ../../nbs/core/024_tables.ipynb #imports-tables
+import contextlib
 import csv
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,7 @@ def planet_numbers(
 def _rows(path: Path) -> tuple[pd.DataFrame, list[int]]:
     """The rows, each under the number of its line, and the lines of those with more cells than there are columns."""
     lines, crowded, left_out, width = list[int](), list[int](), list[int](), 0
-    csv.field_size_limit(2**31 - 1)  # a cell may be as long as pandas takes it
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8") as file, _cells_of_any_length():
         for record, cells in enumerate(reader := csv.reader(file)):
             blank = not "".join(cells).strip()
             width = width or (0 if blank else len(cells))
@@ -108,6 +108,16 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[int]]:
                 lines.append(reader.line_num)
     options = {"usecols": range(width), "skiprows": left_out, "skip_blank_lines": False}  # pandas would take the first row for the widest
     return pd.read_csv(path, dtype={"planet_id": str}, **options).set_axis(lines[1:]), crowded
+
+
+@contextlib.contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    """A cell may be as long as pandas takes it."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def read_rows(

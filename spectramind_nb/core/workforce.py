@@ -57,7 +57,8 @@ def in_processes(
 
 
 def _begin_worker(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    for decided_by_parent in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C, a closed terminal
+        signal.signal(decided_by_parent, signal.SIG_IGN)
     os.environ["POLARS_MAX_THREADS"] = str(threads)  # before Polars is imported
     pin_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()

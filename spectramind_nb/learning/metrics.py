@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['INSTRUMENT_CHANNELS', 'SIGMA_FLOOR', 'EDITIONS', 'Edition', 'edition', 'log_likelihood', 'channel_weights',
-           'value_scores', 'ariel_score', 'WeightedGaussianNLL', 'calibration']
+           'value_scores', 'spectrum_scores', 'ariel_score', 'WeightedGaussianNLL', 'calibration']
 
 # %% ../../nbs/learning/400_metrics.ipynb #imports
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,14 +80,33 @@ def value_scores(
     reference = log_likelihood(naive_mean, naive_sigma, truth)
     return (reached - reference) / (ideal - reference)
 
+# %% ../../nbs/learning/400_metrics.ipynb #spectrum-scores
+def spectrum_scores(
+    mu: Tensor,  # (N, 283) predicted (Rp/Rs)^2
+    sigma: Tensor,  # (N, 283) predicted standard deviation, > 0
+    truth: Tensor,  # (N, 283) true (Rp/Rs)^2
+    naive_mean: Tensor,  # () or (283,) mean of the training labels
+    naive_sigma: Tensor,  # () or (283,) standard deviation of the training labels
+    constants: Edition,
+) -> Tensor:  # (N,)
+    """Score of each planet, see `value_scores`; `ariel_score` is their mean, clipped."""
+    weights = channel_weights(constants).to(mu)
+    return value_scores(mu, sigma, truth, naive_mean, naive_sigma, constants) @ weights / weights.sum()
+
 # %% ../../nbs/learning/400_metrics.ipynb #matrix
+def _tensor(values) -> Tensor:
+    """Float64 on the processor; a copy where it was no tensor, as pandas hands out arrays that may not be written to."""
+    known = values if isinstance(values, Tensor) else np.array(values, dtype=np.float64)
+    return torch.as_tensor(known, dtype=torch.float64, device="cpu").detach()
+
+
 def _matrix(
     values,  # (N, 283), anything NumPy or torch can read
     name: str,  # how messages call it
     rows: int | None = None,  # expected N
 ) -> Tensor:  # (N, 283) float64
     """A checked table of 283 channels."""
-    table = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
+    table = _tensor(values)
     expected = f"({'N' if rows is None else rows}, {CHANNELS})"
     if table.ndim != 2 or table.shape[1] != CHANNELS or table.shape[0] == 0 or rows not in (None, table.shape[0]):
         raise SchemaError(f"{name} has shape {tuple(table.shape)}, expected {expected}", where="score")
@@ -103,7 +123,7 @@ def _reference(
     name: str,
 ) -> Tensor:  # () or (283,) float64
     """A checked naive mean or sigma."""
-    tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
+    tensor = _tensor(value)
     if tuple(tensor.shape) not in ((), (CHANNELS,)):
         raise SchemaError(f"{name} has shape {tuple(tensor.shape)}, expected a number or ({CHANNELS},)", where="score")
     if not torch.isfinite(tensor).all():

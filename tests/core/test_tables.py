@@ -1,5 +1,7 @@
 """A row with cells too many costs itself, wherever it stands; what cannot be used is told with its line in the file."""
 
+import csv
+
 import pytest
 
 from spectramind_nb.core.errors import DamagedFileError
@@ -28,8 +30,10 @@ def test_commas_at_the_ends_of_lines_are_no_cells(tmp_path, end):
 
 
 def test_lines_of_nothing_but_commas_and_long_cells_cost_nothing(tmp_path):
+    before = csv.field_size_limit()
     rows, faults = rows_of(tmp_path / "stars.csv", ["1,1.0,2.0", ",,", ",,,,,", f"2,1.5,3.0{200_000 * ' '}"])
     assert rows["P"].tolist() == [2.0, 3.0] and not faults
+    assert csv.field_size_limit() == before  # the rest of the process has a limit of its own
 
 
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path):

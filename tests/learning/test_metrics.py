@@ -171,3 +171,16 @@ def test_calibration_of_honest_errors():
     assert abs(found["AIRS-CH0"]["rms_z"] - 1) < 0.005
     assert abs(found["FGS1"]["coverage_68"] - 0.68) < 0.03
     assert abs(found["AIRS-CH0"]["coverage_95"] - 0.95) < 0.002
+
+
+def test_a_table_that_may_not_be_written_to_is_no_reason_for_a_warning(answer, recwarn):
+    """pandas hands out such arrays."""
+    mu, sigma, truth, mean, spread = answer
+    known = np.array(truth)
+    known.setflags(write=False)
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # else once a process
+    try:
+        assert ariel_score(mu, sigma, known, mean, spread) == ariel_score(*answer) and not recwarn.list
+    finally:
+        torch.set_warn_always(always)
