@@ -93,6 +93,16 @@ def planet_numbers(
     """The numbers of planets in a column."""
     return cells.str.extract(r"^\s*0*(\d{1,18})(?:\.0*)?\s*$")[0].dropna().astype(np.int64)
 
+# %% ../../nbs/core/024_tables.ipynb #cells-of-any-length
+@contextlib.contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    """A cell may be as long as pandas takes it."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
 # %% ../../nbs/core/024_tables.ipynb #read-rows
 def _rows(path: Path) -> tuple[pd.DataFrame, list[int]]:
     """The rows, each under the number of its line, and the lines of those with more cells than there are columns."""
@@ -108,16 +118,6 @@ def _rows(path: Path) -> tuple[pd.DataFrame, list[int]]:
                 lines.append(reader.line_num)
     options = {"usecols": range(width), "skiprows": left_out, "skip_blank_lines": False}  # pandas would take the first row for the widest
     return pd.read_csv(path, dtype={"planet_id": str}, **options).set_axis(lines[1:]), crowded
-
-
-@contextlib.contextmanager
-def _cells_of_any_length() -> Iterator[None]:
-    """A cell may be as long as pandas takes it."""
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def read_rows(

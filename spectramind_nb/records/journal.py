@@ -54,7 +54,7 @@ class EventLog:
                 with open(self.path, "a") as file:
                     file.write("\n".join(lines) + "\n")
 
-
+# %% ../../nbs/records/530_journal.ipynb #drop-cut-line
 def drop_cut_line(path: Path) -> None:
     """What a full disk left of a last line would take the next one with it, and half a number reads as one that nobody measured."""
     if path.is_file():

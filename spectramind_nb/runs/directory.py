@@ -109,7 +109,7 @@ def read_checkpoint(
     except Exception as error:  # torch raises a dozen kinds for damaged and for poisoned files
         raise DamagedFileError("the checkpoint cannot be read as plain tensors", path, "Use another checkpoint") from error
 
-
+# %% ../../nbs/runs/634_directory.ipynb #checkpoint-weights-2
 def checkpoint_weights(
     path: Path,
 ) -> "dict[str, torch.Tensor]":
