@@ -30,7 +30,7 @@ from spectramind_nb.observations.lightcurve_files import VisitFiles, adopt_light
 from spectramind_nb.observations.lightcurves import calibrate, extract_visit, lightcurve_store, load_light_curves
 from spectramind_nb.physics.fitting import FitTask, _fit_into_store, fit_store, fit_visit
 from spectramind_nb.runs.run import predict_planets
-from spectramind_nb.runs.trainer import bare_trainer
+from spectramind_nb.runs.trainer import bare_trainer, quiet_lightning
 from spectramind_nb.simulation.dataset import simulate
 
 PLANETS, VISITS, CORES, TARGET_MIN = 1100, 1300, 4, 8
@@ -69,7 +69,7 @@ def main() -> None:
     words = ["trainer=kaggle_safe", "trainer.accelerator=cpu", "trainer.loader.num_workers=0"]
     config = compose(overrides=words)
     brief = compose(overrides=[*words, f"trainer.max_epochs={EPOCHS}"])
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, quiet_lightning():
         write_full_visit(Path(name) / "full", None)
         challenge = open_challenge(Path(name) / "full")
         visit = challenge.visits("train")[0]
