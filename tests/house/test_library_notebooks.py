@@ -13,6 +13,8 @@ import pytest
 from outputs import SHOWN, differences
 from own_process import notebook, run_forked
 
+from spectramind_nb.apps.notebooks import parameters_of
+
 REPO = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(REPO.glob("nbs/**/[0-9i]*.ipynb"))
 KERNELS = sorted(REPO.glob("kaggle/kernels/*/*.ipynb"))
@@ -158,6 +160,12 @@ def test_notebook_teaches(path):
 
 @pytest.mark.parametrize("path", KERNELS, ids=ids(KERNELS))
 def test_kernel_has_one_parameters_cell(path):
+    assert parameters_of(path)
     cells = json.loads(path.read_text())["cells"]
-    assert sum("parameters" in cell["metadata"].get("tags", []) for cell in cells) == 1
     assert all(not cell.get("outputs") for cell in cells), "kernels are committed without outputs"
+
+
+def test_what_other_notebooks_call_parameters_can_be_given_to_them():
+    cells = [(path, cell) for path in NOTEBOOKS for cell in json.loads(path.read_text())["cells"]]
+    tagged = [path for path, cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    assert {path.stem: list(parameters_of(path)) for path in tagged} == {"06_what_buys_score": ["train", "test", "epochs"]}
