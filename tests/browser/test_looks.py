@@ -36,8 +36,11 @@ CONTRAST = """() => {
 CUT_OFF = """() => { const page = document.querySelector('.launchpad'), box = page.closest('.jp-OutputArea-output').getBoundingClientRect()
     return [...page.querySelectorAll('select, textarea, button, table, img, pre, code, label')].filter(it => it.getClientRects().length)
         .filter(it => { const { left, right } = it.getBoundingClientRect()
-            return left < box.left - 1 || right > box.right + 1 || it.tagName === 'LABEL' && it.scrollWidth > it.clientWidth + 1 })
+            const holds = it.tagName === 'LABEL' || it.multiple
+            return left < box.left - 1 || right > box.right + 1 || holds && it.scrollWidth > it.clientWidth + 1 })
         .map(it => `${it.tagName} ${it.innerText.slice(0, 30)}`) }"""
+ARROWS = """() => [...document.querySelectorAll('.launchpad .widget-dropdown > select')].map(it => getComputedStyle(it))
+    .map(style => style.backgroundImage.includes(style.color))"""
 CELLS = """() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')].map(cell => [cell.classList.contains('jp-CodeCell'),
     cell.classList.contains('jp-mod-active'), cell.classList.contains('jp-mod-selected'),
     cell.querySelector('.jp-InputPrompt').textContent])"""  # innerText is empty where JupyterLab leaves out what is out of sight
@@ -139,6 +142,10 @@ def test_every_text_can_be_read_and_nothing_is_cut_off(desk):
             of_size(desk, size)
             keep(desk, f"looks-{theme[-4:].strip()}-{size}")
             assert unreadable(desk) == [] and desk.evaluate(CUT_OFF) == []
+        assert desk.evaluate(ARROWS) == [True] * 5, "an arrow of another colour than its menu's text is lost in one of the themes"
+    desk.evaluate("() => { document.querySelector('.launchpad-against').style.width = '14em' }")
+    assert [found.split(",")[0] for found in desk.evaluate(CUT_OFF)] == ["SELECT before"], "a list that is too narrow for its lines was not seen"
+    desk.evaluate("() => { document.querySelector('.launchpad-against').style.width = '' }")
     type_in(desk)
 
 
