@@ -144,7 +144,7 @@ def test_every_text_can_be_read_and_nothing_is_cut_off(desk):
             assert unreadable(desk) == [] and desk.evaluate(CUT_OFF) == []
         assert desk.evaluate(ARROWS) == [True] * 5, "an arrow of another colour than its menu's text is lost in one of the themes"
     desk.evaluate("() => { document.querySelector('.launchpad-against').style.width = '14em' }")
-    assert [found.split(",")[0] for found in desk.evaluate(CUT_OFF)] == ["SELECT before"], "a list that is too narrow for its lines was not seen"
+    assert [found.split(",")[0] for found in desk.evaluate(CUT_OFF)] == ["SELECT before"], "a list too narrow for its lines"
     desk.evaluate("() => { document.querySelector('.launchpad-against').style.width = '' }")
     type_in(desk)
 
