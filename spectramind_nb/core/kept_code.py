@@ -23,16 +23,21 @@ from .storage import content_digest, digest
 # %% ../../nbs/core/021_kept_code.ipynb #made-of
 @cache
 def _made_of(function: Callable) -> str:
-    """Digest of what is compiled into a kernel: its file, the kernels of other files that it calls, the numbers that it reads."""
-    parts = [content_digest(inspect.getfile(function))]
-    for name in sorted(set(_names(function.__code__)) & function.__globals__.keys()):
-        value = function.__globals__[name]
-        if called := getattr(value, "py_func", None):
-            parts.append(_made_of(called))
-        elif isinstance(value, (np.generic, np.ndarray)):
-            parts += [str(value.dtype), value.tobytes().hex()]
-        elif isinstance(value, (bool, int, float, complex, str, tuple)):
-            parts.append(repr(value))
+    """Digest of what is compiled into a kernel: its file, the kernels that it calls with theirs, the numbers that all of them read."""
+    parts, known, left = list[str](), set[Callable](), [function]
+    while left:
+        if (one := left.pop()) in known:  # some call themselves, or each other
+            continue
+        known.add(one)
+        parts.append(content_digest(inspect.getfile(one)))
+        for name in sorted(set(_names(one.__code__)) & one.__globals__.keys()):
+            value = one.__globals__[name]
+            if called := getattr(value, "py_func", None):
+                left.append(called)
+            elif isinstance(value, (np.generic, np.ndarray)):
+                parts += [str(value.dtype), value.tobytes().hex()]
+            elif isinstance(value, (bool, int, float, complex, str, tuple)):
+                parts.append(repr(value))
     return digest(parts)
 
 

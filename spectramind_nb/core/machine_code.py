@@ -37,8 +37,11 @@ class Kernel:
                 self._dispatcher = with_kept_code(self.py_func, **self.options)
             return self._dispatcher
 
-    def __call__(self, *args):
-        return (self._dispatcher or self.dispatcher)(*args)
+    def __call__(self, *args, **named):
+        return (self._dispatcher or self.dispatcher)(*args, **named)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # pickled by its name, as a function is
 
     def __getattr__(self, name: str) -> Any:  # among them `_numba_type_`, by which a kernel that calls this one knows it
         if name.startswith("__") or "_dispatcher" not in vars(self):

@@ -95,9 +95,12 @@ def spectrum_scores(
 
 # %% ../../nbs/learning/400_metrics.ipynb #matrix
 def _tensor(values) -> Tensor:
-    """Float64 on the processor; a copy where it was no tensor, as pandas hands out arrays that may not be written to."""
-    known = values if isinstance(values, Tensor) else np.array(values, dtype=np.float64)
-    return torch.as_tensor(known, dtype=torch.float64, device="cpu").detach()
+    """Float64 on the processor."""
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.ma.filled(values.astype(np.float64), np.nan)
+    elif isinstance(values, np.ndarray) and not values.flags.writeable:  # such as pandas hands out, of which PyTorch warns
+        values = values.copy()
+    return torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
 
 
 def _matrix(

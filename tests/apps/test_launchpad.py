@@ -17,7 +17,7 @@ import pytest
 from spectramind_nb.apps import jobs
 from spectramind_nb.apps.choice import MENUS, Choice, changed_keys, composed, faults_of
 from spectramind_nb.apps.estimate import estimate
-from spectramind_nb.apps.launchpad import JobWatcher, launchpad
+from spectramind_nb.apps.launchpad import ClickQueue, JobWatcher, launchpad
 from spectramind_nb.apps.launchpad_actions import ACTIONS, reopen_run
 from spectramind_nb.apps.launchpad_state import PageState, choose
 from spectramind_nb.apps.launchpad_views import RUN_BUTTONS, page_html, preview_html
@@ -52,22 +52,63 @@ def test_words_of_a_command_line_become_a_choice_and_back():
     assert Choice.of("experiment=null").experiment == "none"
 
 
-def test_a_click_that_overtakes_what_was_typed_before_it_waits_for_it(monkeypatch):
-    """A browser holds changes back while the kernel is busy with one, but sends a click at once."""
-    pad, trained = launched("ci_fast"), []
-    monkeypatch.setitem(ACTIONS, "Train", lambda state: trained.append(state.choice.text))
+@pytest.fixture
+def acted(monkeypatch):
+    """(button, what was chosen) of all that was acted on, instead of what it does."""
+    done = []
+    for name in ACTIONS:
+        monkeypatch.setitem(ACTIONS, name, lambda state, name=name: done.append((name, state.choice.text)))
+    return done
 
+
+@pytest.fixture
+def live():
+    """A launchpad that somebody at a browser looks at."""
+    pad = launched("ci_fast")
+    pad.page.reader.live = True
+    return pad
+
+
+def test_a_click_that_overtakes_what_was_typed_before_it_waits_for_it(live, acted):
+    """A browser holds changes back while the kernel is busy with one, but sends a click at once."""
     async def somebody_is_quick() -> None:
-        pad.page.reader.live = True
-        pad.widgets.overrides.value = "trainer.max_epochs=2"
-        pad.widgets.train.click()
-        pad.widgets.overrides.value = "trainer.max_epochs=25"
+        live.widgets.overrides.value = "trainer.max_epochs=2"
+        live.widgets.train.click()
+        live.widgets.overrides.value = "trainer.max_epochs=25"
         until = time.monotonic() + PATIENCE_S
-        while not trained and time.monotonic() < until:
+        while not acted and time.monotonic() < until:
             await asyncio.sleep(0.05)
 
     asyncio.run(somebody_is_quick())
-    assert trained == ["trainer.max_epochs=25"]
+    assert acted == [("Train", "trainer.max_epochs=25")]
+
+
+def test_clicks_keep_their_order_and_stop_waits_for_nothing(live, acted):
+    async def clicks() -> None:
+        for name in ("Reopen", "Train", "Report", "Stop", "Predict"):
+            live.page._press(name)
+            await asyncio.sleep(0.01)
+        until = time.monotonic() + PATIENCE_S
+        while len(acted) < 5 and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        live.page._press("Stop")
+        assert len(acted) == 6
+
+    asyncio.run(clicks())
+    assert [name for name, _ in acted] == ["Reopen", "Train", "Report", "Stop", "Predict", "Stop"]
+
+
+def test_code_need_not_wait_for_a_click(live, acted):
+    async def cell() -> None:
+        live.widgets.overrides.value = "seed=3"
+        live.widgets.train.click()
+        live.wait(PATIENCE_S)
+        assert acted == [("Train", "seed=3")]
+        await asyncio.sleep(2 * ClickQueue.HELD_BACK_S)
+
+    asyncio.run(cell())
+    live.page._press("Report")  # without an event loop
+    assert acted == [("Train", "seed=3"), ("Report", "seed=3")]
 
 
 @pytest.mark.parametrize(

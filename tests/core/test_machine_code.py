@@ -65,6 +65,32 @@ def test_what_is_read_elsewhere_belongs_to_the_code(tmp_path, answer):
     assert now("b", "a", "3", "1.5") == [(13.5, False), (13.5, True)]
 
 
+def test_kernels_may_call_themselves_and_each_other_and_travel_as_functions_do(tmp_path):
+    (tmp_path / "kernel.py").write_text(HEAD + """
+@compiled()
+def fibonacci(n): return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+@compiled()
+def even(n):
+    if n == 0:
+        return True
+    return odd(n - 1)
+
+@compiled()
+def odd(n):
+    if n == 0:
+        return False
+    return even(n - 1)
+
+@compiled()
+def add(a, b=2): return a + b
+""")
+    source = "import pickle, sys; sys.path.insert(0, '.'); from kernel import *\n"
+    source += "print(fibonacci(10), even(10), add(1, b=4), pickle.loads(pickle.dumps(add)) is add)"
+    done = run_forked(code, ["code", source], tmp_path, dict(os.environ))
+    assert done.stdout.split() == ["55", "True", "5", "True"], done.stderr
+
+
 def test_where_no_folder_can_be_written_code_stays_in_memory(tmp_path):
     source = "import numba.core.caching as caching; caching.CacheImpl._locator_classes = []\n"
     source += "from spectramind_nb.core.machine_code import compiled\nkernel = compiled()(lambda x: 2 * x)\n"

@@ -184,3 +184,11 @@ def test_a_table_that_may_not_be_written_to_is_no_reason_for_a_warning(answer, r
         assert ariel_score(mu, sigma, known, mean, spread) == ariel_score(*answer) and not recwarn.list
     finally:
         torch.set_warn_always(always)
+
+
+def test_what_is_masked_is_not_finite(answer):
+    mu, sigma, truth, mean, spread = answer
+    masked = np.ma.masked_array(mu, mask=np.zeros(np.shape(mu), dtype=bool))
+    masked[1, 2] = np.ma.masked
+    with pytest.raises(NonFiniteError, match="wl_3"):
+        ariel_score(masked, sigma, truth, mean, spread)
