@@ -7,6 +7,7 @@ __all__ = ['profiles_commands', 'list_profiles', 'default_to_list', 'show_profil
            'new_profile']
 
 # %% ../../nbs/apps/776_cli_profiles.ipynb #imports
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -79,5 +80,5 @@ def new_profile(
 
     made = new(name, parent, folder, doc)
     print(made.path)
-    print(f"use it:   spectramind train {' '.join(made.words)}")
-    print(f"check it: spectramind profiles check {made.path}")
+    print(f"use it:   spectramind train {shlex.join(made.words)}")
+    print(f"check it: spectramind profiles check {shlex.quote(str(made.path))}")

@@ -19,10 +19,10 @@ import yaml
 from omegaconf import DictConfig
 
 from .configuration import compose
-from .config_groups import check_option, config_dir, group, options, profiles, search_path
+from .config_groups import check_option, config_dir, group, options, profiles, search_path, searching
 from .environment import check_writable, workspace
 from .errors import ConfigError, SpectraMindError, did_you_mean
-from .config_schema import LaunchConfig, TrainerConfig
+from .config_schema import DOC_LETTERS, LaunchConfig, TrainerConfig
 
 # %% ../../nbs/core/032_profiles.ipynb #profile
 class Profile(NamedTuple):
@@ -35,7 +35,7 @@ class Profile(NamedTuple):
     @property
     def words(self) -> list[str]:
         """The overrides that choose it."""
-        return [*(f"hydra.searchpath=[file://{place}]" for place in self.search), f"trainer={self.name}"]
+        return [*searching(self.search), f"trainer={self.name}"]
 
     @property
     def node(self) -> DictConfig:
@@ -147,7 +147,7 @@ def new(
 ) -> Profile:
     """Write `folder/trainer/name.yaml` and a line about it in the README beside it; nothing is overwritten.
 
-    Raises `ConfigError` for a name that is taken or not a name, or an unknown parent.
+    Raises `ConfigError` for a name that is taken or not a name, an unknown parent, or a line that is none.
     """
     base = find(parent)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -159,7 +159,10 @@ def new(
     if base.search not in ((), (folder,)):
         raise ConfigError(f"'{parent}' lies in another folder", base.path, "Start from a shipped profile, or use its folder")
     check_writable(path, "file")
-    purpose = doc or f"The profile {name}, made from {base.name}; say here what it is for."
+    purpose, (least, most) = doc or f"The profile {name}, made from {base.name}; say here what it is for.", DOC_LETTERS
+    if not least <= len(purpose) <= most or len(purpose.splitlines()) > 1:
+        remedy = f"Say it in one line of {least} to {most} letters"
+        raise ConfigError("that does not say what the profile is for", f"doc={purpose!r}", remedy)
     path.parent.mkdir(parents=True, exist_ok=True)
     quoted = yaml.safe_dump(purpose, width=1000).removesuffix("\n...\n").strip()
     path.write_text(_NEW.format(parent=base.name, doc=quoted, max_epochs=base.node.max_epochs))

@@ -6,6 +6,7 @@
 __all__ = ['JobSettings', 'job_settings']
 
 # %% ../../nbs/runs/668_job_settings.ipynb #imports
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,11 +66,18 @@ def _only_if(good: bool, value: Any) -> Any:
     return value
 
 
+def _time(value: Any) -> float:
+    return _only_if(duration_s(value) < math.inf, duration_s(value))
+
+
 _KINDS: dict[str, tuple[str, Callable[[Any], Any], tuple[str, ...]]] = {  # kind -> unit in the name, parser, keys
-    "a duration": ("_s", duration_s, ("budget", "reserve", "predict", "train", "visit_timeout", "say_every")),
-    "a size": ("_bytes", size_bytes, ("worker_memory", "ballast")),
+    "a duration": ("_s", _time, ("reserve", "predict", "train", "say_every")),
+    "a duration above zero": ("_s", lambda time: _only_if(_time(time) > 0, _time(time)), ("budget", "visit_timeout")),
+    "a size": ("_bytes", size_bytes, ("ballast",)),
+    "a size above zero": ("_bytes", lambda size: _only_if(size_bytes(size) > 0, size_bytes(size)), ("worker_memory",)),
     "a share between 0 and 1": ("", lambda share: _only_if(0 <= float(share) <= 1, float(share)), ("train_share", "plain_cost")),
-    "a number of processes, or null": ("", lambda count: _only_if(count is None or int(count) >= 1, count and int(count)), ("workers",)),
+    "a number of processes, or null": ("", lambda count: _only_if(count is None or int(count) == float(count) >= 1, count and int(count)),
+                                       ("workers",)),
     "a list of overrides": ("", lambda words: _only_if(isinstance(words, (list, tuple)), list(words)), ("modest",)),
     "{depth: .., sigma: ..}, both above zero": ("", lambda it: _only_if(it["depth"] > 0 and it["sigma"] > 0, it), ("unlabelled",)),
 }

@@ -191,10 +191,12 @@ def predict(
 ) -> pd.DataFrame:
     """Spectra and uncertainties of a split's planets, as a table of 567 columns.
 
-    Raises `DataMissingError` when the run kept no checkpoint or the data have no such split.
+    Raises `DataMissingError` when the run kept no checkpoint or the data have no such split, `ConfigError` when `out` would replace
+    something else than a submission.
     """
     if out is not None:
         check_writable(out, "file")
+        submission.check_replaceable(out)
     with loaded_run("predict", run, overrides) as (config, model, record):
         challenge = open_data(config)
         if out is not None and not Path(out).exists():
@@ -237,14 +239,14 @@ def score_file(
 
 # %% ../../nbs/runs/640_run.ipynb #evaluate
 def evaluate(
-    run: Run | str | Path,  # a run, its identifier, its directory, a checkpoint, or a submission file (.csv)
+    run: Run | str | Path,  # a run, its identifier, its directory, a checkpoint, or a submission file (.csv, .csv.gz)
     overrides: Sequence[str] = (),  # Hydra overrides on top of the run's own
 ) -> dict[str, float]:
     """Metrics of a run's weights on its validation planets, or the score of a submission file against the labels of the data.
 
     Raises `DataMissingError` when the run kept no checkpoint, `SchemaError` for a submitted planet without a label.
     """
-    if not isinstance(run, Run) and Path(run).suffix == ".csv":
+    if not isinstance(run, Run) and ".csv" in Path(run).suffixes[-2:]:
         return {"val/score": score_file(Path(run), overrides)}
     with loaded_run("evaluate", run, overrides) as (config, model, record):
         challenge = open_data(config)

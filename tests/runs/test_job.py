@@ -114,6 +114,14 @@ def test_settings_that_do_not_exist_or_do_not_add_up_are_refused():
         job_settings({"budget": "5m"})
 
 
+@pytest.mark.parametrize("wrong", [
+    {"worker_memory": 0}, {"worker_memory": "0GB"}, {"visit_timeout": 0}, {"budget": "inf"}, {"workers": 2.7},
+])
+def test_settings_that_nothing_can_be_done_with_are_refused(wrong):
+    with pytest.raises(ConfigError, match=f"job.{next(iter(wrong))} must be"):
+        job_settings(wrong)
+
+
 def test_data_that_are_not_there_are_told_before_anything_else(workspace):
     words = ["data=ariel2025", f"data.root={workspace / 'none'}"]
     for overrides in (words, "\n".join(words)):

@@ -1,12 +1,14 @@
 """A submission is written whole or not at all, and every fault is named by planet and column."""
 
 import csv
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from spectramind_nb.core.errors import DamagedFileError, DataMissingError, NonFiniteError, SchemaError
+from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, SchemaError
 from spectramind_nb.runs import submission
 
 IDS = [30, 10, 20]
@@ -107,3 +109,18 @@ def test_the_baseline_scores_nothing_and_is_valid(tmp_path):
     mu, sigma = (table[list(names)].to_numpy() for names in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS))
     truth = np.random.default_rng(1).uniform(0.001, 0.02, mu.shape)
     assert ariel_score(mu, sigma, truth, 0.012, 0.008) == 0.0
+
+
+def test_a_prediction_replaces_submissions_only(whole_run, short_root, tmp_path):
+    """A file name that was mistyped costs no labels, no file of a run, nobody's notes."""
+    labels = Path(shutil.copy(short_root / "train.csv", tmp_path))
+    (tmp_path / "notes.txt").write_text("words")
+    for place in (labels, whole_run.dir / "config.yaml", whole_run.dir / "submission.csv", tmp_path / "notes.txt"):
+        before = place.read_bytes()
+        with pytest.raises(ConfigError, match="Choose another"):
+            whole_run.predict(out=place)
+        assert place.read_bytes() == before
+    (tmp_path / "empty.csv").touch()
+    for name in ("empty.csv", "new.csv", "new.csv", "new.csv.gz", "new.csv.gz"):
+        whole_run.predict(out=tmp_path / name)
+        assert submission.validate(tmp_path / name).planets == 2

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from base64 import urlsafe_b64encode
 from types import SimpleNamespace
 
@@ -277,6 +278,9 @@ def test_p58_a_submission_is_scored_with_labels_alone(whole_run, short_root, her
     (tmp_path / "labels" / "train.csv").write_bytes((short_root / "train.csv").read_bytes())
     found = evaluate(made, ["trainer=eval_only", f"data.root={tmp_path / 'labels'}"])
     assert found["val/score"] == pytest.approx(score(made, short_root / "train.csv")["score"], abs=1e-12)
+    packed = submission.write(tmp_path / "train.csv.gz", table["planet_id"], *(
+        table[list(columns)].to_numpy() for columns in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS)))
+    assert evaluate(packed, ["trainer=eval_only", f"data.root={tmp_path / 'labels'}"]) == found
     with pytest.raises(SchemaError, match="has no label"):
         evaluate(whole_run.dir / "submission.csv", ["trainer=eval_only", f"data.root={tmp_path / 'labels'}"])
 
@@ -304,20 +308,30 @@ def test_p55_new_profiles_pass_their_check_and_are_documented(workspace):
     result = invoke("profiles", "new", "night", "--from", "kaggle_safe", "--doc", "Nights: on our own cluster.")
     assert result.exit_code == 0, result.output
     path = workspace / "configs" / "trainer" / "night.yaml"
-    assert str(path) in result.stdout and f"hydra.searchpath=[file://{workspace / 'configs'}] trainer=night" in result.stdout
+    assert str(path) in result.stdout and f"'hydra.searchpath=[file://{workspace / 'configs'}]' trainer=night" in result.stdout
     assert "| `night` | `kaggle_safe` | Nights: on our own cluster. |" in path.with_name("README.md").read_text()
     for name in ("night", path):
         assert invoke("profiles", "check", name).exit_code == 0
-    words = result.stdout.split("spectramind train ")[1].split("\n")[0].split()
+    words = shlex.split(result.stdout.split("spectramind train ")[1].split("\n")[0])
     shown = invoke("train", "--cfg", *words)
     assert shown.exit_code == 0 and OmegaConf.create(shown.stdout).trainer.doc == "Nights: on our own cluster."
     invoke("profiles", "new", "later")
     assert path.with_name("README.md").read_text().count("|---|---|---|") == 1
 
 
+def test_p55_a_profile_may_lie_in_any_folder(workspace):
+    """What is printed can be pasted into a shell, whatever is in the folder's name."""
+    result = invoke("profiles", "new", "night", "--dir", workspace / "günther's=mine, own")
+    use, check = (shlex.split(line.split(":", 1)[1]) for line in result.stdout.splitlines()[1:])
+    assert invoke(*check[1:]).exit_code == 0
+    shown = invoke("train", "--cfg", *use[2:])
+    assert shown.exit_code == 0 and "The profile night" in OmegaConf.create(shown.stdout).trainer.doc
+
+
 @pytest.mark.parametrize("words, said", [
     (["ci_fast"], "already is a profile"), (["Bad-Name"], "no name for a profile"),
-    (["mine", "--from", "ci_fats"], "Did you mean 'ci_fast'"),
+    (["mine", "--from", "ci_fats"], "Did you mean 'ci_fast'"), (["mine", "--doc", "Too short."], "20 to 119 letters"),
+    (["mine", "--doc", "Nights on our cluster.\nAnd days."], "in one line"),
 ])
 def test_p55_new_refuses(workspace, words, said):
     result = invoke("profiles", "new", *words)
