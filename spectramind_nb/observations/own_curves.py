@@ -41,10 +41,12 @@ class Band:
 def scatter(
     flux: np.ndarray,  # (T, C), NaN where masked
 ) -> np.ndarray:  # (C,), NaN where it is masked everywhere
-    """Standard deviation of a sample from second differences."""
-    bend = np.abs(flux[2:] - 2 * flux[1:-1] + flux[:-2])
-    seen, found = np.isfinite(bend).any(axis=0), np.full(flux.shape[1], np.nan)
-    found[seen] = 1.4826 * np.nanmedian(bend[:, seen], axis=0) / 6**0.5
+    """Standard deviation of a sample from second differences of those that a channel has: channels may take turns."""
+    found = np.full(flux.shape[1], np.nan)
+    for channel, values in enumerate(flux.T):
+        there = values[np.isfinite(values)]
+        if len(there) > 2:
+            found[channel] = 1.4826 * np.median(np.abs(there[2:] - 2 * there[1:-1] + there[:-2])) / 6**0.5
     return found
 
 # %% ../../nbs/observations/116_own_curves.ipynb #error-grid
