@@ -91,7 +91,10 @@ def write_table(
     record: SpectrumRecord,
     path: Path | str | None = None,  # .ecsv or .fits; None: write nothing
 ) -> Any:  # astropy Table
-    """Wavelength, width, depth, error, covariance and instrument as an astropy table. Raises PreflightError without astropy."""
+    """Wavelength, width, depth, error, covariance and instrument as an astropy table. Raises PreflightError without astropy.
+
+    FITS knows only ASCII: names in such a file are read with `.encode().decode("unicode_escape")`.
+    """
     units = optional_package("astropy.units", "an astropy table")
     columns = {"wavelength": record.wavelength_um * units.um, "bandwidth": record.width_um * units.um,
                "transit_depth": record.depth, "transit_depth_error": record.sigma, "instrument": record.instrument}  # fmt: skip
@@ -100,10 +103,20 @@ def write_table(
     table = optional_package("astropy.table", "an astropy table").QTable(columns, meta=record.attributes)
     if path is not None:
         form = "fits" if str(path).endswith((".fits", ".fit")) else "ascii.ecsv"
+        written = table
+        if form == "fits":
+            written = table.copy()
+            written["instrument"] = [_in_ascii(name) for name in record.instrument]
+            written.meta = {key: _in_ascii(text) for key, text in record.attributes.items()}
         with atomic_path(path) as temporary, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(greater than 8 characters|card is too long).*")  # a key named provenance
-            table.write(temporary, format=form, overwrite=True)
+            written.write(temporary, format=form, overwrite=True)
     return table
+
+
+def _in_ascii(text: str) -> str:
+    """As FITS files hold it: what is not ASCII as Python writes it, β as \\u03b2; `.encode().decode("unicode_escape")` reads it."""
+    return text.encode("ascii", "backslashreplace").decode()
 
 # %% ../../nbs/observations/140_exchange.ipynb #write-xarray
 def write_xarray(
@@ -195,7 +208,7 @@ def write_petitradtrans(
     for text in (*record.attributes.values(), "FLUX is the transit depth (Rp/Rs)^2",
                  "Inflated errors in petitRADTRANS 3.4 drop the correlations of COVARIANCE",
                  "It reads no BIN_WIDTH: give the column as wavelength_bin_widths"):  # fmt: skip
-        table.header["COMMENT"] = text.encode("ascii", "replace").decode()
+        table.header["COMMENT"] = _in_ascii(text)
     found = fits.HDUList([fits.PrimaryHDU(), table])
     if path is not None:
         with atomic_path(path) as temporary:
