@@ -72,8 +72,7 @@ def fit_lightcurves_command(
         for figure, title in ((curves.plot(), "light_curves"), (fit.plot(), "spectrum")):
             written.append(out / f"{title}.png")
             figure.savefig(written[-1], dpi=110)
-    print(fit)
-    print(*written, sep="\n")
+    print(fit, *filter(None, [fit.diagnostics.get("remark")]), *written, sep="\n")
 
 # %% ../../nbs/apps/784_cli_exchange.ipynb #export
 def export_command(

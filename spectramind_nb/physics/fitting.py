@@ -116,6 +116,12 @@ def _refuse_coarse_times(curves: list[Curves], row: Mapping[str, float], where: 
         raise SchemaError(f"a sample every {step:.3g} hours does not show a transit of {longest:.3g} hours", where,
                           f"At least {FEWEST_SAMPLES} samples have to lie within it: use light curves with shorter steps")
 
+
+def _grazing(impact: float, depth: float) -> list[str]:
+    "What to say of a planet that never stands before its star as a whole."
+    much = "depths hang on it, and may be larger by more than sigma says"
+    return [f"the planet grazes its star with an impact parameter of {impact:.2f}: {much}"] if impact > 1 - max(0.0, depth) ** 0.5 else []
+
 # %% ../../nbs/physics/230_fitting.ipynb #fit-visit
 def fit_visit(
     light_curves: LightCurves,
@@ -124,15 +130,18 @@ def fit_visit(
 ) -> VisitFit:
     """Fit all instruments of a visit jointly: depths of all channels (283 of the challenge's) and their covariance.
 
-    What cannot be true of the star's row counts as unknown and is named in `diagnostics["remark"]`.
+    What cannot be true of the star's row counts as unknown and is named in `diagnostics["remark"]`. With own light curves, what the row
+    does not tell is nothing to remark; a planet that grazes its star is.
     Raises `SchemaError` when the light curves do not fit together or are not in hours, `NonFiniteError` when nothing can be fitted.
     """
     config = _plain(group("fit", "own" if light_curves.split == "own" else "default") if config is None else config)
     curves = normalise(light_curves, config["robust"]["spike_sigma"])
     start, end = min(float(c.time_h[0]) for c in curves), max(float(c.time_h[-1]) for c in curves)
+    if light_curves.split == "own":  # a person who tells nothing has not told anything wrong
+        star = {name: value for name, value in (star or {}).items() if str(value) not in ("nan", "None", "<NA>", "--")}
     row, doubts = believed(star, end - start)
     _refuse_coarse_times(curves, row, f"planet {light_curves.planet_id}, visit {light_curves.visit}")
-    orbit = orbit_prior(row, (start + end) / 2, config["geometry"])
+    orbit = orbit_prior(row, (start + end) / 2, config["geometry"], end - start)
     try:
         model, parameters, converged = _fit_channels(curves, orbit, row.get("Ts", math.nan), config)
         joint, own, red_factors, common_variances = _joint_covariance(model, parameters, config)
@@ -143,6 +152,8 @@ def fit_visit(
         raise NonFiniteError("the fit has no finite result", where, "Look at its light curves with .plot()")
     depth, covariance, at = parameters[model.depths], joint[:model.total, :model.total], model.nuisances
     geometry = _geometry(model, parameters)
+    if light_curves.split == "own":
+        geometry |= dict(zip(("a_rs", "inclination_deg"), orbit.ellipse(float(parameters[2]), geometry["impact"])))
     if light_curves.zero_d:
         geometry["mid_time_d"] = light_curves.zero_d + geometry["mid_time_h"] / 24  # on the clock of whoever observed
     half = geometry["duration_h"] / 2
@@ -161,8 +172,11 @@ def fit_visit(
         diagnostics[f"red_{name}"] = red
         diagnostics[f"common_ppm_{name}"] = 1e6 * common**0.5
         diagnostics[f"dropped_{name}"] = 1 - float(c.good.sum()) / light_curves.flux[c.instrument].size
-    if doubts:
-        diagnostics["remark"] = f"not believed of its row in the star table: {'; '.join(doubts)}"
+    remarks = [f"not believed of its row in the star table: {'; '.join(doubts)}"] if doubts else []
+    if light_curves.split == "own":
+        remarks += _grazing(geometry["impact"], diagnostics["white_depth"])
+    if remarks:
+        diagnostics["remark"] = "; ".join(remarks)
     wavelengths, widths = (None if v is None else torch.from_numpy(np.array(v, dtype=float))
                            for v in (light_curves.wavelengths_um, light_curves.widths_um))
     return VisitFit(light_curves.planet_id, light_curves.visit, depth, *split_covariance(covariance, own), geometry, diagnostics,

@@ -25,14 +25,27 @@ class OrbitPrior:
     width: torch.Tensor  # (4,)
     period_d: float
     middle_h: float
+    ellipses: tuple[np.ndarray, np.ndarray, np.ndarray]  # as of `eccentric_orbits`
+    circle: tuple[float, float, float, float]  # of the same axis, as told: ln speed, its width, impact parameter, its width
 
     def a_rs(self, ln_speed: float) -> float:
-        "The semi-major axis in stellar radii that belongs to a speed."
+        "The semi-major axis in stellar radii that belongs to a speed, of a circle: what a transit is computed with."
         return math.exp(ln_speed) * self.period_d / (2 * math.pi)
 
     def inclination_deg(self, ln_speed: float, impact: float) -> float:
-        "The inclination that belongs to an impact parameter."
+        "The inclination that belongs to an impact parameter, of a circle."
         return math.degrees(math.acos(min(1.0, impact / self.a_rs(ln_speed))))
+
+    def ellipse(self, ln_speed: float, impact: float) -> tuple[float, float]:
+        "Semi-major axis in stellar radii and inclination of the ellipse: of all orientations, by how well they agree with what was told."
+        weights, faster, farther = self.ellipses
+        told_speed, speed_width, told_impact, impact_width = self.circle
+        misfit = ((ln_speed - faster - told_speed) / speed_width) ** 2 + ((impact - told_impact * farther) / impact_width) ** 2
+        likely = np.log(np.maximum(weights, 1e-300)) - misfit / 2
+        likely = np.exp(likely - likely.max())
+        likely /= likely.sum()
+        a_rs = self.a_rs(ln_speed - float(likely @ faster))
+        return a_rs, math.degrees(math.acos(min(1.0, float(likely @ (impact / farther)) / a_rs)))
 
 # %% ../../nbs/physics/210_orbit.ipynb #eccentric-orbits
 def eccentric_orbits(
@@ -52,6 +65,7 @@ def orbit_prior(
     star: Mapping[str, float] | None,  # sma (stellar radii), P (days), i (degrees), e; may be NaN or missing
     middle_h: float,  # middle of the window
     config: Mapping,  # the geometry part of the fit's configuration
+    window_h: float = 0.0,  # length of the window
 ) -> OrbitPrior:
     "What the star catalogue says about the geometry, with widths for its inexactness."
     star = {} if star is None else star
@@ -61,16 +75,19 @@ def orbit_prior(
     if not known:
         a_rs, period_d, inclination_deg = (config["unknown"][k] for k in ("a_rs", "period_d", "inclination_deg"))
     spread, circle = widths["impact_width"], abs(a_rs * math.cos(math.radians(inclination_deg)))
-    weights, ln_speed, farther = eccentric_orbits(e if known and math.isfinite(e) else 0.0, circle, spread)
-    # A catalogue that puts the planet beside its star is wrong: there is a transit.
-    impact = np.minimum(circle * farther, 0.9)
-    faster, impact2 = float(weights @ ln_speed), float(weights @ impact**2)
-    mean = [0.0, 0.0, math.log(2 * math.pi * a_rs / period_d) + faster, impact2 + spread**2]
+    ellipses = eccentric_orbits(e if known and math.isfinite(e) else 0.0, circle, spread)
+    weights, ln_speed, farther = ellipses
+    # A catalogue that puts the planet beside its star is wrong: there is a transit. A person may mean it, and graze the star.
+    impact = np.minimum(circle * farther, config.get("furthest_impact", 0.9))
+    speed, faster, impact2 = math.log(2 * math.pi * a_rs / period_d), float(weights @ ln_speed), float(weights @ impact**2)
+    mean = [0.0, 0.0, speed + faster, impact2 + spread**2]
     # of the speed, and of the square of a normal variable, each with its spread over the orientations
-    width = [config["mid_time_width_h"], config["instrument_offset_h"],
+    width = [max(config["mid_time_width_h"], config.get("mid_time_width_windows", 0.0) * window_h), config["instrument_offset_h"],
              math.hypot(widths["speed_width"], float(weights @ (ln_speed - faster) ** 2) ** 0.5),
              (4 * impact2 * spread**2 + 2 * spread**4 + float(weights @ (impact**2 - impact2) ** 2)) ** 0.5]
-    return OrbitPrior(torch.tensor(mean, dtype=torch.float64), torch.tensor(width, dtype=torch.float64), period_d, middle_h)
+    told = (speed, widths["speed_width"], circle, spread)
+    middle, sigma = (torch.tensor(values, dtype=torch.float64) for values in (mean, width))
+    return OrbitPrior(middle, sigma, period_d, middle_h, ellipses, told)
 
 # %% ../../nbs/physics/210_orbit.ipynb #separation-gradients-2
 @compiled()

@@ -38,7 +38,8 @@ def find_transit(
 ) -> list[torch.Tensor]:  # (4,) geometries as in `OrbitPrior`, best first
     "Where a transit lowers chi2 most."
     search, ln_speed, anyhow = config["search"], float(orbit.mean[2]), impact is not None
-    impact = float(orbit.mean[3]) ** 0.5 if impact is None else impact
+    # a planet of a tenth of its star that grazes it has no dip to search with
+    impact = min(float(orbit.mean[3]) ** 0.5, 0.95) if impact is None else impact
     a_rs, inclination = orbit.a_rs(ln_speed), orbit.inclination_deg(ln_speed, impact)
     half = max(float((c.time_h - orbit.middle_h).abs().max()) for c in curves)
     reach = half + 0.3 * min(2 * half, float(duration_h(orbit.period_d, a_rs, inclination, 0.1)))  # whatever the catalogue says

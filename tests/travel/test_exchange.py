@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,3 +152,25 @@ def test_what_a_run_predicted_is_written_a_file_a_planet(tmp_path):
     assert array[0, 3] == 0.2 and np.allclose(array[1:, 3], np.diff(wavelengths)[1])
     assert "covariance" not in (tmp_path / "345.dat").read_text()
     assert np.array_equal(spectra[12].to_taurex(), np.loadtxt(tmp_path / "12.dat"))
+
+
+def test_names_in_any_alphabet_come_back(fitted, tmp_path):
+    """FITS holds them as Python writes them in ASCII."""
+    names = "HD 1 β é", "Gerät"
+    one = replace(fitted, planet_id=names[0], channels={names[1]: 1, "prism": 8})
+    for ending in ("ecsv", "fits"):
+        one.to_table(tmp_path / f"made.{ending}")
+        table = QTable.read(tmp_path / f"made.{ending}")
+        found = {key.lower(): text for key, text in table.meta.items()}["planet"], next(n for n in table["instrument"] if n != "prism")
+        assert names == (found if ending == "ecsv" else tuple(text.encode().decode("unicode_escape") for text in found))
+    one.to_petitradtrans(tmp_path / "prt.fits")
+    assert fits.getheader(tmp_path / "prt.fits", "SPECTRUM")["COMMENT"][0].encode().decode("unicode_escape") == names[0]
+
+
+def test_the_command_says_what_it_does_not_believe(tmp_path):
+    arrays, _, _ = draw(5, 6)
+    np.savez(tmp_path / "made.npz", **{key: value["prism"] for key, value in arrays.items()})
+    words = ["fit-lightcurves", str(tmp_path / "made.npz"), "--out", str(tmp_path / "out"), "--format", "csv"]
+    told, untold = (CliRunner().invoke(app, [*words, "--star", star]) for star in ("period=200,a_rs=100,inclination=90", "period=4"))
+    assert told.exit_code == untold.exit_code == 0, told.output
+    assert "not believed of its row in the star table: P 200" in told.stdout and "believed" not in untold.stdout
