@@ -62,6 +62,11 @@ def test_a_temperature_that_no_star_has_is_not_used(visit):
         assert torch.equal(fit.depth, without.depth) and "Ts is" in fit.diagnostics["remark"]
 
 
+def test_what_the_star_table_lacks_is_reported(visit):
+    light_curves, star, _ = visit
+    assert fit_visit(light_curves, {**star, "Mp": math.nan}).diagnostics["remark"].endswith("star table: Mp is no number")
+
+
 def test_rows_of_simulated_planets_are_believed():
     config = settings()
     rows = catalogue_table([draw_planet(5, planet_number(5, k), config) for k in range(400)], 5, config["catalogue"])
