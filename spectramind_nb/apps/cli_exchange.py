@@ -45,6 +45,7 @@ def fit_lightcurves_command(
     time_unit: Annotated[str, typer.Option(help="Of plain times: d (BJD), h, min, s.")] = "d",
     wavelength_unit: Annotated[str, typer.Option(help="Of plain wavelengths: um, nm, AA.")] = "um",
     window: Annotated[tuple[float, float] | None, typer.Option(help="Start and end of what to use, in the unit of time.")] = None,
+    exposure: Annotated[str | None, typer.Option(help="Its length, in the unit of time or as '29.4 min'; else that of the steps.")] = None,
 ):
     "Light curves of any instrument to transit depths with their covariance: spectrum and pictures into a folder."
     from spectramind_nb.core.environment import check_writable
@@ -65,8 +66,8 @@ def fit_lightcurves_command(
                 what = f"{other} and {form} are both written to spectrum{FORMATS[form][1]}"
                 raise ConfigError(what, "--format", "Choose one of them, or call again with another --out")
         row = star_row(**known)
-        units = {"time_unit": time_unit, "wavelength_unit": wavelength_unit}
-        curves = LightCurves.from_file(file, name=name, window=window, **units)
+        said = {"time_unit": time_unit, "wavelength_unit": wavelength_unit} | ({} if exposure is None else {"exposure": exposure})
+        curves = LightCurves.from_file(file, name=name, window=window, **said)
         fit = fit_visit(curves, row)
         written = [path for form in formats or ("csv", "npz") for path in export_spectra({"spectrum": fit}, form, out)]
         for figure, title in ((curves.plot(), "light_curves"), (fit.plot(), "spectrum")):

@@ -137,6 +137,8 @@ def arrays_of_lightkurve(
     time = np.asarray(light_curve.time.jd, dtype=float)
     flux, error, seen = light_curve.flux, light_curve.flux_err, np.isfinite(time)
     arguments = {"time": time[seen], "wavelength": wavelength, "width": width, "flux": flux[seen], "instrument": mission or "photometer"}
+    if resolution_d := light_curve.meta.get("TIMEDEL"):  # of Kepler's and TESS's files; bins are longer, a folded curve's steps are shorter
+        arguments["exposure"] = f"{max(float(resolution_d), float(np.median(np.diff(np.sort(time[seen])))))} d"
     return {**arguments, "error": error[seen]} if np.isfinite(plain_values(error, "the error of the flux")).any() else arguments
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #arrays-of-file
@@ -152,7 +154,7 @@ def arrays_of_file(
         except Exception as error:  # of zipfile, zlib or numpy: a damaged file meets any of them
             raise DamagedFileError(f"{path.name} is no archive of numpy", path, "Write it with numpy.savez") from error
         require_columns(path, held, ("time", "wavelength", "flux"), "Name the arrays time, wavelength, flux and error")
-        return {name: held[name] for name in ("time", "wavelength", "flux", "error", "width", "mask") if name in held}
+        return {name: held[name] for name in ("time", "wavelength", "flux", "error", "width", "mask", "exposure") if name in held}
     if path.suffix != ".csv":
         raise SchemaError(f"{path.suffix or 'a file without an ending'} is no format of light curves", path, "Give .nc, .h5, .npz or .csv")
     return _arrays_of_table(path)
@@ -188,9 +190,12 @@ class OwnLightCurves:
         wavelength: Any,  # (C,) um or with its unit
         flux: Any,  # (T, C) in any unit, masked or NaN where it is not to be used
         error: Any = None,  # one, (C,), (T,) or (T, C); None: as the flux scatters
-        **known: Any,  # time_unit, wavelength_unit, width, mask, window, instrument, name, visit: see `light_curve_parts`
+        **known: Any,  # time_unit, wavelength_unit, width, mask, exposure, window, instrument, name, visit: see `light_curve_parts`
     ) -> Self:
-        """Light curves of any spectrograph or photometer. Raises SchemaError and NonFiniteError, in a sentence."""
+        """Light curves of any spectrograph or photometer. Raises SchemaError and NonFiniteError, in a sentence.
+
+        A sample is the mean over its exposure; where nobody says `exposure`, that is as long as the median step between samples.
+        """
         return cls(**light_curve_parts(time, wavelength, flux, error, **known))
 
     @classmethod

@@ -62,6 +62,7 @@ class LightCurves(OwnLightCurves):
     full_wells: dict[str, list[list[int]]] = field(default_factory=dict)  # [row, column] of pixels left out as their wells were full
     widths_um: np.ndarray | None = None  # (283,) of the bins, where they are known
     zero_d: float = 0.0  # where time_h is 0, days on the clock of whoever observed, such as BJD
+    exposure_h: dict[str, float] = field(default_factory=dict)  # over which a sample is the mean, where it is told; 0: an instant
 
     @property
     def channels(self) -> dict[str, slice]:

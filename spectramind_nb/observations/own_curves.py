@@ -26,6 +26,7 @@ class Band:
     width_um: np.ndarray | None  # (C,) of the bins
     flux: np.ndarray  # (T, C) in any unit, NaN where it is masked
     noise: np.ndarray  # (T, C) standard deviation of flux
+    exposure_d: float | None = None  # over which a sample is the mean; None: nobody told
 
     @property
     def length_h(self) -> float:
@@ -100,6 +101,16 @@ def _time_axis(time: Any, unit: str, what: str) -> np.ndarray:  # (T,) days
         raise SchemaError(f"{what} has a value twice", None, "Leave repeated exposures out")
     return time
 
+
+def _exposure(exposure: Any, time_d: np.ndarray, unit: str, what: str) -> float | None:  # days
+    if exposure is None:
+        return None
+    length, longest_d = in_unit(exposure, "d", what, unit), float(np.ptp(time_d))
+    if length.ndim or not 0 <= length < longest_d:
+        raise SchemaError(f"{what} is {str(exposure)[:40]}, not one length of 0 to {24 * longest_d:.3g} hours", None,
+                          "Give it in the unit of time or with its own: exposure='29.4 min'")
+    return float(length)
+
 # %% ../../nbs/observations/116_own_curves.ipynb #band-of
 def band_of(
     name: str,
@@ -109,6 +120,7 @@ def band_of(
     error: Any = None,  # one, (C,), (T,) or (T, C) in the flux's unit; the fit takes each channel's median; None, NaN: as the flux scatters
     width: Any = None,  # one or (C,): full width of each bin, in the wavelengths' unit
     mask: Any = None,  # (T, C) or (T,): True where the flux is not to be used, as in numpy
+    exposure: Any = None,  # over which a sample is the mean, in the unit of time or with its own; 0: an instant; None: not known
     time_unit: str = "d",
     wavelength_unit: str = "um",
 ) -> Band:
@@ -129,7 +141,8 @@ def band_of(
         if not (width > 0).all():
             raise SchemaError(f"the width of {name} is not everywhere above 0", None, "Give full widths of the bins")
     at = np.ix_(rows, columns)
-    return Band(name, time_d[rows], wavelength_um[columns], None if width is None else width[columns], flux[at], noise[at])
+    exposure_d = _exposure(exposure, time_d, time_unit, f"the exposure of {name}")
+    return Band(name, time_d[rows], wavelength_um[columns], None if width is None else width[columns], flux[at], noise[at], exposure_d)
 
 # %% ../../nbs/observations/116_own_curves.ipynb #observation
 LONGEST_H = 1000.0  # of a visit: six weeks; drifts are polynomials in time, which follow no star for longer
@@ -163,13 +176,18 @@ def light_curve_parts(
     wavelength_unit: str = "um",  # of plain numbers: um, nm, AA, m
     width: Any = None,  # one or (C,): full width of each bin, in the wavelengths' unit
     mask: Any = None,  # (T, C) or (T,), True where the flux is not to be used
+    exposure: Any = None,  # over which a sample is the mean, in the unit of time; 0: an instant; None: the median step between samples
     window: tuple[Any, Any] | None = None,  # start and end, in the unit of time: the rest is left out
     instrument: str = "spectrograph",  # the name, where there is only one
     name: str = "own light curves",  # of the planet
     visit: int = 0,
 ) -> dict[str, Any]:
-    """What `LightCurves` is made of, from arrays. Raises SchemaError and NonFiniteError."""
-    given = {"time": time, "wavelength": wavelength, "flux": flux, "error": error, "width": width, "mask": mask}
+    """What `LightCurves` is made of, from arrays. Raises SchemaError and NonFiniteError.
+
+    The fit averages the transit over each exposure. Say how long one is where it is not the step between samples: after much dead
+    time, where samples were left out, or where several transits are folded onto one another.
+    """
+    given = {"time": time, "wavelength": wavelength, "flux": flux, "error": error, "width": width, "mask": mask, "exposure": exposure}
     names = list(flux) if isinstance(flux, Mapping) else [instrument]
     bands = []
     for one in names:
@@ -190,6 +208,7 @@ def light_curve_parts(
         "flux": {b.name: b.flux[:, slim[b.name]] for b in bands},
         "noise": {b.name: b.noise[:, slim[b.name]] for b in bands},
         "time_h": {b.name: 24 * (b.time_d - zero_d) for b in bands},
+        "exposure_h": {b.name: 24 * b.exposure_d for b in bands if b.exposure_d is not None},
         "wavelengths_um": np.concatenate([b.wavelength_um for b in bands]),
         "widths_um": None if all(b.width_um is None for b in bands) else np.concatenate(widths),
     }  # fmt: skip

@@ -129,6 +129,22 @@ def test_an_error_of_lightkurve_keeps_its_unit():
     assert np.allclose(LightCurves.from_lightkurve(per_mille).noise["TESS"], 1e-3)
 
 
+def test_an_exposure_is_the_mission_s_or_a_bin_where_that_is_longer():
+    """A folded light curve has steps shorter than its exposures, a binned one longer than the mission's."""
+    step_d = 0.25 / 199
+    for resolution_d, exposure_d in ((0.0204, 0.0204), (2e-4, step_d)):
+        curves = LightCurves.from_lightkurve(tess(meta={"MISSION": "Kepler", "TIMEDEL": resolution_d}))
+        assert curves.exposure_h["KEPLER"] == pytest.approx(24 * exposure_d)
+    assert LightCurves.from_lightkurve(tess()).exposure_h == {}
+    assert LightCurves.from_lightkurve(tess(meta={"MISSION": "TESS", "TIMEDEL": 0.0204}), exposure=0).exposure_h == {"TESS": 0}
+
+
+def test_an_archive_may_tell_the_exposure(tmp_path):
+    np.savez(tmp_path / "made.npz", time=TIME, wavelength=WAVELENGTH, flux=np.ones((200, 3)), error=1e-3, exposure=0.01)
+    assert LightCurves.from_file(tmp_path / "made.npz").exposure_h["spectrograph"] == pytest.approx(0.24)
+    assert LightCurves.from_file(tmp_path / "made.npz", exposure="1 min").exposure_h["spectrograph"] == pytest.approx(1 / 60)
+
+
 class Variable:
     """As xarray has it."""
 

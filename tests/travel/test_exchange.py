@@ -124,7 +124,7 @@ def test_the_command_writes_spectrum_and_pictures(tmp_path):
     np.savez(tmp_path / "made.npz", **{**plain, "wavelength": 1000 * plain["wavelength"]})
     star = f"period={known['period'] * 24} h,a_rs={known['a_rs']},inclination={known['inclination']},temperature=5700"
     command = [sys.executable, "-m", "spectramind_nb", "fit-lightcurves", "made.npz"]
-    words = ["--star", star, "--wavelength-unit", "nm", "--name", "mine", "--format", "npz", "--format", "taurex"]
+    words = ["--star", star, "--wavelength-unit", "nm", "--name", "mine", "--exposure", "70 s", "--format", "npz", "--format", "taurex"]
     ran = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert {path.name for path in (tmp_path / "spectrum").iterdir()} == {"spectrum.npz", "spectrum.dat", "spectrum.png", "light_curves.png"}
