@@ -109,6 +109,18 @@ def _plain(config: Mapping) -> dict[str, Any]:
 FEWEST_SAMPLES = 4  # within a transit: a dip of one or two looks like spikes
 
 
+def _remarks(doubts: list[str], light_curves: LightCurves, model: VisitModel, parameters: torch.Tensor) -> list[str]:
+    "What is not believed of the star's row, and which exposures are long against the ingress while nobody told how long they are."
+    found = [f"not believed of its row in the star table: {'; '.join(doubts)}"] if doubts else []
+    ln_speed, impact2, depth = float(parameters[2]), float(parameters[3]), float(parameters[model.depths].median())
+    ingress_h = 48 * math.exp(-ln_speed) * (max(depth, 0.0) / max(1 - impact2, 0.1)) ** 0.5
+    for c in model.curves:
+        if c.instrument not in light_curves.exposure_h and 4 * c.exposure_h > ingress_h > 0:
+            step = f"the step of {60 * c.exposure_h:.3g} minutes"
+            found.append(f"nobody told how long an exposure of {c.instrument} is, it is taken to be as long as {step}")
+    return found
+
+
 def _refuse_coarse_times(curves: list[Curves], row: Mapping[str, float], where: str) -> None:
     "Raise unless some instrument looks often enough to see the transit that the star table expects."
     step, longest = min(float(c.time_h.diff().median()) for c in curves), transit_hours(row)[1]
@@ -130,8 +142,9 @@ def fit_visit(
 ) -> VisitFit:
     """Fit all instruments of a visit jointly: depths of all channels (283 of the challenge's) and their covariance.
 
-    What cannot be true of the star's row counts as unknown and is named in `diagnostics["remark"]`. With own light curves, what the row
-    does not tell is nothing to remark; a planet that grazes its star is.
+    The transit is averaged over each exposure. What cannot be true of the star's row counts as unknown and is named in
+    `diagnostics["remark"]`; with own light curves also exposures that nobody told, where they are long against the ingress, and a planet
+    that grazes its star, while what the row does not tell is nothing to remark.
     Raises `SchemaError` when the light curves do not fit together or are not in hours, `NonFiniteError` when nothing can be fitted.
     """
     config = _plain(group("fit", "own" if light_curves.split == "own" else "default") if config is None else config)
@@ -172,7 +185,7 @@ def fit_visit(
         diagnostics[f"red_{name}"] = red
         diagnostics[f"common_ppm_{name}"] = 1e6 * common**0.5
         diagnostics[f"dropped_{name}"] = 1 - float(c.good.sum()) / light_curves.flux[c.instrument].size
-    remarks = [f"not believed of its row in the star table: {'; '.join(doubts)}"] if doubts else []
+    remarks = _remarks(doubts, light_curves, model, parameters)
     if light_curves.split == "own":
         remarks += _grazing(geometry["impact"], diagnostics["white_depth"])
     if remarks:

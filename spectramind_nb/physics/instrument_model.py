@@ -30,6 +30,8 @@ class Instrument(NamedTuple):
     later: float  # 1 where the mid-time has the offset, else 0
     middle_h: float  # of the window
     period_d: float
+    within_h: np.ndarray = np.zeros(1)  # (N,) times at which the transit is looked at in each exposure, from its middle
+    share: np.ndarray = np.ones(1)  # (N,) of each of them in the mean over the exposure, sum 1
 
 # %% ../../nbs/physics/216_instrument_model.ipynb #channels
 class Channels(NamedTuple):
@@ -90,19 +92,24 @@ def functions_at(
     geometry,  # (4,) as in `OrbitPrior`
     white,  # depth of the planet
 ):  # (T, A + 18): the A slow ones, hidden fractions, their derivatives by depth and by each part of the geometry
-    "Functions of time at these parameters."
+    "Functions of time at these parameters, those of the transit averaged over each exposure."
     later, middle_h, period_d, slow = instrument.later, instrument.middle_h, instrument.period_d, instrument.slow
-    z, by_geometry = separation_gradients(instrument.time_h, geometry, later, middle_h, period_d)
-    terms, first = occultation_terms(z, math.sqrt(white)), slow.shape[1]
-    functions = np.zeros((z.size, first + 18))
-    for t in range(z.size):
+    within, share = instrument.within_h, instrument.share
+    times, first = instrument.time_h.size, slow.shape[1]
+    looks = (instrument.time_h.reshape(times, 1) + within).ravel()
+    z, by_geometry = separation_gradients(looks, geometry, later, middle_h, period_d)
+    terms = occultation_terms(z, math.sqrt(white))
+    functions = np.zeros((times, first + 18))
+    for t in range(times):
         functions[t, :first] = slow[t]
-        if terms[t, 0] != 0.0:
-            functions[t, first:first + 3] = terms[t, :3]
-            functions[t, first + 3:first + 6] = terms[t, 6:]
-            for i in range(4):
+        for n in range(within.size):
+            look, part = t * within.size + n, share[n]
+            if terms[look, 0] != 0.0:
                 for j in range(3):
-                    functions[t, first + 6 + 3 * i + j] = by_geometry[t, i] * terms[t, 3 + j]
+                    functions[t, first + j] += part * terms[look, j]
+                    functions[t, first + 3 + j] += part * terms[look, 6 + j]
+                    for i in range(4):
+                        functions[t, first + 6 + 3 * i + j] += part * by_geometry[look, i] * terms[look, 3 + j]
     return functions
 
 # %% ../../nbs/physics/216_instrument_model.ipynb #residual-row

@@ -175,9 +175,10 @@ def limb_darkening_shares(
 # %% ../../nbs/physics/200_transit.ipynb #exposure-nodes
 def exposure_nodes(
     exposure_d: float,  # length of an exposure in days; 0 = instantaneous
+    count: int = 5,  # how many times to look
 ) -> tuple[torch.Tensor, torch.Tensor]:  # times from its middle in days, weights that sum to 1
     "Where to look within an exposure, by Gauss-Legendre quadrature."
-    x, w = np.polynomial.legendre.leggauss(5 if exposure_d else 1)
+    x, w = np.polynomial.legendre.leggauss(count if exposure_d else 1)
     return torch.from_numpy(exposure_d / 2 * x), torch.from_numpy(w / 2)
 
 # %% ../../nbs/physics/200_transit.ipynb #light-curve

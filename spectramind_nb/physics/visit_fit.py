@@ -100,7 +100,7 @@ class VisitFit(_WithErrors):
     own_variance: torch.Tensor  # (283,) variance of each depth that no other shares, see `physics.patterns`
     patterns: torch.Tensor  # (K, 283) in which depths err together, nuisances marginalised
     geometry: dict[str, float]  # the orbit as fitted
-    diagnostics: dict[str, Any]  # how good the fit is; "remark", if there is one: what of the star's row is not believed
+    diagnostics: dict[str, Any]  # how good the fit is; "remark", if there is one: what is not believed of the star's row, or guessed
     nuisance: torch.Tensor  # (8,) star and orbit, see NUISANCES: distance from the prior's mean in its standard deviations
     nuisance_covariance: torch.Tensor  # (8, 291) with the depths, then among themselves
     channels: dict[str, int] = field(default_factory=lambda: {"FGS1": 1, "AIRS-CH0": CHANNELS - 1})  # of each instrument

@@ -1,5 +1,7 @@
 """The compiled model of a visit says what the plain one says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,12 @@ from synthetic_visits import observe
 
 from spectramind_nb.core.config_groups import group
 from spectramind_nb.core.errors import ConfigError
+from spectramind_nb.physics.channel_curves import occultation_terms
+from spectramind_nb.physics.instrument_model import functions_at, jacobian_at
 from spectramind_nb.physics.noise import common_shapes
 from spectramind_nb.physics.normal_equations import wanted_covariance
 from spectramind_nb.physics.normalised_curves import normalise
-from spectramind_nb.physics.orbit import orbit_prior
+from spectramind_nb.physics.orbit import orbit_prior, separation_gradients
 from spectramind_nb.physics.visit_model import VisitModel, noise_patterns, normal_equations
 
 
@@ -75,6 +79,55 @@ def test_step_and_covariance_are_those_of_the_whole_matrix():
             expected += response[wanted] @ plain.common_response(i, parameters, shape, strength) @ response[:, wanted]
     ratio = wanted_covariance(equations, ours.nuisances, patterns) / expected.diagonal().sqrt().outer(expected.diagonal().sqrt())
     assert (ratio - expected / expected.diagonal().sqrt().outer(expected.diagonal().sqrt())).abs().max() < 1e-6
+
+
+# -- exposures -------------------------------------------------------------------------------------------------------
+
+
+def exposed(hours):
+    """A model of white light with exposures of so many hours, in which the planet is as deep as it gets, and its parameters."""
+    light_curves, star, _ = observe(5, bins=(300, 90))
+    curves = [replace(c.white(), exposure_h=hours) for c in normalise(light_curves)]
+    model = VisitModel(curves, orbit_prior(star, 3.75, group("fit")["geometry"]), 5600.0, group("fit"))
+    parameters = model.mean.clone()
+    parameters[0], parameters[1], parameters[model.depths] = 0.1, 0.02, 0.014
+    return model, parameters
+
+
+@pytest.mark.parametrize("minutes", [3, 10, 29.4, 60])
+def test_an_exposure_is_the_mean_of_its_moments_to_a_few_ppm(minutes):
+    model, parameters = exposed(minutes / 60)
+    instrument, _, functions = model.at(1, parameters)
+    within = minutes / 60 * ((np.arange(1000) + 0.5) / 1000 - 0.5)
+    moments = (instrument.time_h[:, None] + within).ravel()
+    alone = instrument._replace(time_h=moments, slow=np.repeat(instrument.slow, 1000, axis=0), within_h=np.zeros(1), share=np.ones(1))
+    exact = functions_at(alone, parameters[:4].numpy(), 0.014).reshape(-1, 1000, functions.shape[1]).mean(axis=1)
+    first = instrument.slow.shape[1]
+    assert np.abs(functions - exact)[:, first:first + 3].max() < 4e-6  # hidden light
+    assert (np.abs(functions - exact).max(axis=0) <= 5e-2 * np.abs(exact).max(axis=0) + 1e-12).all()  # derivatives: steep at contacts
+
+
+def test_derivatives_of_exposures_are_those_of_finite_differences():
+    model, parameters = exposed(0.5)
+    instrument, channels, functions = model.at(1, parameters)
+    jacobian = jacobian_at(instrument, channels, len(model.shared_by(1)))[0]
+    at, step = [*model.shared_by(1)[:6].tolist(), model.depths.start + 1], 1e-6
+    for row, p in zip([*range(6), -2], at):
+        shift = step * torch.eye(len(parameters), dtype=torch.float64)[p]
+        slope = (model.residuals(1, parameters - shift) - model.residuals(1, parameters + shift))[:, 0].numpy() / (2 * step)
+        found = functions @ jacobian[row] * model.curves[1].good[:, 0].numpy()
+        assert np.abs(slope - found).max() < 1e-3 * np.abs(slope).max(), p
+
+
+def test_exposures_of_nothing_and_the_challenge_s_are_instants():
+    assert all(c.exposure_h == 0 for c in normalise(observe(5, bins=(300, 90))[0]))
+    for hours in (0.0, 0.005):  # so short that the planet hardly moves
+        model, parameters = exposed(hours)
+        instrument, _, functions = model.at(1, parameters)
+        assert instrument.within_h.tolist() == [0] and instrument.share.tolist() == [1]
+    z, _ = separation_gradients(instrument.time_h, parameters[:4].numpy(), 1.0, instrument.middle_h, instrument.period_d)
+    first = instrument.slow.shape[1]
+    assert np.array_equal(functions[:, first:first + 3], occultation_terms(z, 0.014**0.5)[:, :3])
 
 
 # -- what is expected of a limb --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from own_curves import LONG, draw, errors
 
 from spectramind_nb import LightCurves, combine_visits, fit_visit, light_curve, star_row
 from spectramind_nb.core.errors import NonFiniteError, SchemaError
+from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 
 WHITE, ONE, TWO, THREE = ("photometer",), ("prism",), ("photometer", "prism"), ("prism", "photometer", "mid-infrared")
 
@@ -169,6 +170,36 @@ def test_two_transits_are_combined(prism):
         combine_visits([fit, refit({key: v if key == "time" else v[..., :5] for key, v in plain.items()}, known)])
 
 
+def white_of_long_exposures(seed, minutes, noise=60e-6):
+    """A white light curve without gaps between exposures, each the mean of sixty moments, with what is known of the star, and the depth."""
+    u1, u2 = (float(v[0]) for v in limb_darkening_prior(torch.tensor([0.64]), 5500.0))
+    rng, length = np.random.default_rng(seed), minutes / 1440
+    time, within = np.arange(-0.3, 0.3, length), length * ((np.arange(60) + 0.5) / 60 - 0.5)
+    moments = light_curve((time[:, None] + within).ravel(), rng.uniform(-0.02, 0.02), 4.0, 11.0, 88.2, 0.014**0.5, u1, u2)
+    flux = moments.numpy().reshape(-1, 60).mean(axis=1) * (1 + noise * rng.normal(size=len(time)))
+    return (2459000.5 + time, 0.64, flux), star_row(period=4, a_rs=11, inclination=88.2, temperature=5500), 0.014
+
+
+def test_long_exposures_smear_the_transit_and_not_the_depth():
+    """Twenty minutes, longer than ingress: as instants their depths would be 600 ppm too large, four sigma."""
+    z = {}
+    for said in (None, 20 * u.min, 0):
+        fits = []
+        for seed in range(12):
+            arrays, star, true = white_of_long_exposures(seed, 20)
+            fits.append(fit_visit(LightCurves.from_arrays(*arrays, exposure=said), star))
+        z[str(said)] = np.array([float((fit.depth[0] - true) / fit.sigma[0]) for fit in fits])
+        assert ("taken to be as long as the step of 20 minutes" in fits[0].diagnostics.get("remark", "")) == (said is None)
+    assert np.sqrt(np.mean(z["None"] ** 2)) < 1.2 and abs(z["None"] - z["20.0 min"]).max() < 0.01
+    assert np.sqrt(np.mean(z["0"] ** 2)) > 2.5
+
+
+@pytest.mark.parametrize("said", [0.002, 0.002 * u.day, "2.88 min", {"spectrograph": 0.002}])
+def test_an_exposure_has_the_unit_of_time_or_its_own(said):
+    assert LightCurves.from_arrays(**SPACED, flux=FLUX, exposure=said).exposure_h["spectrograph"] == pytest.approx(0.048)
+    assert LightCurves.from_arrays(**SPACED, flux=FLUX).exposure_h == {}
+
+
 def test_the_curve_of_the_model_is_at_the_top(prism):
     plain, known, _ = prism
     flux = light_curve(plain["time"], plain["time"].mean(), known["period"], known["a_rs"], known["inclination"], 0.1, 0.2, 0.2)
@@ -188,6 +219,9 @@ WRONG = {
     "an error in per cent": ({"flux": np.ones((500, 6)) * u.electron, "error": 1 * u.percent}, "in %", "cannot become electron"),
     "an error in electrons": ({"error": 1 * u.electron}, "in electron", "without a unit"),
     "a time twice": ({"time": np.r_[np.linspace(0, 0.3, 499), 0.3]}, "value twice", "repeated"),
+    "seconds for days": ({"exposure": 120}, "the exposure of spectrograph is 120", "with its own"),
+    "a negative exposure": ({"exposure": -0.001}, "one length of 0 to 7.2 hours", "29.4 min"),
+    "an exposure a sample": ({"exposure": np.full(500, 6e-4)}, "one length of 0 to 7.2 hours", "29.4 min"),
     "negative widths": ({"width": -0.1}, "above 0", "full widths"),
 }
 
