@@ -194,7 +194,7 @@ def fit_visit(
                            for v in (light_curves.wavelengths_um, light_curves.widths_um))
     return VisitFit(light_curves.planet_id, light_curves.visit, depth, *split_covariance(covariance, own), geometry, diagnostics,
                     (parameters - model.mean)[at] / model.width[at], joint[model.total:],
-                    {c.instrument: n for c, n in zip(curves, model.channels)}, wavelengths, widths)
+                    {c.instrument: n for c, n in zip(curves, model.channels)}, wavelengths, widths, model.expected)
 
 # %% ../../nbs/physics/230_fitting.ipynb #fit-store
 def fit_store(
@@ -205,7 +205,7 @@ def fit_store(
     return Store(root, "fits", config, code_digest("spectramind_nb.physics.fitting"))
 
 
-_TENSORS = ("depth", "own_variance", "patterns", "nuisance", "nuisance_covariance", "wavelengths_um")
+_TENSORS = ("depth", "own_variance", "patterns", "nuisance", "nuisance_covariance", "wavelengths_um", "prior")
 
 
 def _save(store: Store, address: str, result: VisitFit) -> None:

@@ -101,12 +101,12 @@ class VisitFit(_WithErrors):
     patterns: torch.Tensor  # (K, 283) in which depths err together, nuisances marginalised
     geometry: dict[str, float]  # the orbit as fitted
     diagnostics: dict[str, Any]  # how good the fit is; "remark", if there is one: what is not believed of the star's row, or guessed
-    nuisance: torch.Tensor  # (8,) star and orbit, see NUISANCES: distance from the prior's mean in its standard deviations
+    nuisance: torch.Tensor  # (8,) star and orbit, see NUISANCES: distance from `prior`'s mean in its standard deviations
     nuisance_covariance: torch.Tensor  # (8, 291) with the depths, then among themselves
     channels: dict[str, int] = field(default_factory=lambda: {"FGS1": 1, "AIRS-CH0": CHANNELS - 1})  # of each instrument
     wavelengths_um: torch.Tensor | None = None  # (283,) of the depths
     widths_um: torch.Tensor | None = None  # (283,) of the bins, where they are known
-
+    prior: torch.Tensor | None = None  # (2, 8) mean and standard deviation that star and orbit were expected to have; None: of an old fit
     @property
     def provenance(self) -> dict[str, Any]:
         "The orbit as fitted, and how good the fit is."
@@ -140,37 +140,81 @@ class VisitFit(_WithErrors):
         "The spectrum: every channel, means of neighbouring channels with their errors, and instruments of one channel as lines."
         return _spectrum_figure(self, self.wavelengths_um if wavelengths_um is None else wavelengths_um)
 
+# %% ../../nbs/physics/228_visit_fit.ipynb #in-order
+def _in_order(fit: VisitFit, first: VisitFit) -> VisitFit:
+    "The fit with its instruments in the first's order. Raises SchemaError where it has other instruments or wavelengths."
+    where = f"planet {fit.planet_id}, visits {first.visit} and {fit.visit}"
+    if fit.channels != first.channels:  # in any order
+        raise SchemaError("visits with other channels cannot be combined", where, "Name instruments and bin light curves alike")
+    if list(fit.channels) != list(first.channels):
+        counts, n, q = list(fit.channels.values()), len(fit.depth), len(fit.nuisance)
+        # an instrument of one channel has two numbers of limb darkening, the others share what is left
+        limbs = [2 if count == 1 else (q - 2 - 2 * counts.count(1)) // (len(counts) - counts.count(1)) for count in counts]
+        own, limb = (dict(zip(fit.channels, torch.arange(a, b).split(sizes))) for a, b, sizes in ((0, n, counts), (2, q, limbs)))
+        c, s = torch.cat([own[name] for name in first.channels]), torch.cat([torch.arange(2), *(limb[name] for name in first.channels)])
+        fit = replace(fit, depth=fit.depth[c], own_variance=fit.own_variance[c], patterns=fit.patterns[:, c], nuisance=fit.nuisance[s],
+                      nuisance_covariance=fit.nuisance_covariance[s][:, torch.cat([c, n + s])], channels=first.channels,
+                      wavelengths_um=None if fit.wavelengths_um is None else fit.wavelengths_um[c],
+                      widths_um=None if fit.widths_um is None else fit.widths_um[c],
+                      prior=None if fit.prior is None else fit.prior[:, s])
+    here, there = fit.wavelengths_um, first.wavelengths_um
+    if here is not None and there is not None and not torch.allclose(here, there, rtol=1e-5, atol=0):
+        raise SchemaError("visits with other wavelengths cannot be combined", where, "Bin their light curves alike")
+    return fit
+
+# %% ../../nbs/physics/228_visit_fit.ipynb #counted-from
+def _counted_from(
+    fit: VisitFit, prior: torch.Tensor | None
+) -> tuple[VisitFit, torch.Tensor, torch.Tensor]:  # the fit; (8,) mean and inverse variance of what it expected
+    "The fit, and what it expected of star and orbit, counted from a prior's mean in its widths; as it is where that is its own."
+    n, nothing, one = len(fit.depth), torch.zeros_like(fit.nuisance), torch.ones_like(fit.nuisance)
+    if prior is None or fit.prior is None or torch.allclose(fit.prior, prior, rtol=1e-9, atol=1e-12):
+        return fit, nothing, one
+    mean, width = (fit.prior[0] - prior[0]) / prior[1], fit.prior[1] / prior[1]
+    unit = torch.cat([torch.ones_like(fit.depth), width])
+    found, covariance = fit.nuisance.clone(), fit.nuisance_covariance.clone()
+    if (width[:2] > 2).any():  # its orbit was next to unknown: what it found may be far from normal
+        found[:2] = covariance[:2] = covariance[:, n:n + 2] = 0
+        covariance[:2, n:n + 2] = torch.eye(2)
+    return replace(fit, nuisance=mean + width * found, nuisance_covariance=covariance * unit[n:, None] * unit), mean, width**-2
+
 # %% ../../nbs/physics/228_visit_fit.ipynb #combine-visits
 def combine_visits(
-    fits: list[VisitFit],  # of one planet
-) -> VisitFit:
+    fits: list[VisitFit],  # of one planet, their instruments in any order
+) -> VisitFit:  # instruments in the first fit's order; `prior` is that of the fit that was told most
     """The spectrum that all visits of a planet agree on, weighted by their inverse covariances.
 
-    Raises `SchemaError` for an empty list or visits of different planets.
+    Visits may have been fitted with different rows of the star table: of what the fits expected of star and orbit one prior stays.
+    Raises `SchemaError` for an empty list, visits of different planets, other instruments or other wavelengths.
     """
     planets = sorted({f.planet_id for f in fits})
     if len(planets) != 1:
         what = f"visits of {len(planets)} planets cannot be combined"
         raise SchemaError(what, str(planets), "Pass the visits of one planet")
-    if any(f.channels != fits[0].channels for f in fits):
-        raise SchemaError("visits with other channels cannot be combined", f"planet {planets[0]}", "Bin their light curves alike")
+    fits = [_in_order(f, fits[0]) for f in fits]
     if len(fits) == 1:
         return fits[0]
     n = len(fits[0].depth)
+    best = min(fits, key=lambda f: f.diagnostics["white_sigma"])
+    priors = [f.prior for f in (best, *fits) if f.prior is not None]
+    prior = min(priors, key=lambda p: float(p[1].log().sum())) if len(priors) > len(fits) else None  # the narrowest; None: of old fits
+    counted = [_counted_from(f, prior) for f in fits]
+    fits = [f for f, _, _ in counted]
     precisions = [torch.cholesky_inverse(torch.linalg.cholesky(f.joint_covariance)) for f in fits]
-    # star and orbit are the same in all visits, and so is what each fit was told about them: it counts once
-    told = torch.zeros_like(precisions[0])
-    told.diagonal()[n:] = len(fits) - 1.0
+    # star and orbit are the same in all visits: of all that the fits were told about them one prior stays, and counts once
+    told, pull = torch.zeros_like(precisions[0]), torch.zeros_like(precisions[0][0])
+    told.diagonal()[n:] = sum(known for _, _, known in counted) - 1.0
+    pull[n:] = sum(known * mean for _, mean, known in counted)
     factor, failed = torch.linalg.cholesky_ex(sum(precisions) - told)
-    factor = torch.linalg.cholesky(sum(precisions)) if failed else factor  # much red noise: a visit knows less than it was told
+    if failed:  # much red noise: a visit knows less than it was told
+        factor, pull = torch.linalg.cholesky(sum(precisions)), torch.zeros_like(pull)
     joint = torch.cholesky_inverse(factor)
-    mean = joint @ sum(p @ torch.cat([f.depth, f.nuisance]) for p, f in zip(precisions, fits))
+    mean = joint @ (sum(p @ torch.cat([f.depth, f.nuisance]) for p, f in zip(precisions, fits)) - pull)
     joint = (joint + joint.T) / 2
     depth, covariance = mean[:n], joint[:n, :n]
     own, patterns = split_covariance(covariance, 1 / sum(1 / f.own_variance for f in fits))
-    best = min(fits, key=lambda f: f.diagnostics["white_sigma"])
     of_depths = dict(depth=depth, own_variance=own, patterns=patterns)
-    return replace(best, visit=-1, **of_depths, nuisance=mean[n:], nuisance_covariance=joint[n:], diagnostics={
+    return replace(best, visit=-1, **of_depths, nuisance=mean[n:], nuisance_covariance=joint[n:], prior=prior, diagnostics={
         **best.diagnostics,
         "converged": min(f.diagnostics["converged"] for f in fits),
         **white_depth(depth, covariance, list(best.channels.values())),

@@ -57,6 +57,17 @@ def _limb_widths(wavelength_um: float, config: Mapping) -> torch.Tensor:  # (2, 
     return torch.tensor([[scale * config[u]["width"], scale * config[u]["tilt"]] for u, scale in scales.items()])
 
 
+def _expected_limb(instrument: Instrument) -> torch.Tensor:  # (2,) or (4,)
+    "Sum and difference of u1 and u2 that are expected, in the middle and, where channels differ, how they change to the ends."
+    limb, colour = torch.from_numpy(instrument.limb), torch.from_numpy(instrument.colour)
+    both = torch.stack([limb[0] + limb[1], limb[0] - limb[1]])
+    if colour.shape[1] == 1:
+        return both.mean(1)
+    off = colour[:, 1] - colour[:, 1].mean()
+    tilt = (both * off).sum(1) / off.square().sum()
+    return torch.stack([both.mean(1) - tilt * colour[:, 1].mean(), tilt], dim=1).flatten()
+
+
 def _widths(c: Curves, instrument: Instrument, config: Mapping) -> list[torch.Tensor]:
     "Prior widths of the parameters that an instrument's channels share: limb darkening, f(t), g(wavelength), pointing."
     drift, colours = config["drift"], instrument.colour.shape[1]
@@ -89,6 +100,12 @@ class VisitModel:
         self.depths = slice(self.shared, self.shared + n)  # where they are among the parameters
         limbs = [torch.arange(begin, begin + len(parts[0])) for begin, parts in zip(self._begin, widths)]
         self.nuisances = torch.cat([torch.tensor([2, 3]), *limbs])  # where star and orbit are, in the order of `visit_fit.NUISANCES`
+
+    @property
+    def expected(self) -> torch.Tensor:  # (2, Q)
+        "Mean and width that star and orbit are expected to have: of limb darkening itself, not of what it is off by."
+        limbs = [_expected_limb(instrument) for instrument in self.instruments]
+        return torch.stack([torch.cat([self.orbit.mean[2:], *limbs]), self.width[self.nuisances]])
 
     def with_curves(self, curves: list[Curves]) -> "VisitModel":
         "The same model for the same light curves with other noise or other outliers."

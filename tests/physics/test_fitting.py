@@ -202,6 +202,14 @@ def test_two_visits_are_better_than_one_and_as_the_normal_distribution_says():
     assert combine_visits([one]) is one
 
 
+def test_fits_of_before_fits_kept_their_priors_are_combined_as_those_of_one_star():
+    light_curves, star, _ = observe(20)
+    one, two = fit_visit(light_curves, star), fit_visit(observe(21)[0], star)
+    both, before = combine_visits([one, two]), combine_visits([replace(fit, prior=None) for fit in (one, two)])
+    assert torch.equal(both.depth, before.depth) and torch.equal(both.covariance, before.covariance)
+    assert torch.equal(one.prior, two.prior) and torch.equal(both.prior, one.prior) and one.prior.shape == (2, 8) and before.prior is None
+
+
 def test_visits_of_different_planets_are_refused():
     fit = fit_visit(*observe(20)[:2])
     with pytest.raises(SchemaError, match="2 planets") as error:
@@ -230,6 +238,7 @@ def test_driver_fits_every_visit_once_and_reports_the_one_that_fails(short_root,
         assert torch.equal(first[visit].depth, again[visit].depth)
         assert torch.equal(first[visit].covariance, again[visit].covariance)
         assert first[visit].diagnostics == again[visit].diagnostics and first[visit].geometry == again[visit].geometry
+        assert torch.equal(first[visit].prior, again[visit].prior)
     monkeypatch.undo()
 
     challenge.signal_path("test", *visits[0], "FGS1").write_bytes(b"no parquet")

@@ -200,6 +200,72 @@ def test_an_exposure_has_the_unit_of_time_or_its_own(said):
     assert LightCurves.from_arrays(**SPACED, flux=FLUX).exposure_h == {}
 
 
+ORBIT = {"period": 4.0, "a_rs": 11.0, "inclination": 88.2}
+
+
+def one_visit(seed, row, bands, visit=0):
+    """A fit of instruments {name: (um, depth, days before and after the middle)}, whose limbs are as the fit expects them of 5500 K."""
+    rng, given = np.random.default_rng([seed, visit]), {key: {} for key in ("time", "wavelength", "flux")}
+    for name, (um, depth, before, after) in bands.items():
+        middle = 2459000.5 + ORBIT["period"] * visit
+        time, limb = np.arange(middle - before, middle + after, 60 / 86400), limb_darkening_prior(torch.from_numpy(um), 5500.0)
+        flux = light_curve(time, middle, *ORBIT.values(), np.full(len(um), depth**0.5), *limb).numpy().T
+        given["time"][name], given["wavelength"][name], given["flux"][name] = time, um, flux * (1 + 3e-4 * rng.normal(size=flux.shape))
+    return fit_visit(LightCurves.from_arrays(**given, name="p", visit=visit), row)
+
+
+BLUE, RED = np.linspace(1, 2, 6), np.linspace(3, 5, 6)
+TOLD = star_row(**ORBIT, temperature=5500)
+
+
+@pytest.mark.parametrize("blue", [BLUE, BLUE[:1]])
+def test_instruments_are_combined_by_their_names(blue):
+    """One more exposure puts another instrument first."""
+    one, two = (one_visit(1, TOLD, {"blue": (blue, 0.014, 0.12, a), "red": (RED, 0.016, 0.12, b)}, visit)
+                for visit, (a, b) in enumerate(((0.12, 0.11), (0.11, 0.12))))
+    assert list(one.channels) != list(two.channels)
+    both, turned = combine_visits([one, two]), combine_visits([two, one])
+    assert list(both.channels) == list(one.channels) and torch.equal(both.wavelengths_um, one.wavelengths_um)
+    truth = torch.cat([torch.full((len(blue),), 0.014), torch.full((6,), 0.016)]).double()
+    assert ((both.depth - truth).abs() < 4 * both.sigma).all() and (both.sigma < one.sigma).all()
+    assert np.allclose(both.to_npz()["depth"], turned.to_npz()["depth"], rtol=1e-9)
+    assert np.allclose(both.to_npz()["covariance"], turned.to_npz()["covariance"], rtol=1e-6, atol=1e-15)
+
+
+def test_visits_of_other_wavelengths_or_instruments_are_refused():
+    blue, red, other = (one_visit(2, TOLD, {name: (um, 0.014, 0.12, 0.12)}, visit)
+                        for visit, (name, um) in enumerate((("prism", BLUE), ("prism", RED), ("grating", BLUE))))
+    with pytest.raises(SchemaError, match="other wavelengths cannot be combined .*visits 0 and 1.* Bin"):
+        combine_visits([blue, red])
+    with pytest.raises(SchemaError, match="other channels cannot be combined .*visits 0 and 2"):
+        combine_visits([blue, other])
+
+
+AGAIN = {  # the second visit's row of the star table, and its days before and after the middle; the first's are TOLD, 0.12 and 0.12
+    "another row": (star_row(period=4.0, a_rs=11.66, inclination=88.5, temperature=5200), 0.12, 0.12),
+    "nothing known": (star_row(), 0.12, 0.12),
+    "too short for the row": (TOLD, 0.07, 0.02),
+}
+
+
+@pytest.mark.parametrize("case", AGAIN)
+def test_visits_that_expected_other_orbits_are_combined(case):
+    """What each was told is taken out again: depths err by their sigmas, which are smaller than those of one visit."""
+    row, *days = AGAIN[case]
+    um, white, single, z = np.linspace(1, 5, 6), [], [], []
+    for seed in range(12, 24):  # in half of 17's transit the orbit is found where it is not, with small errors
+        fits = one_visit(seed, TOLD, {"prism": (um, 0.014, 0.12, 0.12)}), one_visit(seed, row, {"prism": (um, 0.014, *days)}, 1)
+        both = combine_visits(fits)
+        told_most = fits[0].prior[1].prod() <= fits[1].prior[1].prod()
+        assert not torch.equal(fits[0].prior, fits[1].prior) and any(torch.equal(both.prior, fit.prior) for fit in fits)
+        assert case == "another row" or (told_most and torch.equal(both.prior, fits[0].prior))
+        white.append((both.diagnostics["white_depth"] - 0.014) / both.diagnostics["white_sigma"])
+        single.append(both.diagnostics["white_sigma"] / fits[0].diagnostics["white_sigma"])
+        z.append(((both.depth - 0.014) / both.sigma).numpy())
+    assert 0.5 < np.sqrt(np.mean(np.square(white))) < 1.5 and abs(np.mean(white)) < 1 and max(single) < 1
+    assert 0.6 < np.sqrt(np.mean(np.square(z))) < 1.4
+
+
 def test_the_curve_of_the_model_is_at_the_top(prism):
     plain, known, _ = prism
     flux = light_curve(plain["time"], plain["time"].mean(), known["period"], known["a_rs"], known["inclination"], 0.1, 0.2, 0.2)
