@@ -177,8 +177,10 @@ def _faults_of_record(logs: Path, name: str, attempt: int, digest: str) -> list[
     latest, older = logs / name, (logs / name).with_name(f"audit.{attempt}.json")
     fields = load(latest)
     path = latest if fields.get("attempt") == attempt else older
-    if not path.is_file():
+    if not path.is_file() and (fields or not latest.is_file()):
         return [f"the record {name} is gone"]
+    if not path.is_file():
+        return [f"the record {name} cannot be read"]
     if content_digest(path) == digest:
         return _changed_files(path, name) if path == latest else []
     with contextlib.suppress(FileNotFoundError):

@@ -108,11 +108,12 @@ def now() -> str:
 def load(
     path: Path,  # audit.json
 ) -> dict[str, Any]:
-    """A record as plain values; an empty one if the file is missing or damaged."""
+    """A record as plain values; an empty one if the file is missing, damaged or holds something else."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 # %% ../../nbs/records/515_record.ipynb #find-run
 def find_run(
@@ -229,7 +230,8 @@ class Record(RecordFile):
             self.tell("start")
         before = load(run_dir / "audit.json")
         if before:
-            shutil.copyfile(run_dir / "audit.json", run_dir / f"audit.{before['attempt']}.json")
+            with atomic_path(run_dir / f"audit.{before['attempt']}.json") as temporary:  # others may be verifying it
+                shutil.copyfile(run_dir / "audit.json", temporary)
         self.update(run_id=run_dir.name, **fields)
         if (started := self.folder) is not None:
             self.folder = run_dir

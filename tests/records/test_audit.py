@@ -153,6 +153,16 @@ def test_p44_a_tampered_record_file_or_log_shows(places):
     assert audit.verify(**places) == []
 
 
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"finished"', "[" * 100_000, "{"])
+def test_a_record_that_is_none_is_an_empty_one(places, text):
+    for name in "ab":
+        invocation(places, name)
+    path = places["logs"] / "a" / "audit.json"
+    path.write_text(text)
+    assert audit.load(path) == {} and audit.close_dead_records(**places) == []
+    assert "the record a/audit.json cannot be read" in audit.verify(**places) and invocation(places, "b")["attempt"] == 2
+
+
 def test_p50_every_attempt_of_a_run_keeps_its_record(places):
     invocation(places, "a", WallReached("time is up"))
     invocation(places, "a")
