@@ -14,11 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from omegaconf import OmegaConf
-
 from .estimate import RunTiming, addresses
 from .progress import epoch_s
 from ..core.config_schema import RunConfig
+from ..core.configuration import recorded_values
+from ..core.errors import DamagedFileError
 from ..core.storage import atomic_path, digest
 from ..records import audit
 from ..records.journal import events
@@ -111,7 +111,7 @@ def run_timings(
 @lru_cache(maxsize=64)
 def _timing(run_dir: Path, changed_ns: int) -> RunTiming | None:
     try:
-        data, model = addresses(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml")))
+        data, model = addresses(recorded_values(run_dir / "config.yaml"))
         began, steps, seconds, filled = None, 0, 0.0, False
         for line in events(run_dir / "events.jsonl"):
             if line["event"] == "start":
@@ -122,7 +122,7 @@ def _timing(run_dir: Path, changed_ns: int) -> RunTiming | None:
                 steps += line["event"] == "step"
                 seconds, began = seconds + epoch_s(line["time"]) - began, epoch_s(line["time"])
         return RunTiming(run_dir.name, data if filled else "", model, seconds, steps)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (DamagedFileError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # an incomplete directory measures nothing
 
 # %% ../../nbs/apps/738_past_runs.ipynb #output-path

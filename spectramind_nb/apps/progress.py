@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
+from ..core.configuration import recorded_values
+from ..core.errors import DamagedFileError
 from ..records import audit
 
 # %% ../../nbs/apps/736_progress.ipynb #history
@@ -81,7 +81,8 @@ class Progress:
         if not whole:
             return False
         if self.epochs is None:
-            self.epochs = OmegaConf.load(self.run_dir / "config.yaml").trainer.max_epochs
+            with contextlib.suppress(DamagedFileError, OSError, KeyError, TypeError):  # without it: how many are done, not of how many
+                self.epochs = recorded_values(self.run_dir / "config.yaml")["trainer"]["max_epochs"]
             self.wall_s = (audit.load(self.run_dir / "audit.json").get("wall") or {}).get("budget_s")
         self.read += len(whole) + 1
         for line in whole.splitlines():

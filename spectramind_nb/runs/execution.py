@@ -20,6 +20,7 @@ from ..core import profiles
 from ..core.environment import Place, place, tell
 from ..core.machine import process_start
 from ..core.errors import WallReached
+from ..core.storage import atomic_path
 from ..core.config_schema import RunConfig
 from ..observations.challenge import Challenge
 from ..records import audit
@@ -96,8 +97,9 @@ def run_attempt(
 ) -> None:
     """Data, model, fit, validate, predict: everything that one attempt of a run does."""
     config, log, record = session.config, session.log, session.record
-    (session.dir / "overrides.txt").write_text("".join(f"{word}\n" for word in record.fields["overrides"]))
-    (session.dir / "config.yaml").write_text(config.yaml())
+    for name, text in (("overrides.txt", "".join(f"{word}\n" for word in record.fields["overrides"])), ("config.yaml", config.yaml())):
+        with atomic_path(session.dir / name) as temporary:  # a later attempt writes it again while others read the run
+            temporary.write_text(text)
     log("start", checkpoint=str(session.attempt.checkpoint or ""))
     try:
         with stage(log, "preflight"):

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
-
-from ..core.configuration import adjusted, checked_config
+from ..core.configuration import adjusted, checked_config, recorded_values
 from ..core.environment import workspace
 from ..core.errors import ConfigError, DataMissingError, ReplayMismatch
 from ..core.identity import config_hash, differences
@@ -90,7 +88,7 @@ def tampering(
     if told and told[-1]["record_digest"] != content_digest(path):
         found.append("audit.json was changed after the run")
     file = run.dir / "config.yaml"
-    if file.is_file() and (changed := differences(record.get("config") or {}, OmegaConf.to_container(OmegaConf.load(file)))):
+    if file.is_file() and (changed := differences(record.get("config") or {}, recorded_values(file))):
         found += [f"config.yaml was changed after the run: {name} was {then} and is {now}" for name, (then, now) in changed.items()]
     return found
 

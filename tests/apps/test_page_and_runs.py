@@ -17,7 +17,7 @@ from spectramind_nb.apps.choice import Choice, composed, faults_of, words_of
 from spectramind_nb.apps.comparison_page import comparison_page
 from spectramind_nb.apps.estimate import estimate, steps_of
 from spectramind_nb.apps.launchpad import JobWatcher, launchpad
-from spectramind_nb.apps.launchpad_actions import ACTIONS, put_submission
+from spectramind_nb.apps.launchpad_actions import ACTIONS, put_submission, show_progress
 from spectramind_nb.apps.launchpad_state import PageState, choose, look_around, why_not
 from spectramind_nb.apps.launchpad_views import progress_html
 from spectramind_nb.apps.past_runs import output_path, recent_runs, run_timings
@@ -157,6 +157,26 @@ def test_a_run_that_has_just_begun_is_not_said_to_have_ended(past):
         assert why_not(state, button) == "long is going on and has not got so far yet."
     state.runs = [replace(run, outcome="failed") for run in state.runs]
     assert why_not(state, "Compare") == "long ended before it was configured."
+
+
+def test_half_a_configuration_and_a_record_that_is_none_cost_the_page_nothing(past):
+    """A configuration was read while its run wrote it; the thread that looks after runs ended with a trace, or the page did not come up."""
+    half, whole = past("half", ["trainer=ci_fast"], steps=4), past("whole", ["trainer=ci_fast"], steps=4)
+    text = (half / "config.yaml").read_text()
+    (half / "config.yaml").write_text(text[:3000] + "abc")
+    (past("other", ["trainer=ci_fast"]) / "audit.json").write_text("[]")
+    (half / "events.jsonl").write_text("".join(f"{json.dumps({'attempt': 1, **json.loads(line)})}\n"
+                                               for line in (half / "events.jsonl").read_text().splitlines()[:2]))
+    pad = launchpad("ci_fast")
+    assert {run.id for run in pad.state.runs} == {"half", "whole"} and [timing.steps for timing in run_timings(pad.state.runs)] == [4]
+    show_progress(pad.state, half)
+    progress = pad.state.progress
+    assert progress.epochs is None and "epoch 0" in progress_html(pad.state)
+    (half / "config.yaml").write_text(text)
+    with open(half / "events.jsonl", "a") as diary:
+        diary.write('{"event": "end", "attempt": 1, "time": "2026-01-01T00:01:00+00:00"}\n')
+    assert progress.update() and progress.epochs == 1
+    shutil.rmtree(whole)
 
 
 def test_who_follows_a_talkative_training_looks_at_all_runs_as_well(monkeypatch):
