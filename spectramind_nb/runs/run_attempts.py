@@ -20,7 +20,7 @@ from ..core.identity import differences
 from ..core.config_schema import RunConfig
 from ..core.storage import content_digest
 from ..records import audit
-from .directory import RunDirectory, read_checkpoint
+from .directory import RunDirectory, training_state
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #attempt
 RESUMABLE = ("wall", "terminated", "interrupted", "killed")  # outcomes after which a run can go on
@@ -83,7 +83,7 @@ def readable_checkpoint(
 ) -> bool:
     """Can training continue from this file? Tensors and plain values only: nothing in it is executed."""
     try:
-        return "loops" in read_checkpoint(path)
+        return bool(training_state(path))
     except DamagedFileError:
         return False
 
@@ -160,8 +160,10 @@ def _continued(run: RunDirectory, config: RunConfig, parent: str | None, snapsho
         last = _newest_checkpoint(run.dir) or last
     if not last.is_file():
         raise DataMissingError("there is no checkpoint to continue from", last, "Leave out --resume to begin anew")
-    if not readable_checkpoint(last):
-        raise DamagedFileError("the checkpoint cannot be read", last, "Leave out --resume to begin anew")
+    try:
+        training_state(last)
+    except DamagedFileError as error:
+        raise DamagedFileError(error.what, last, "Leave out --resume to begin anew") from error
     return Attempt(run.dir, record.get("attempt", 0) + 1, last)
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #branch-checkpoint
@@ -171,16 +173,14 @@ def branch_checkpoint(
 ) -> Path:
     """The checkpoint that a branch of a run starts from: the one that was named, or the newest.
 
-    Raises `DataMissingError` where none was kept, `DamagedFileError` for one that can't be read, `ConfigError` where it has seen
-    as many epochs as the branch is to have.
+    Raises `DataMissingError` where none was kept, `DamagedFileError` for one that no training can go on from, `ConfigError`
+    where it has seen as many epochs as the branch is to have.
     """
     kept = sorted((run.dir / "checkpoints").glob("[!.]*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     if run.checkpoint is None and not kept:
         raise DataMissingError("this run kept no checkpoint to branch from", run.dir, "Train with trainer=ablation")
     path = run.checkpoint or kept[-1]
-    if not readable_checkpoint(path):
-        raise DamagedFileError("the checkpoint cannot be read", path, "Branch from another one")
-    checkpoint = read_checkpoint(path)
+    checkpoint = training_state(path)
     seen = checkpoint["epoch"] + bool(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"])
     if max_epochs not in (None, -1) and seen >= max_epochs:
         what = f"this snapshot has seen {seen} epochs and the branch ends after {max_epochs}"

@@ -1,19 +1,22 @@
 """Which run a command continues, and what a start that trained nothing may not change."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from test_runtime import outcome_of
 
 from spectramind_nb.core.configuration import compose
-from spectramind_nb.core.errors import ConfigError, PreflightError
+from spectramind_nb.core.errors import ConfigError, DamagedFileError, PreflightError
 from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.records.record import _left_behind
 from spectramind_nb.runs.directory import RunDirectory
-from spectramind_nb.runs.run import Run
-from spectramind_nb.runs.run_attempts import branch_checkpoint, named_attempt, unfinished_attempt
+from spectramind_nb.runs.replay import tampering
+from spectramind_nb.runs.run import Run, evaluate, predict
+from spectramind_nb.runs.run_attempts import branch_checkpoint, named_attempt, readable_checkpoint, unfinished_attempt
 from spectramind_nb.runs.storage_budget import BudgetedCheckpointIO
 from spectramind_nb.runs.training import train
 
@@ -78,7 +81,10 @@ def test_p50_a_named_run_that_was_killed_before_its_first_rolling_checkpoint_goe
     run = killed(words, 3, monkeypatch)
     (run.dir / "checkpoints" / ".last.ckpt.x1.ckpt").write_bytes(b"half")
     assert [path.name for path in (run.dir / "checkpoints").glob("[!.]*")] == ["best.ckpt"]
-    again = train(overrides=words, resume=run.id if by_name else "auto")
+    with open(run.dir / "config.yaml") as whole, open(run.dir / "overrides.txt") as told:  # as somebody who reads the run meanwhile
+        again = train(overrides=words, resume=run.id if by_name else "auto")
+        for file in (whole, told):
+            assert not os.path.samestat(os.fstat(file.fileno()), os.stat(file.name)), "it was written again in place"
     assert (again.id, again.record["attempt"], again.outcome) == (run.id, 2, "finished")
     assert again.history["attempt"].tolist().count(2) < len(again.history)
     assert outcome_of(again) == outcome_of(whole_run)
@@ -109,3 +115,61 @@ def test_a_command_that_is_refused_takes_no_name(words):
     Path("logs/free/notes.txt").touch()
     with pytest.raises(ConfigError, match="already is a run 'free'"):
         named_attempt(compose(overrides=["run_id=free"]))
+
+
+def spoilt(kept):
+    """What is wrong -> the checkpoint with that."""
+    weights, (optimizer,), fit = kept["state_dict"], kept["optimizer_states"], kept["loops"]["fit_loop"]
+    where = "epoch_loop.batch_progress"
+    lacking = {f"no {name}": {k: v for k, v in kept.items() if k != name}
+               for name in ("state_dict", "epoch", "global_step", "optimizer_states", "lr_schedulers", "loops")}
+    changed = {
+        "loops empty": {"loops": {}}, "loops None": {"loops": None}, "fit_loop empty": {"loops": {"fit_loop": {}}},
+        "a counter gone": {"loops": {"fit_loop": {**fit, where: {**fit[where], "total": {}}}}},
+        "not whether it is the last": {"loops": {"fit_loop": {**fit, where: {**fit[where], "is_last_batch": None}}}},
+        "optimizer empty": {"optimizer_states": [{}]}, "no optimizer": {"optimizer_states": []},
+        "no groups": {"optimizer_states": [{**optimizer, "param_groups": []}]},
+        "state a list": {"optimizer_states": [{**optimizer, "state": []}]},
+        "weights are numbers": {"state_dict": dict.fromkeys(weights, 1)},
+        "names are numbers": {"state_dict": dict(enumerate(weights.values()))},
+        "weights empty": {"state_dict": {}}, "weights None": {"state_dict": None},
+    }
+    return lacking | {what: {**kept, **change} for what, change in changed.items()}
+
+
+def test_p50_a_checkpoint_that_no_training_can_go_on_from_is_refused_before_anything_is_recorded_of_it(words, whole_run):
+    """A finished run had become a failed one without metrics, and branches had left folders."""
+    path, longer = whole_run.dir / "checkpoints" / "spoilt.ckpt", [*words[:-1], "trainer.max_epochs=5"]
+    before, folders = (whole_run.dir / "audit.json").read_bytes(), set(Path("logs").iterdir())
+    kept = torch.load(whole_run.weights, weights_only=True)
+    try:
+        torch.save(kept, path)
+        assert readable_checkpoint(path)
+        for what, checkpoint in spoilt(kept).items():
+            torch.save(checkpoint, path)
+            assert not readable_checkpoint(path), what
+            asked = [lambda: unfinished_attempt(compose(overrides=longer), str(path)), lambda: branch_checkpoint(RunDirectory.open(path), 5)]
+            if what in ("no epoch", "loops None", "optimizer empty", "names are numbers"):
+                asked += [lambda: train(overrides=longer, resume=str(path)), lambda: train(overrides=longer, fork=str(path))]
+            for ask in asked:
+                with pytest.raises(DamagedFileError, match="checkpoint"):
+                    ask()
+            assert (whole_run.dir / "audit.json").read_bytes() == before and set(Path("logs").iterdir()) == folders, what
+            if "weights" in what or "names" in what or "state_dict" in what:
+                with pytest.raises(DamagedFileError, match="no weights in this checkpoint"):
+                    predict(path)
+    finally:
+        path.unlink()
+
+
+def test_half_a_configuration_is_told_in_a_sentence(words, whole_run):
+    half = Path(shutil.copytree(whole_run.dir, Path("logs") / "half"))
+    (half / "config.yaml").write_text((half / "config.yaml").read_text()[:3000] + "abc")
+    before = (half / "audit.json").read_bytes()
+    asked = (lambda: Run.open(half).config, lambda: evaluate(half), lambda: tampering(Run.open(half)),
+             lambda: train(overrides=words, resume="half"))
+    for ask in asked:
+        with pytest.raises(DamagedFileError, match="the configuration of the run cannot be read"):
+            ask()
+    assert (half / "audit.json").read_bytes() == before
+    shutil.rmtree(half)
