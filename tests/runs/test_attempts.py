@@ -148,7 +148,8 @@ def test_p50_a_checkpoint_that_no_training_can_go_on_from_is_refused_before_anyt
         for what, checkpoint in spoilt(kept).items():
             torch.save(checkpoint, path)
             assert not readable_checkpoint(path), what
-            asked = [lambda: unfinished_attempt(compose(overrides=longer), str(path)), lambda: branch_checkpoint(RunDirectory.open(path), 5)]
+            asked = [lambda: unfinished_attempt(compose(overrides=longer), str(path)),
+                     lambda: branch_checkpoint(RunDirectory.open(path), 5)]
             if what in ("no epoch", "loops None", "optimizer empty", "names are numbers"):
                 asked += [lambda: train(overrides=longer, resume=str(path)), lambda: train(overrides=longer, fork=str(path))]
             for ask in asked:
