@@ -121,10 +121,10 @@ def _weights(checkpoint: Mapping[str, Any], path: Path) -> "dict[str, torch.Tens
     import torch
 
     weights = checkpoint.get("state_dict")
-    kinds = [(type(name), isinstance(value, torch.Tensor)) for name, value in weights.items()] if isinstance(weights, dict) else []
-    if not kinds or any(kind != (str, True) for kind in kinds):
-        raise DamagedFileError("there are no weights in this checkpoint", path, "Use another checkpoint")
-    return weights
+    if isinstance(weights, dict) and weights:
+        if all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()):
+            return weights
+    raise DamagedFileError("there are no weights in this checkpoint", path, "Use another checkpoint")
 
 # %% ../../nbs/runs/634_directory.ipynb #training-state
 _STEPS, _ZEROED, _DONE = (

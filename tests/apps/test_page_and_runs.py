@@ -163,7 +163,7 @@ def test_half_a_configuration_and_a_record_that_is_none_cost_the_page_nothing(pa
     """A configuration was read while its run wrote it; the thread that looks after runs ended with a trace, or the page did not come up."""
     half, whole = past("half", ["trainer=ci_fast"], steps=4), past("whole", ["trainer=ci_fast"], steps=4)
     text = (half / "config.yaml").read_text()
-    (half / "config.yaml").write_text(text[:3000] + "abc")
+    (half / "config.yaml").write_text(text.partition("\nfit:")[0] + "\nabc")
     (past("other", ["trainer=ci_fast"]) / "audit.json").write_text("[]")
     (half / "events.jsonl").write_text("".join(f"{json.dumps({'attempt': 1, **json.loads(line)})}\n"
                                                for line in (half / "events.jsonl").read_text().splitlines()[:2]))
