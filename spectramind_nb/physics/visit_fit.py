@@ -107,6 +107,7 @@ class VisitFit(_WithErrors):
     wavelengths_um: torch.Tensor | None = None  # (283,) of the depths
     widths_um: torch.Tensor | None = None  # (283,) of the bins, where they are known
     prior: torch.Tensor | None = None  # (2, 8) mean and standard deviation that star and orbit were expected to have; None: of an old fit
+
     @property
     def provenance(self) -> dict[str, Any]:
         "The orbit as fitted, and how good the fit is."
