@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEVEL_PPM', 'FAR', 'roughness', 'negativity', 'mirrored', 'bridges', 'TransformerBlock', 'CurveNetwork', 'CurveModel',
-           'DecodedModel', 'warm_cosine', 'EncoderModel']
+           'DecodedModel', 'WarmCosine', 'EncoderModel']
 
 # %% ../../nbs/learning/430_encoder.ipynb #imports
 import math
@@ -241,16 +241,21 @@ class DecodedModel(CurveModel):
         return torch.where(light, mu / PPM, self.naive_mean), torch.where(light, sigma / PPM, self.naive_sigma)
 
 # %% ../../nbs/learning/430_encoder.ipynb #warm-cosine
-def warm_cosine(
-    optimizer: torch.optim.Optimizer,
-    epochs: int,  # of the run
-) -> torch.optim.lr_scheduler.LambdaLR:
+class WarmCosine(torch.optim.lr_scheduler.LambdaLR):
     """A learning rate that is gentle in the first epoch and brought to zero over the run by a cosine."""
 
-    def rate(epoch: int) -> float:
-        return min(1.0, (epoch + 1) / 2) * 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / epochs)))
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        epochs: int,  # of the run
+    ):
+        super().__init__(optimizer, lambda epoch: min(1.0, (epoch + 1) / 2) * 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / epochs))))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    def load_state_dict(self, state_dict: dict) -> None:
+        """A finished run that goes on follows the cosine of all its epochs: its checkpoint holds the rate at the end of fewer, zero."""
+        super().load_state_dict(state_dict)
+        for group, base, rate in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas):
+            group["lr"] = base * rate(self.last_epoch)
 
 # %% ../../nbs/learning/430_encoder.ipynb #encodermodel
 class EncoderModel(DecodedModel):
@@ -309,4 +314,4 @@ class EncoderModel(DecodedModel):
         optimizer, epochs = super().configure_optimizers(), self.trainer.max_epochs
         if epochs in (None, -1):  # a run that only its wall ends has no last epoch to aim at
             return optimizer
-        return [optimizer], [warm_cosine(optimizer, epochs)]
+        return [optimizer], [WarmCosine(optimizer, epochs)]

@@ -255,6 +255,15 @@ def test_training_twice_gives_the_same_bits_and_so_does_going_on_after_a_stop(fe
         assert torch.equal(a, b)
 
 
+def test_a_finished_training_goes_on_for_another_epoch(few, held, tmp_path):
+    """Its learning rate ended at zero, which is not that of the epoch before the last."""
+    data, kept, first = VisitDataModule(few, held, None, 7, 0), ModelCheckpoint(tmp_path, "{epoch}"), made(few)
+    trainer(2, [kept], enable_checkpointing=True).fit(first, datamodule=data)
+    more = EncoderModel(**SMALL)
+    trainer(3).fit(more, datamodule=data, ckpt_path=tmp_path / "epoch=1.ckpt", weights_only=True)
+    assert any(not torch.equal(value, more.state_dict()[name]) for name, value in first.named_parameters())
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
 def test_it_follows_the_precision_of_the_profile_and_answers_in_float64(few, held, precision):
     model = made(few)
