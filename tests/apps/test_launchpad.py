@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -61,6 +62,12 @@ def acted(monkeypatch):
     return done
 
 
+def in_a_kernel(work):
+    """Run a coroutine as a kernel does, in an event loop; the tests of browsers leave one of their own in this thread."""
+    with ThreadPoolExecutor(1) as kernel:
+        kernel.submit(asyncio.run, work()).result(PATIENCE_S)
+
+
 @pytest.fixture
 def live():
     """A launchpad that somebody at a browser looks at."""
@@ -79,7 +86,7 @@ def test_a_click_that_overtakes_what_was_typed_before_it_waits_for_it(live, acte
         while not acted and time.monotonic() < until:
             await asyncio.sleep(0.05)
 
-    asyncio.run(somebody_is_quick())
+    in_a_kernel(somebody_is_quick)
     assert acted == [("Train", "trainer.max_epochs=25")]
 
 
@@ -94,7 +101,7 @@ def test_clicks_keep_their_order_and_stop_waits_for_nothing(live, acted):
         live.page._press("Stop")
         assert len(acted) == 6
 
-    asyncio.run(clicks())
+    in_a_kernel(clicks)
     assert [name for name, _ in acted] == ["Reopen", "Train", "Report", "Stop", "Predict", "Stop"]
 
 
@@ -106,8 +113,9 @@ def test_code_need_not_wait_for_a_click(live, acted):
         assert acted == [("Train", "seed=3")]
         await asyncio.sleep(2 * ClickQueue.HELD_BACK_S)
 
-    asyncio.run(cell())
-    live.page._press("Report")  # without an event loop
+    in_a_kernel(cell)
+    with ThreadPoolExecutor(1) as no_kernel:  # there is no event loop
+        no_kernel.submit(live.page._press, "Report").result(PATIENCE_S)
     assert acted == [("Train", "seed=3"), ("Report", "seed=3")]
 
 

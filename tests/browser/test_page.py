@@ -45,14 +45,19 @@ def launch(screen, notebook):
 def run_all_cells(page):
     """Choose Run All Cells until a cell's prompt says that it runs: before its session is ready Jupyter ignores the choice."""
     began = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"\[(\*|\d+)\]")).first
-    for _ in range(12):
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
-        try:
-            return began.wait_for(timeout=10_000)
-        except TimeoutError:
-            continue
-    pytest.fail("Jupyter ran no cell")
+    question = page.locator("dialog.jp-Dialog")  # on a loaded machine Jupyter may ask something, such as which kernel it shall be
+    page.add_locator_handler(question, lambda: question.locator("button.jp-mod-accept").click())
+    try:
+        for _ in range(12):
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_text("Run All Cells", exact=True).click()
+            try:
+                return began.wait_for(timeout=10_000)
+            except TimeoutError:
+                continue
+        pytest.fail("Jupyter ran no cell")
+    finally:
+        page.remove_locator_handler(question)
 
 
 def keep(page, name):
