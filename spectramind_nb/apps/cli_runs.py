@@ -62,7 +62,7 @@ def train_command(
 
     with recorded("train", overrides or []) as record:
         if result is not None:
-            check_writable(result, "file")
+            check_writable(result, "file", ".json")
         from spectramind_nb.runs.launch import requested_config
 
         config = requested_config(overrides or [])  # refuses what is not there before anything heavy is imported

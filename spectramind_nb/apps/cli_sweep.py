@@ -38,7 +38,7 @@ def compare_command(
     from spectramind_nb.core.environment import check_writable
 
     if out is not None:
-        check_writable(out, "file")
+        check_writable(out, "file", ".html")
     from spectramind_nb.apps.comparison_page import comparison_page
     from spectramind_nb.core.storage import atomic_path
     from spectramind_nb.runs.comparison import compare

@@ -198,7 +198,7 @@ def run_notebook(
     values = check_parameters(nb, parameters or {})
     if nb == out:
         raise ConfigError("the output would overwrite the notebook itself", out, "Give another path as --out")
-    check_writable(out, "file")
+    check_writable(out, "file", ".ipynb")
     # papermill costs half a second to import: only after everything that can be refused cheaply.
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError

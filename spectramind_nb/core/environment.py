@@ -74,12 +74,15 @@ def debug_log_of(
 def check_writable(
     path: str | Path,  # of a folder or a file, there or not
     kind: str = "folder",  # or "file"
+    ending: str = "",  # such as ".html": a file of another kind, or one of a run, is not replaced
 ) -> None:
     """Raise `PreflightError` unless a folder (or file) of this name can be made here, or is here and can be written to."""
     path = Path(path).expanduser().absolute()
     folder = path if kind == "folder" else path.parent
     if kind == "file" and os.path.lexists(path) and not os.path.isfile(path):
         raise PreflightError("a file is to be written, and this is something else", path, "Give the path of a file")
+    if ending and os.path.isfile(path) and (path.suffix not in ("", ending) or path.with_name("audit.json").is_file()):
+        raise PreflightError(f"{path.name} is there and is nothing that is made here", path, f"Give a new name that ends with {ending}")
     there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not there.is_dir():
         raise PreflightError("this is no folder, and one is needed here", there, "Give another path")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ConfigError
 from .error_bars import calibration_counts, calibration_factors
-from .metrics import CHANNELS, edition, spectrum_scores
+from .metrics import CHANNELS, edition, spectrum_scores, value_scores
 from .planetmodel import PlanetModel, deal
 from .planetset import PlanetSet
 
@@ -155,7 +155,7 @@ class CalibratedMembers(AnsweringMembers):
         truth = batch["target"].double()
         z = (truth - mu) / sigma
         constants = edition(self.loss.edition_name)
-        scores = spectrum_scores(mu, self._calibrated(sigma), truth, self.naive_mean, self.naive_sigma, constants)
+        scores = spectrum_scores(value_scores(mu, self._calibrated(sigma), truth, self.naive_mean, self.naive_sigma, constants), constants)
         found = torch.cat([calibration_counts(z).flatten(), scores.sum()[None], scores.new_tensor([len(scores)])])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(found)  # the same on every rank at any time, as what a checkpoint holds

@@ -82,16 +82,12 @@ def value_scores(
 
 # %% ../../nbs/learning/400_metrics.ipynb #spectrum-scores
 def spectrum_scores(
-    mu: Tensor,  # (N, 283) predicted (Rp/Rs)^2
-    sigma: Tensor,  # (N, 283) predicted standard deviation, > 0
-    truth: Tensor,  # (N, 283) true (Rp/Rs)^2
-    naive_mean: Tensor,  # () or (283,) mean of the training labels
-    naive_sigma: Tensor,  # () or (283,) standard deviation of the training labels
+    scores: Tensor,  # (N, 283) from `value_scores`
     constants: Edition,
 ) -> Tensor:  # (N,)
-    """Score of each planet, see `value_scores`; `ariel_score` is their mean, clipped."""
-    weights = channel_weights(constants).to(mu)
-    return value_scores(mu, sigma, truth, naive_mean, naive_sigma, constants) @ weights / weights.sum()
+    """Score of each planet, the weighted mean of its values; `ariel_score` is their mean, clipped."""
+    weights = channel_weights(constants).to(scores)
+    return scores @ weights / weights.sum()
 
 # %% ../../nbs/learning/400_metrics.ipynb #matrix
 def _tensor(values) -> Tensor:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..core.errors import ConfigError, SpectraMindError
 from ..core.identity import flat, settings_that_differ
-from ..learning.metrics import edition, spectrum_scores
+from ..learning.metrics import edition, spectrum_scores, value_scores
 from .data import open_data, splits_of
 from .planets import data_module
 from .run import Run, loaded_run, predict_planets
@@ -36,7 +36,7 @@ def planet_scores(
         assert truth is not None, "validation planets have labels"
         mu, sigma = (truth.new_tensor(values) for values in (found.mu, found.sigma))
         naive = model.naive_mean.double(), model.naive_sigma.double()
-        scores = spectrum_scores(mu, sigma, truth, *naive, constants)
+        scores = spectrum_scores(value_scores(mu, sigma, truth, *naive, constants), constants)
     return pd.Series(scores.numpy(), index=found.planet_id, name=Run.open(run).id)
 
 # %% ../../nbs/runs/682_comparison.ipynb #paired-difference
