@@ -7,6 +7,7 @@ __all__ = ['START_S', 'in_processes', 'one_thread', 'side_by_side', 'in_pieces',
 
 # %% ../../nbs/core/012_workforce.ipynb #imports
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -153,13 +154,16 @@ def on_cluster(
             with _nameless_main():
                 cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
             scheduler = stack.enter_context(cluster).scheduler_address
+        refusal = None
         try:
             client = stack.enter_context(Client(scheduler))
         except OSError:
-            remedy = "Start it, or correct the address."
-            raise ConfigError("the Dask scheduler does not answer", scheduler, remedy) from None
+            refusal = "the Dask scheduler does not answer", scheduler, "Start it, or correct the address."
         except (ValueError, AssertionError):  # Dask's, for an address of another form
-            raise ConfigError("this is no address of a Dask scheduler", scheduler, "Write it like tcp://host:8786.") from None
+            refusal = "this is no address of a Dask scheduler", scheduler, "Write it like tcp://host:8786."
+        if refusal:
+            gc.collect()  # the half-made client: collected while another one starts, it would wait for ever for that one's lock
+            raise ConfigError(*refusal)
         futures = {client.submit(work, item, pure=False): item for item in items}
         for future in as_completed(list(futures)):
             error = future.exception()

@@ -3,6 +3,7 @@
 SPECTRAMIND_KILLS=10 kills ten times instead of twice.
 """
 
+import gc
 import os
 import random
 import shutil
@@ -124,7 +125,7 @@ def test_killed_at_random_moments_nothing_is_lost_or_made_twice(split, reference
     entries = tmp_path / "store/lightcurves"
 
     def stored():
-        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in entries.glob("??/*.npz")}
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in entries.glob("??/[!.]*.npz")}
 
     before, found = {}, []
     for kill in range(KILLS):
@@ -240,3 +241,18 @@ def test_what_is_no_address_of_a_scheduler_is_refused(address):
     pytest.importorskip("distributed")
     with pytest.raises(ConfigError, match="no address of a Dask scheduler"):
         list(on_cluster(abs, [1], 1, address))
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:1"])
+def test_a_refused_scheduler_leaves_no_half_made_client(address):
+    """Collected while the next client starts, in the same thread, it would wait for that one's lock for ever."""
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    gc.collect()
+    gc.disable()
+    try:
+        with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(ConfigError) as refused:
+            list(on_cluster(abs, [1], 1, address))
+        assert [left for left in gc.get_objects() if isinstance(left, distributed.Client)] == []
+    finally:
+        gc.enable()
+    assert "scheduler" in str(refused.value)
