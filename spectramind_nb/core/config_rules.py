@@ -99,7 +99,8 @@ RULES = (
          "simulator.population.depth: must be two depths, the smaller first"),
     Rule(("simulator.population.shape_rms_ppm",), lambda rms: not _ascending(rms),
          "simulator.population.shape_rms_ppm: must be two numbers, the smaller first"),
-    Rule(("simulator.star.airs_um", "simulator.star.airs_shape"), lambda um, shape: not 2 <= len(um) == len(shape) or um != sorted(set(um)),
+    Rule(("simulator.star.airs_um", "simulator.star.airs_shape"),
+         lambda um, shape: not (um and shape and 2 <= len(um) == len(shape) and um == sorted(set(um))),
          "simulator.star.airs_um: must ascend, two or more, with a value of airs_shape for each"),
 )
 

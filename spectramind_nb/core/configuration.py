@@ -97,14 +97,15 @@ def _unresolved(error: Exception) -> ConfigError:
 def recorded_values(
     path: Path,  # config.yaml of a run
 ) -> dict[str, Any]:
-    """What a run wrote, as plain values that nobody has checked. Raises `DamagedFileError` for what is no mapping in YAML."""
+    """What a run wrote, as plain values that nobody has checked. Raises `DamagedFileError` for what is no mapping in YAML, or cut."""
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the system's own; OmegaConf raises one for a lone word
             raise
         values = None
-    if not isinstance(values, dict) or not values:
+    launch = values.get("launch") if isinstance(values, dict) else None
+    if not isinstance(launch, dict) or not isinstance(launch.get("unlocked"), list):  # the last words of each: a part may be valid YAML
         raise DamagedFileError("the configuration of the run cannot be read", path, "Restore it, or train anew")
     return values
 

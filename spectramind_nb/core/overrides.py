@@ -109,6 +109,8 @@ def check_words(
             override = parser.parse_override(word)
         except HydraException:
             raise unreadable(word) from None
+        except ValueError:  # Python reads no number of more than 4300 digits
+            raise ConfigError(f"the number in '{word}' has too many digits", None, "Give a smaller one") from None
         if override.is_sweep_override():
             raise ConfigError(f"'{word}' asks for several runs at once", None, "Give one value; start one run a value")
         if override.key_or_group in groups() and not override.is_delete():

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 import torch
 
+from ..core.errors import shortened
 from ..core.machine import peak_memory_gb
 from ..core.storage import atomic_path
 from ..records.journal import EventLog, events
@@ -66,9 +67,10 @@ def envelope_line(
     limit = f" of {used['wall_budget_s']:.0f}" if used["wall_budget_s"] is not None else ""
     gpu = f" + {used['peak_gpu_memory_gb']:.1f} GB on the GPU" if used["peak_gpu_memory_gb"] is not None else ""
     changes = f" ({len(used['precision_events'])} events)" if used["precision_events"] else ""
-    return (f"envelope: this run used {used['wall_s']:.0f}{limit} s, {used['bytes'] / 1e6:.1f} of {used['bytes_budget'] / 1e6:.0f} MB, "
-            f"{used['checkpoints']} checkpoints, peak memory {used['peak_memory_gb']:.1f} GB{gpu}, "
-            f"precision {used['precision']}{changes}")
+    return shortened(f"envelope: this run used {used['wall_s']:.0f}{limit} s, "
+                     f"{used['bytes'] / 1e6:.1f} of {used['bytes_budget'] / 1e6:.0f} MB, "
+                     f"{used['checkpoints']} checkpoints, peak memory {used['peak_memory_gb']:.1f} GB{gpu}, "
+                     f"precision {used['precision']}{changes}")
 
 # %% ../../nbs/runs/633_envelope.ipynb #stage
 STAGES = ("preflight", "data", "training", "validation", "prediction")

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, SchemaError, did_you_mean
+from ..core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, SchemaError, did_you_mean, shortened
 from ..core.storage import atomic_path
+from ..core.tables import refuse_other_content
 from ..observations.layout import CHANNELS, LABEL_COLUMNS, SIGMA_COLUMNS
 
 # %% ../../nbs/runs/600_submission.ipynb #x-n-channels-depth-columns-tuple-f-wl
@@ -124,6 +125,7 @@ def _cells(path: Path) -> pd.DataFrame:
     """The file as text, header included, every cell as it was written."""
     if not path.is_file():
         raise DataMissingError("there is no submission file", path, "Check the path")
+    refuse_other_content(path)
     try:
         table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
     except pd.errors.ParserError as error:
@@ -132,6 +134,10 @@ def _cells(path: Path) -> pd.DataFrame:
         raise SchemaError(f"the rows differ in length: {what}", path, remedy) from error
     except (pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DamagedFileError("the file is empty or not text", path, "Write it again") from error
+    except Exception as error:  # of whatever unpacks it: a damaged file meets any of them
+        if isinstance(error, OSError) and error.errno is not None:  # the system's own
+            raise
+        raise DamagedFileError(f"the file cannot be unpacked: {error}", path, "Write it again") from error
     return table
 
 # %% ../../nbs/runs/600_submission.ipynb #numbers
@@ -188,7 +194,7 @@ class Report:
 
     def __str__(self) -> str:
         depth, sigma = ("{:.0f} to {:.0f} ppm".format(*pair) for pair in (self.depth_ppm, self.sigma_ppm))
-        return f"{self.path}: valid, {self.planets} planets x 567 columns, depths {depth}, sigmas {sigma}"
+        return f"{self.path}: valid, {self.planets} planets x 567 columns, " + shortened(f"depths {depth}, sigmas {sigma}")
 
     def _repr_html_(self) -> str:
         return f"<p>&#10003; {escape(str(self))}</p>"

@@ -1,13 +1,17 @@
 """What people type means what it says: texts as they stand, names that can be found again, faults with the right form."""
 
 import os
+import pickle
+import re
 
+import numpy as np
 import pytest
 
-from spectramind_nb.core.configuration import adjusted, compose
-from spectramind_nb.core.errors import ConfigError
+from spectramind_nb.core.configuration import adjusted, compose, read_config
+from spectramind_nb.core.errors import ConfigError, DamagedFileError, SchemaError
 from spectramind_nb.core.overrides import override_words
 from spectramind_nb.core.quantities import check_run_id
+from spectramind_nb.runs import submission
 
 
 @pytest.mark.parametrize("name", [
@@ -106,3 +110,38 @@ def test_no_experiment_is_a_choice_too():
         assert adjusted(compose(), [word]).seed == compose().seed
     with pytest.raises(ConfigError, match="an experiment is a choice for a new run"):
         adjusted(compose(), ["experiment=demo"])
+
+
+@pytest.mark.parametrize("word, said", [
+    (f"seed={'9' * 300}", r"seed: must be less than 4294967296, not 999999… \(300 digits\)"),
+    (f"seed={'9' * 5000}", r"the number in 'seed=999999… \(5000 digits\)' has too many digits"),  # Python reads no more than 4300
+    ("simulator.star.airs_um=null", "simulator.star.airs_um: must ascend"),
+])
+def test_a_value_out_of_all_bounds_costs_one_short_sentence(word, said):
+    with pytest.raises(ConfigError, match=said) as refused:
+        compose("ci_fast", word)
+    assert len(str(refused.value)) < 150
+
+
+def test_numbers_of_hundreds_of_digits_are_cut_in_every_sentence(tmp_path):
+    error = SchemaError(f"planet 7 has {1e300:f}, not -{10**99}", tmp_path / ("5" * 50), f"Give less than {1e200:.0f}")
+    said = f"planet 7 has 100000… (301 digits), not -100000… (100 digits) ({tmp_path}/{'5' * 50}). Give less than 999999… (200 digits)."
+    assert str(error) == str(pickle.loads(pickle.dumps(error))) == said
+    depths = np.full((1, 283), 1e290)
+    path = submission.write(tmp_path / "s.csv", [1], depths, depths)
+    assert re.search(r"depths [19]\d{5}… \(29[67] digits\) to [19]\d{5}… \(29[67] digits\) ppm", str(submission.validate(path)))
+
+
+def test_a_configuration_that_is_cut_anywhere_is_a_damaged_file(tmp_path):
+    path, whole = tmp_path / "config.yaml", compose("ci_fast")
+    lines = whole.yaml().splitlines(keepends=True)
+    for kept in range(0, len(lines), 7):  # where YAML is still valid, too
+        path.write_text("".join(lines[:kept]))
+        with pytest.raises(DamagedFileError, match="the configuration of the run cannot be read") as refused:
+            read_config(path)
+        assert refused.value.exit_code == 3
+    path.write_text("".join(lines).replace("max_epochs: ", "epochs: "))
+    with pytest.raises(ConfigError, match="another version, or changed by hand"):
+        read_config(path)
+    path.write_text("".join(lines))
+    assert read_config(path) == whole

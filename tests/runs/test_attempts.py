@@ -163,9 +163,10 @@ def test_p50_a_checkpoint_that_no_training_can_go_on_from_is_refused_before_anyt
         path.unlink()
 
 
-def test_half_a_configuration_is_told_in_a_sentence(words, whole_run):
+@pytest.mark.parametrize("end", ["\nabc", "\n"])
+def test_half_a_configuration_is_told_in_a_sentence(words, whole_run, end):
     half = Path(shutil.copytree(whole_run.dir, Path("logs") / "half"))
-    (half / "config.yaml").write_text((half / "config.yaml").read_text().partition("\nfit:")[0] + "\nabc")
+    (half / "config.yaml").write_text((half / "config.yaml").read_text().partition("\nfit:")[0] + end)
     before = (half / "audit.json").read_bytes()
     asked = (lambda: Run.open(half).config, lambda: evaluate(half), lambda: tampering(Run.open(half)),
              lambda: train(overrides=words, resume="half"))
