@@ -175,12 +175,14 @@ def _is_text(node: ast.AST) -> bool:
 def atomic_path(
     final: str | Path,  # the file's name once it is complete
 ) -> Iterator[Path]:
-    """A temporary path beside `final` to write to; renamed to it on success, removed on failure."""
+    """A temporary path beside `final` to write to; renamed to it on success, removed on failure.
+
+    Those of writers that were killed are removed first. Where the disk cannot lock files, they stay.
+    """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=final.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    _remove_abandoned(final)
+    handle, temporary = _locked_neighbour(final)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -189,6 +191,47 @@ def atomic_path(
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+        _lock(handle, "LOCK_UN")  # workers that were forked meanwhile hold it otherwise
+        os.close(handle)
+
+
+def _lock(handle: int, *flags: str) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, sum(getattr(fcntl, flag) for flag in flags))
+    except OSError:  # somebody else holds it, or the disk cannot lock
+        return False
+    return True
+
+
+def _locked_neighbour(final: Path) -> tuple[int, Path]:
+    """An empty file beside `final`, and the handle that holds its lock."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=final.suffix)
+        _lock(handle, "LOCK_EX")
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # before it was locked, somebody took it for an abandoned one
+
+
+def _remove_abandoned(final: Path) -> None:
+    """Remove the neighbours of `final` that no living process writes to."""
+    begins, length = f".{final.name}.", len(final.name) + 10 + len(final.suffix)  # two points, and the eight signs of `mkstemp`
+    with contextlib.suppress(OSError):  # a folder that may be written to and not be read
+        for name in os.listdir(final.parent):
+            if name.startswith(begins) and name.endswith(final.suffix) and len(name) == length:
+                _remove_unless_locked(final.parent / name)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it is gone by now, or somebody else's
+        handle = os.open(path, os.O_RDWR)
+        try:
+            if _lock(handle, "LOCK_EX", "LOCK_NB"):
+                path.unlink()
+        finally:
+            os.close(handle)
 
 
 @lru_cache(maxsize=1)

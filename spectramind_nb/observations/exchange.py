@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -135,8 +136,9 @@ def write_xarray(
         coordinates["other_wavelength"] = ("other_wavelength", record.wavelength_um, um)
     dataset = xarray.Dataset(variables, coordinates, record.attributes)
     if path is not None:
-        with atomic_path(path) as temporary:
-            dataset.to_netcdf(temporary)
+        with atomic_path(path) as temporary, TemporaryDirectory() as folder:  # HDF5 locks what it writes, and so does `atomic_path`
+            dataset.to_netcdf(Path(folder, temporary.name))
+            temporary.write_bytes(Path(folder, temporary.name).read_bytes())
     return dataset
 
 # %% ../../nbs/observations/140_exchange.ipynb #write-npz

@@ -1,5 +1,7 @@
 """Addresses depend on content only; nothing is ever half written."""
 
+import errno
+import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -174,19 +176,86 @@ def test_truncated_entry_is_named(tmp_path):
         store.load("ab" * 20)
 
 
-def test_kill_in_the_middle_of_writing_leaves_the_old_file(tmp_path):
-    target = tmp_path / "submission.csv"
-    target.write_text("old")
+def writing(target):
+    """A process that has begun to write a file."""
     code = (
         "import sys, time; from spectramind_nb.core.storage import atomic_path\n"
         f"with atomic_path({str(target)!r}) as path:\n"
-        "    path.write_text('new' * 1000); print('writing', flush=True); time.sleep(60)"
+        "    path.write_text('new' * 1000); print('writing', flush=True); sys.stdin.read()"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child.stdout.readline()
-    child.send_signal(signal.SIGKILL)
+    return child
+
+
+def test_kill_in_the_middle_of_writing_leaves_the_old_file(tmp_path):
+    target = tmp_path / "submission.csv"
+    target.write_text("old")
+    child = writing(target)
+    child.kill()
     child.wait()
     assert target.read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["a.npz", "README", "[a].b.csv"])
+def test_what_a_killed_writer_left_is_removed_by_the_next_one_and_nothing_else(tmp_path, name):
+    target = tmp_path / name
+    theirs = [tmp_path / other for other in (f".{name}.swp", f".{name}.abcdefgh.backup", f".x{name}.abcdefgh{target.suffix}", "abcdefgh")]
+    for other in theirs:
+        other.write_text("mine")
+    killed, alive = writing(target), writing(target)
+    killed.kill()
+    killed.wait()
+    assert len(list(tmp_path.iterdir())) == len(theirs) + 2
+    for _ in range(2):
+        with atomic_path(target) as path:
+            path.write_text("next")
+        assert len(list(tmp_path.iterdir())) == len(theirs) + 2  # of the living one, and the target
+    alive.communicate()
+    assert target.read_text() == "new" * 1000 and set(tmp_path.iterdir()) == {target, *theirs}
+
+
+def test_where_nothing_can_be_locked_what_is_left_stays(tmp_path, monkeypatch):
+    (left := tmp_path / ".a.npz.abcdefgh.npz").write_text("half")
+
+    def refuse(handle, operation):
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with atomic_path(tmp_path / "a.npz") as path:
+        path.write_text("whole")
+    assert (tmp_path / "a.npz").read_text() == "whole" and left.exists()
+
+
+def _save(root, number):
+    store = Store(root, "fit", {}, "code")
+    for _ in range(100):
+        store.save("ab" * 20, {"number": np.full(1000, number)}, {"number": number})
+        arrays, meta = store.load("ab" * 20)
+        assert (arrays["number"] == meta["number"]).all()
+    return store.path("ab" * 20).parent
+
+
+def test_writers_of_one_entry_do_not_take_each_other_for_dead(tmp_path):
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        folder = pool.starmap(_save, [(tmp_path, number) for number in range(4)])[0]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: _save(tmp_path, number), range(4)))
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_forked_worker_keeps_no_lock_of_what_was_written(tmp_path):
+    with atomic_path(tmp_path / "a.txt") as path:
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+        path.write_text("x")
+    try:
+        with open(tmp_path / "a.txt") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_atomic_path_respects_the_umask(tmp_path):
