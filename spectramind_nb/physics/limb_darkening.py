@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .transit import EDGE_NODES, EDGE_WEIGHTS, exposure_nodes, sky_separation
+from .transit import EDGE_NODES, EDGE_WEIGHTS, exposure_nodes, looks_within, sky_separation
 
 # %% ../../nbs/physics/202_limb_darkening.ipynb #limb-darkening-prior-2
 # a row for each power 0 .. 3 of ln(wavelength / 2 um), a column for each power 0 .. 2 of temperature / 5500 K - 1
@@ -105,7 +105,7 @@ def power_light_curve(
     exposure_d: float = 0.0,  # length of an exposure in days; 0 = instantaneous
 ) -> torch.Tensor:  # (..., T) flux relative to the unocculted star, float64, differentiable
     "Flux during the transit of a star with any limb-darkening law; as `transit.light_curve`, with more freedom and less speed."
-    nodes, weights = exposure_nodes(exposure_d)
+    nodes, weights = exposure_nodes(exposure_d, looks_within(exposure_d, period_d, a_rs))
     time = torch.as_tensor(time_d, dtype=torch.float64)
     z = sky_separation((time[..., None] + nodes).flatten(-2), t0_d, period_d, a_rs, inclination_deg)
     k = torch.as_tensor(rp_rs, dtype=torch.float64)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['EDGE_NODES', 'EDGE_WEIGHTS', 'sky_separation', 'duration_h', 'occultation_gradients', 'occultation',
-           'limb_darkening_shares', 'exposure_nodes', 'light_curve']
+           'limb_darkening_shares', 'exposure_nodes', 'looks_within', 'light_curve']
 
 # %% ../../nbs/physics/200_transit.ipynb #imports
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -178,8 +179,23 @@ def exposure_nodes(
     count: int = 5,  # how many times to look
 ) -> tuple[torch.Tensor, torch.Tensor]:  # times from its middle in days, weights that sum to 1
     "Where to look within an exposure, by Gauss-Legendre quadrature."
-    x, w = np.polynomial.legendre.leggauss(count if exposure_d else 1)
+    x, w = _legendre(count if exposure_d else 1)
     return torch.from_numpy(exposure_d / 2 * x), torch.from_numpy(w / 2)
+
+
+_legendre = lru_cache(maxsize=32)(np.polynomial.legendre.leggauss)  # hundreds of nodes take a while to find
+
+# %% ../../nbs/physics/200_transit.ipynb #looks-within
+def looks_within(
+    exposure_d: float,  # length of an exposure in days
+    period_d,  # orbital period in days, scalar or any shape
+    a_rs,  # semi-major axis in stellar radii, the same
+) -> int:
+    "How many looks within an exposure keep a light curve's error below 1 ppm, by how many stellar radii the planet moves meanwhile."
+    speed = (torch.as_tensor(a_rs, dtype=torch.float64) / torch.as_tensor(period_d, dtype=torch.float64)).detach().abs()
+    moved = 2 * math.pi * exposure_d * float(speed.max()) if speed.numel() else 0.0
+    return min(1000, math.ceil(72 * moved**0.65)) if moved > 0.0165 else 5
+
 
 # %% ../../nbs/physics/200_transit.ipynb #light-curve
 def light_curve(
@@ -192,6 +208,7 @@ def light_curve(
     u1,  # linear limb darkening
     u2,  # quadratic limb darkening
     exposure_d: float = 0.0,  # length of an exposure in days; 0 = instantaneous
+    looks: int | None = None,  # within an exposure; None: as many as `looks_within`, which `vmap` over the orbit hides
 ) -> torch.Tensor:  # (..., T) flux relative to the unocculted star, float64
     """Flux of a star during the transit of a planet on a circular orbit, differentiable in every argument.
 
@@ -199,7 +216,7 @@ def light_curve(
     """
     time = _last(time_d)
     if exposure_d:
-        within, weights = exposure_nodes(exposure_d)
+        within, weights = exposure_nodes(exposure_d, looks or looks_within(exposure_d, period_d, a_rs))
         flux = light_curve((time[..., None] + within).flatten(-2), t0_d, period_d, a_rs, inclination_deg, rp_rs, u1, u2)
         return flux.unflatten(-1, (-1, len(within))) @ weights
     hidden = occultation(sky_separation(time, t0_d, period_d, a_rs, inclination_deg), _column(rp_rs))
