@@ -34,7 +34,7 @@ MUTANTS = (  # module, a line's part as it is, the same with a fault
     ("observations/lightcurve_figure", "tiles = len(time) // step * step", "tiles = len(time) // step * step - step"),
     ("observations/series", "/ 0.6745 / np.sqrt(2)", "/ 0.6745 * np.sqrt(2)"),
     ("physics/transit", "sin2 = q2 * torch.sin(s) ** 2", "sin2 = q2 * torch.sin(s)"),
-    ("physics/limb_darkening", "touched = ~((z >= 1 + k) | (k <= 0))", "touched = ~((z >= 1 - k) | (k <= 0))"),
+    ("physics/limb_darkening", "torch.stack([both + apart, both - apart])", "torch.stack([both - apart, both + apart])"),
     ("physics/normalised_curves", "lambda left, right: (left * right > 0) &", "lambda left, right: (left * right < 0) &"),
     ("simulation/planets", "* np.sqrt(0.5 / star[\"sma\"])", "* np.sqrt(0.5 * star[\"sma\"])"),
     ("simulation/visits", "middle, half = (k.max() + k.min()) / 2", "middle, half = (k.max() - k.min()) / 2"),
