@@ -6,7 +6,6 @@
 __all__ = ['EventLogger', 'MetricsFile', 'check_trackers', 'loggers']
 
 # %% ../../nbs/records/532_training_log.ipynb #imports
-import csv
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -112,39 +111,25 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Append the collected rows; a metric that is new becomes a new column of the whole file."""
+        """Append the collected rows; a new metric becomes a new column of the whole file, whose rows stay as they were written."""
         rows, self._rows = self._rows, []
         self._flushed_at = time.monotonic()
         if not rows:
             return
         drop_cut_line(self.path)
-        new = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in self._columns]
+        table = pd.DataFrame([{name: str(value) for name, value in row.items()} for row in rows])
+        new = [name for name in table if name not in self._columns]
+        self._columns += new
         if new or not self.path.is_file():
-            self._columns += new
-            with atomic_path(self.path) as temporary, open(temporary, "w", newline="") as file:
-                _write_rows(file, self._columns, _kept_rows(self.path) + rows, header=True)
+            kept = [pd.read_csv(self.path, dtype=str, keep_default_na=False)] if self.path.is_file() else []
+            with atomic_path(self.path) as temporary:
+                pd.concat([*kept, table]).to_csv(temporary, columns=self._columns, index=False)
         else:
-            with open(self.path, "a", newline="") as file:
-                _write_rows(file, self._columns, rows, header=False)
+            table.reindex(columns=self._columns).to_csv(self.path, mode="a", header=False, index=False)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
-
-# %% ../../nbs/records/532_training_log.ipynb #rows
-def _kept_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file as text; none where it is not there."""
-    if not path.is_file():
-        return []
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _write_rows(file: Any, columns: list[str], rows: list[dict], header: bool) -> None:
-    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
 
 # %% ../../nbs/records/532_training_log.ipynb #check-trackers
 def check_trackers(
