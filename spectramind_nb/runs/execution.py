@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from ..core import profiles
 from ..core.environment import Place, place, tell
@@ -34,7 +35,6 @@ from .envelope import envelope, envelope_line, stage, summarise
 from .followers import leave_failure_note, leave_with_parent
 from .launch import LaunchPlan, frozen_config
 from .planets import planets_to_predict
-from .precision import matmul_precision
 from .process import prepare_process, restored_process
 from .rendezvous import meeting_folder, patience_s, process_identity, rendezvous_follower, wait_for_stores
 from .run import Run, predict_planets, validate_model
@@ -150,7 +150,8 @@ def execute(
     if wall.left_s <= watchdog.last_s:  # a notebook's kernel may be older than the budget: it must not end with the run
         remedy = "Restart the kernel, or give more with trainer.wall.budget or a later start with trainer.wall.anchor"
         raise WallReached("the wall-time budget was used up before the run began", f"{wall.budget_s:.0f} s", remedy)
-    with watchdog, quiet_lightning(), restored_process(), matmul_precision(config.trainer.matmul_precision):
+    with watchdog, quiet_lightning(), restored_process():
+        torch.set_float32_matmul_precision(config.trainer.matmul_precision)
         log = EventLog(attempt.dir / "events.jsonl", attempt.number, config.logger.flush_s)
         session = Session(config, attempt, wall, signals, record, place(), log)
         run_attempt(session)
@@ -211,11 +212,11 @@ def _train_along(plan: LaunchPlan, signals: Signals, here: Place) -> None:
     config = frozen_config(plan.dir, plan.config_hash)
     record = audit.Record(None, Path(config.paths.logs), Path(config.paths.debug_log), dict(plan.fields))
     attempt, silent = Attempt(plan.dir, plan.attempt, plan.checkpoint), _Silent(plan.dir / "events.jsonl")
-    with matmul_precision(config.trainer.matmul_precision):
-        session = Session(config, attempt, _run_wall(config), signals, record, here, silent)
-        session.devices = Devices(**plan.settings)
-        prepare_process(config)
-        if here.starter != "lightning":  # another machine, with devices of its own
-            session.devices = replace(resolve_devices(config.trainer.plain(), here), precision=session.devices.precision)
-        data = load_planets(session, open_data(config))
-        fit_model(session, prepared_model(session, data.train), data)
+    torch.set_float32_matmul_precision(config.trainer.matmul_precision)
+    session = Session(config, attempt, _run_wall(config), signals, record, here, silent)
+    session.devices = Devices(**plan.settings)
+    prepare_process(config)
+    if here.starter != "lightning":  # another machine, with devices of its own
+        session.devices = replace(resolve_devices(config.trainer.plain(), here), precision=session.devices.precision)
+    data = load_planets(session, open_data(config))
+    fit_model(session, prepared_model(session, data.train), data)

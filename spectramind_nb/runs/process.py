@@ -65,8 +65,7 @@ def fresh_torch() -> Iterator[None]:
         stack.callback(torch.set_default_dtype, dtype)
         for backend, word in knobs:
             stack.callback(setattr, backend, "fp32_precision", word)
-        if matmul != "mixed":
-            stack.callback(torch.set_float32_matmul_precision, matmul)
+        stack.callback(torch.set_float32_matmul_precision, "highest" if matmul == "mixed" else matmul)
         stack.callback(torch.use_deterministic_algorithms, deterministic, warn_only=warn_only)
         torch.set_default_dtype(torch.float32)
         for backend, _ in knobs:

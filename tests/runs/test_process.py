@@ -121,12 +121,15 @@ def test_the_notebooks_random_numbers_go_on_where_they_were():
     assert drawn[0] == drawn[1]
 
 
-def test_everything_is_given_back_after_a_failure_too():
-    before = state()
-    with pytest.raises(ZeroDivisionError), process.restored_process():
-        torch.set_default_dtype(torch.float64), os.environ.update(SPECTRAMIND_TEST="1")
-        raise ZeroDivisionError
-    assert state() == before
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_is_given_back_after_a_failure_too(kind):
+    with notebook(kind):
+        before = state()
+        with pytest.raises(ZeroDivisionError), process.restored_process():
+            torch.set_float32_matmul_precision("high")
+            torch.set_default_dtype(torch.float64), os.environ.update(SPECTRAMIND_TEST="1")
+            raise ZeroDivisionError
+        assert state() == before
 
 
 # -- started by others ---------------------------------------------------------------------------------------------
