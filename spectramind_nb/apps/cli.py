@@ -15,15 +15,14 @@ import spectramind_nb
 from .cli_audit import audit_commands
 from .cli_base import Commands
 from .cli_data import calibrate_command, fit_command, simulate_command
-from .cli_exchange import export_command, fit_lightcurves_command
-from .cli_import import import_commands
+from .cli_exchange import export_command, fit_lightcurves_command, import_commands
 from .cli_kaggle import bundle_commands, kernel_commands
 from .cli_machine import doctor_command, notebook_command
 from .cli_profiles import profiles_commands
 from spectramind_nb.apps.cli_runs import (
-    TrainCommand, evaluate_command, predict_command, replay_command, report_command, score_command, train_command, validate_command,
+    TrainCommand, compare_command, evaluate_command, predict_command, replay_command, report_command, score_command, sweep_command,
+    train_command, validate_command,
 )
-from .cli_sweep import compare_command, sweep_command
 
 # %% ../../nbs/apps/790_cli.ipynb #app
 app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False,

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 
 from .choice import MENUS, NONE, Choice, Fault
 from .launchpad_state import PageState, why_not
-from .launchpad_style import style_html
 from spectramind_nb.apps.launchpad_views import (
     RUN_BUTTONS, TOOLTIPS, answer_html, check_html, command_html, estimate_html, going_html, preview_html, profile_html, progress_html,
-    runs_html, status_html,
+    runs_html, status_html, style_html,
 )
 from ..core.config_groups import options
 
