@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import ConfigError
-from .error_bars import calibration_counts, calibration_factors
-from .metrics import CHANNELS, edition, spectrum_scores, value_scores
+from .metrics import CHANNELS, calibration_counts, calibration_factors, edition, spectrum_scores, value_scores
 from .planetmodel import PlanetModel, deal
 from .planetset import PlanetSet
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .conditioning import condition, mixture_shares
-from .error_bars import calibration_counts, calibration_factors
 from .fit_likelihood import FitLikelihood
 from .inner_products import per_channel
+from .metrics import calibration_counts, calibration_factors
 from .planetset import FEATURES, PlanetSet
 from ..observations.layout import PPM
 from ..physics.visit_fit import NUISANCES

@@ -13,8 +13,7 @@ from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.encoder import EncoderModel
 from spectramind_nb.learning.ensemble import Ensemble, mixture
-from spectramind_nb.learning.error_bars import calibration_factors
-from spectramind_nb.learning.metrics import CHANNELS, WeightedGaussianNLL, ariel_score
+from spectramind_nb.learning.metrics import CHANNELS, WeightedGaussianNLL, ariel_score, calibration_factors
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.runs.planets import bins_of
