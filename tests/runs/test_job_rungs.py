@@ -19,7 +19,7 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, PreflightError, SpectraMindError
 from spectramind_nb.core.quantities import duration_s
 from spectramind_nb.runs import job as job_module
-from spectramind_nb.runs import job_attempt, job_fallbacks, job_rows, job_training
+from spectramind_nb.runs import job_attempt, job_fallbacks, job_training
 from spectramind_nb.runs.job import submit
 from spectramind_nb.runs.job_outcome import Outcome
 from spectramind_nb.runs.job_queue import Queue
@@ -52,7 +52,7 @@ class AtOnce:
 def quick(here, short_root, tmp_path, whole_run, monkeypatch):  # that run first: it is everybody's, and sees what this machine has
     """A job without processes of its own on the small data set; `trains` says what becomes of each training."""
     began = time.time()
-    for module in (job_attempt, job_rows):
+    for module in (job_attempt, job_module):
         monkeypatch.setattr(module, "WorkerPool", AtOnce)
     monkeypatch.setattr(job_attempt, "process_start", lambda: began)  # a worker of this suite may be older than the budget
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
