@@ -260,7 +260,6 @@ def write_result(
 ) -> Path:  # the file
     "Write a job's result as JSON, atomically."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        Path(temporary).write_text(json_text(result) + "\n")
+        temporary.write_text(json_text(result) + "\n")
     return path

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'bin_widths', 'SpectrumRecord', 'record_of', 'write_table', 'write_xarray', 'write_npz', 'write_csv',
-           'wavenumber_widths', 'write_taurex', 'write_petitradtrans', 'check_format', 'export_spectra',
-           'ExportableSpectrum', 'Spectra']
+           'write_taurex', 'write_petitradtrans', 'check_format', 'export_spectra', 'ExportableSpectrum', 'Spectra']
 
 # %% ../../nbs/observations/140_exchange.ipynb #imports
 import json
@@ -169,14 +168,6 @@ def write_csv(
         with atomic_path(path) as temporary:
             temporary.write_text(text)
     return text
-
-# %% ../../nbs/observations/140_exchange.ipynb #wavenumber-widths
-def wavenumber_widths(
-    wavelength_um: np.ndarray,  # (C,)
-    width_um: np.ndarray,  # (C,) full widths
-) -> np.ndarray:  # (C,) 1/cm
-    """Full widths of the same bins in wavenumber."""
-    return 1e4 / (wavelength_um - width_um / 2) - 1e4 / (wavelength_um + width_um / 2)
 
 # %% ../../nbs/observations/140_exchange.ipynb #write-taurex
 def write_taurex(

@@ -97,7 +97,6 @@ def write_message(
     plain: Mapping[str, Any],  # what JSON can say
 ) -> None:
     """Tell other processes something, all of it at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(plain))
 

@@ -70,7 +70,6 @@ def write(
     check_values(ids, mu, sigma, path)
     table = pd.DataFrame(np.hstack([mu, sigma]), columns=list(COLUMNS[1:]))
     table.insert(0, "planet_id", np.asarray(ids, dtype=np.int64))
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     return path
