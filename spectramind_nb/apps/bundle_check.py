@@ -25,8 +25,7 @@ from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from .bundle import INSTALLER, kaggle_tags
-from .kaggle_client import client_request
-from .kaggle_metadata import dataset_problems, read_json
+from .kaggle_metadata import client_request, dataset_problems, read_json
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError, SpectraMindError
 from ..core.storage import content_digest
 

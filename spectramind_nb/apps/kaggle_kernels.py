@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import spectramind_nb
-from .kaggle_client import client_request, kaggle_package
-from .kaggle_metadata import PLACEHOLDER, kaggle_user, metadata_problems, read_json
+from .kaggle_metadata import PLACEHOLDER, client_request, kaggle_package, kaggle_user, metadata_problems, read_json
 from .notebooks import parameters_of, read_notebook
 from ..core.environment import COMPETITION_SLUG
 from ..core.errors import ConfigError, DataMissingError, SpectraMindError, did_you_mean

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOUNTS', 'LAYOUTS', 'COMPETITION_SLUG', 'UNATTENDED', 'kaggle_session', 'platform_name', 'is_terminal', 'workspace',
            'cache_root', 'debug_log_of', 'check_writable', 'attached', 'competition_root', 'kept_here', 'in_notebook',
-           'is_watched', 'tell', 'progress', 'in_threads', 'Place', 'place', 'own_modules']
+           'is_watched', 'tell', 'progress', 'in_threads', 'Place', 'place', 'own_modules', 'optional_package']
 
 # %% ../../nbs/core/010_environment.ipynb #imports
 import contextlib
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from .errors import ConfigError, DataMissingError, PreflightError
 
@@ -295,3 +296,17 @@ def own_modules() -> dict[str, str]:  # name -> SHA-256 of its file
             raise ConfigError(f"there is no module '{name}'", "SPECTRAMIND_TRUST", "Name a file of the current folder without its .py")
         found[name.partition(".")[0]] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
     return found
+
+# %% ../../nbs/core/010_environment.ipynb #optional-package
+def optional_package(
+    name: str,  # of the module: "xarray", "astropy.table"
+    wanted_for: str,  # what needs it, for the sentence
+    install: str | None = None,  # what pip calls it and what else it needs; None: the module's first name
+) -> ModuleType:
+    """A module that is no requirement. Raises PreflightError where it cannot be imported."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        remedy = f"pip install {install or package}"
+        raise PreflightError(f"{wanted_for} needs the package {package}: {error}", None, remedy) from None

@@ -15,7 +15,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from ..core.errors import DamagedFileError, SchemaError, did_you_mean
-from ..core.optional import optional_package
+from ..core.environment import optional_package
 from ..core.tables import existing_file, read_table, require_columns
 from .own_curves import light_curve_parts
 from .units import in_unit, plain_values, unit_factor

@@ -19,7 +19,7 @@ import numpy as np
 
 import spectramind_nb
 from ..core.errors import ConfigError, SchemaError, did_you_mean
-from ..core.optional import optional_package
+from ..core.environment import optional_package
 from ..core.storage import atomic_path
 
 # %% ../../nbs/observations/140_exchange.ipynb #bin-widths

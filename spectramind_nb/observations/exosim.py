@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DamagedFileError, SchemaError
-from ..core.optional import optional_package
+from ..core.environment import optional_package
 from ..core.tables import existing_file
 from .exosim_options import ExosimOptions, detector_planes
 from .layout import FRAME_SHAPE, INSTRUMENTS, INTEGRATION_S, LINEARITY_ORDERS, SCIENCE_COLUMNS

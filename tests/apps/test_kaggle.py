@@ -10,9 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from spectramind_nb.apps.cli import app
-from spectramind_nb.apps.kaggle_client import client_request
 from spectramind_nb.apps.kaggle_kernels import build_kernel, kernel_check, kernel_folder, kernel_problems, push_kernel
-from spectramind_nb.apps.kaggle_metadata import PLACEHOLDER, dataset_problems, kaggle_user, metadata_problems
+from spectramind_nb.apps.kaggle_metadata import PLACEHOLDER, client_request, dataset_problems, kaggle_user, metadata_problems
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, SpectraMindError
 
 GOOD = {
