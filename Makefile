@@ -47,7 +47,7 @@ demo: $(VENV)/.installed  ## simulate planets, train on ci_fast through papermil
 
 check: $(VENV)/.installed  ## a change, in one and a half to three minutes: lint, types, export in sync, changed notebooks, tests of at most a second
 	$(BIN)/python -m ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick -n auto --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick -n auto --no-loadscope-reorder -o faulthandler_timeout=300
 
 test: $(VENV)/.installed .venv-nbdev3/.installed .venv-dvc/.installed .venv-docs/.installed  ## everything: exported code in sync, notebooks, pytest, papermill (TESTS=tests/physics: a part)
 	$(BIN)/python -m ruff check .

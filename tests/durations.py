@@ -69,9 +69,19 @@ class Durations:
         """A worker takes a whole file at a time, because its tests share fixtures, and of the notebooks one."""
         from xdist.scheduler import LoadScopeScheduling
 
-        scheduling = LoadScopeScheduling(config, log)
-        scheduling._split_scope = share_of
-        return scheduling
+        class ByShare(LoadScopeScheduling):
+            def _split_scope(self, nodeid):
+                return share_of(nodeid)
+
+            def remove_node(self, node):
+                """The test that a worker died of, such as one that hung, is not given to the next: each would die of it in turn."""
+                pending = [(unit, test) for unit in self.assigned_work[node].values() for test, done in unit.items() if not done]
+                for unit, test in pending[:1]:
+                    unit[test] = True
+                super().remove_node(node)
+                return pending[0][1] if pending else None
+
+        return ByShare(config, log)
 
     def note(self, kind: str, name: str, seconds: float) -> None:
         """What is done several times, as a fixture is, counts with the longest."""

@@ -118,6 +118,31 @@ def test_durations_choose_what_is_quick_and_what_begins_first(tmp_path):
     assert json.loads((tmp_path / "tests/durations.json").read_text()) == record, "a file that did not run keeps its entries"
 
 
+HANGING = """
+import threading
+def test_before(): pass
+def test_hangs():
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+def test_after(): pass
+"""
+
+
+def test_a_test_that_hangs_is_named_with_its_stack_and_the_others_go_on(tmp_path):
+    (tmp_path / "tests").mkdir()
+    shutil.copy(REPO / "tests/durations.py", tmp_path / "tests")
+    shutil.copy(REPO / "pytest.ini", tmp_path)
+    (tmp_path / "tests/conftest.py").write_text('pytest_plugins = ["durations"]\n')
+    (tmp_path / "tests/test_a.py").write_text(HANGING)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "1", "-o", "faulthandler_timeout=1"],
+                          cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr
+    assert re.search("FAILED tests/test_a.py::test_hangs - worker .* crashed", done.stdout)
+    assert re.search(r'test_a.py", line 7 in test_hangs', done.stdout + done.stderr)
+
+
 def test_what_the_tests_fork_from_has_imported_what_takes_long(tmp_path):
     """A module that it cannot import it leaves out without a word, and every fork would import everything again."""
     source = "import gc, sys; print({'warm', 'torch', 'pytorch_lightning'} <= set(sys.modules), gc.get_freeze_count() > 0)"
