@@ -102,15 +102,14 @@ def test_to_ask_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.parametrize("words", ["compare one two --out", "train trainer=ci_fast --result", "notebook {kernel} --out"])
-def test_a_mistyped_name_costs_no_file_of_another_kind_and_none_of_a_run(warm_spectramind, tmp_path, repo, words):
+def test_a_mistyped_name_costs_no_file_of_another_kind_and_none_of_a_run(workspace, repo, words):
     """The labels of a data set, somebody's notes, a run's record."""
-    (tmp_path / "logs" / "one").mkdir(parents=True)
+    (workspace / "logs" / "one").mkdir(parents=True)
     words = words.format(kernel=repo / "kaggle" / "kernels" / "train" / "train.ipynb").split()
     for name in ("train.csv", "notes.txt", "logs/one/audit.json"):
-        (tmp_path / name).write_text("{}")
-        done = warm_spectramind(*words, tmp_path / name, cwd=tmp_path)
-        assert done.returncode == 3 and "Give a new name" in done.stderr, done.stderr
-        assert (tmp_path / name).read_text() == "{}"
+        (workspace / name).write_text("{}")
+        assert_one_sentence(invoke(*words, workspace / name), 3, "Give a new name")
+        assert (workspace / name).read_text() == "{}"
 
 
 # -- the command line itself ---------------------------------------------------------------------------------------

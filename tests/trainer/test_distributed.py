@@ -220,13 +220,13 @@ def test_p39_p42_two_machines_started_by_slurm_train_as_one(pair, words, repo):
     job = {"SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1",
            "SLURM_NNODES": "2", "SLURM_NODELIST": "127.0.0.1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     processes = [
-        subprocess.Popen([sys.executable, "-m", "spectramind_nb", "train", *ddp],
-                         env=environment(repo, **job, SLURM_PROCID=rank, SLURM_NODEID=rank, SLURM_LOCALID="0"),
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        Forked(command, ["spectramind", "train", *ddp], Path.cwd(),
+               environment(repo, **job, SLURM_PROCID=rank, SLURM_NODEID=rank, SLURM_LOCALID="0"))
         for rank in ("0", "1")
     ]
-    (said, code), (quiet, other) = finished(processes)
-    assert (code, other) == (0, 0), said + quiet
+    for process in processes:
+        _, errors = process.communicate(timeout=150)
+        assert process.poll() == 0, errors
     assert Run.open("slurm").record["weights"] == pair.record["weights"]
 
 
