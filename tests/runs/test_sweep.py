@@ -164,7 +164,7 @@ def test_a_sweep_without_a_name_stands_above_its_runs(workspace, monkeypatch):
 NOTES_SIGNALS = """#!/bin/sh
 for name in INT TERM HUP; do trap "echo $name >> $0.told" $name; done
 touch $0.ready
-for turn in 1 2 3 4 5 6 7 8 9 10; do sleep 0.05; test -s $0.told && sleep 0.2 && exit 143; done
+for turn in $(seq 400); do sleep 0.05; test -s $0.told && sleep 0.2 && exit 143; done
 """
 
 
