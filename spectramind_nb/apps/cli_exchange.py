@@ -100,11 +100,13 @@ def export_command(
 def known_star(
     known: dict[str, Any],  # as `star_words` returns it
 ) -> dict[str, float]:
-    "The columns of the star table that are told, and no others. Raises `SchemaError`."
+    "The columns of the star table that are told, and no others. Raises `ConfigError`, `SchemaError`."
     from math import isfinite
 
     from spectramind_nb.physics.star import star_row  # brings torch
 
+    if "omega" in known:
+        raise ConfigError("the star table has no column for omega", "--star", "Leave it out: a fit averages over it")
     row = star_row(**known)
     return {name: value for name, value in row.items() if isfinite(value) and (name != "e" or "eccentricity" in known)}
 

@@ -18,6 +18,7 @@ RANGES = {  # lowest and highest value that a row may have, and the unit
     "Ts": (2000.0, 12000.0, "K"),
     "Mp": (1e-4, 100.0, "Jupiter masses"),
     "e": (0.0, 0.99, ""),  # 1 is no orbit
+    "omega": (-360.0, 360.0, "degrees"),  # of own light curves only: the competition's table has no such column
     "P": (0.1, 1000.0, "days"),
     "sma": (1.0, 1000.0, "stellar radii"),
     "i": (0.0, 180.0, "degrees"),
@@ -72,7 +73,7 @@ def believed(
         doubts += [f"{name} is no number" for name in RANGES if not math.isfinite(row.get(name, 0.0))]
     for name, (lowest, highest, unit) in RANGES.items():
         value = row.get(name, math.nan)
-        positive = value > 0 or name == "e"
+        positive = value > 0 or name in ("e", "omega")
         if math.isfinite(value) and not (lowest <= value <= highest and positive):
             doubts.append(f"{name} is {value:.6g}, not within {lowest:g} .. {highest:g} {unit}".rstrip())
             row |= dict.fromkeys((name, *GEOMETRY) if name in ("e", "Rs", "Ms") else (name,), math.nan)

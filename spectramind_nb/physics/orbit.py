@@ -52,30 +52,32 @@ def eccentric_orbits(
     eccentricity: float,
     impact: float,  # a cos i in stellar radii
     impact_width: float,  # how exactly it is known
+    omega_deg: float = math.nan,  # argument of periastron; NaN: nobody has told where it lies
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # of orientations of the ellipse: weights of sum 1, ln speed and impact over the circle's
-    "How speed and impact parameter of a transit depend on where periastron lies, which nobody has told (Winn 2010, eq. 7 and 16)."
+    "How speed and impact parameter of a transit depend on where periastron lies (Winn 2010, eq. 7 and 16)."
     omega = 2 * np.pi * (np.arange(90) + 0.5) / 90 if eccentricity > 0 else np.zeros(1)
+    omega = np.radians([omega_deg]) if math.isfinite(omega_deg) else omega
     nearer = 1 + eccentricity * np.sin(omega)
     farther = (1 - eccentricity**2) / nearer
     seen = np.array([math.erfc((impact * f - 1) / impact_width / 2**0.5) for f in farther])  # does it pass over the star?
-    return seen / seen.sum(), np.log(nearer / (1 - eccentricity**2) ** 0.5), farther
+    return seen / seen.sum() if len(omega) > 1 else np.ones(1), np.log(nearer / (1 - eccentricity**2) ** 0.5), farther
 
 # %% ../../nbs/physics/210_orbit.ipynb #orbit-prior
 def orbit_prior(
-    star: Mapping[str, float] | None,  # sma (stellar radii), P (days), i (degrees), e; may be NaN or missing
+    star: Mapping[str, float] | None,  # sma (stellar radii), P (days), i (degrees), e, omega (degrees); may be NaN or missing
     middle_h: float,  # middle of the window
     config: Mapping,  # the geometry part of the fit's configuration
     window_h: float = 0.0,  # length of the window
 ) -> OrbitPrior:
     "What the star catalogue says about the geometry, with widths for its inexactness."
     star = {} if star is None else star
-    a_rs, period_d, inclination_deg, e = (float(star.get(name, math.nan)) for name in (*GEOMETRY, "e"))
+    a_rs, period_d, inclination_deg, e, omega_deg = (float(star.get(name, math.nan)) for name in (*GEOMETRY, "e", "omega"))
     known = all(math.isfinite(v) and v > 0 for v in (a_rs, period_d, inclination_deg))
     widths = config if known else config["unknown"]
     if not known:
         a_rs, period_d, inclination_deg = (config["unknown"][k] for k in ("a_rs", "period_d", "inclination_deg"))
     spread, circle = widths["impact_width"], abs(a_rs * math.cos(math.radians(inclination_deg)))
-    ellipses = eccentric_orbits(e if known and math.isfinite(e) else 0.0, circle, spread)
+    ellipses = eccentric_orbits(e if known and math.isfinite(e) else 0.0, circle, spread, omega_deg)
     weights, ln_speed, farther = ellipses
     # A catalogue that puts the planet beside its star is wrong: there is a transit. A person may mean it, and graze the star.
     impact = np.minimum(circle * farther, config.get("furthest_impact", 0.9))

@@ -25,12 +25,13 @@ def star_row(
     radius: Any = math.nan,  # of the star, solar radii
     mass: Any = math.nan,  # of the star, solar masses
     planet_mass: Any = math.nan,  # Jupiter masses
-) -> dict[str, float]:  # Rs, Ms, Ts, Mp, e, P, sma (stellar radii), i (degrees); NaN = unknown
+    omega: Any = math.nan,  # argument of periastron, degrees: the star's, as radial velocities give it; 90 = periastron in mid-transit
+) -> dict[str, float]:  # Rs, Ms, Ts, Mp, e, P, sma (stellar radii), i (degrees), omega (degrees); NaN = unknown
     """What is known of a star and its planet, for `fit_visit`. Raises SchemaError for what cannot be true or is in a wrong unit."""
     given = {"P": (period, "d", "the period"), "sma": (a_rs, None, "a_rs"), "i": (inclination, "deg", "the inclination"),
              "e": (eccentricity, None, "the eccentricity"), "Ts": (temperature, "K", "the temperature"),
              "Rs": (radius, "solRad", "the star's radius"), "Ms": (mass, "solMass", "the star's mass"),
-             "Mp": (planet_mass, "jupiterMass", "the planet's mass")}  # fmt: skip
+             "Mp": (planet_mass, "jupiterMass", "the planet's mass"), "omega": (omega, "deg", "the argument of periastron")}  # fmt: skip
     row = _possible({name: _number(*words) for name, words in given.items()})  # before anything is derived from it
     axis, impact = _number(semi_major_axis, "au", "the semi-major axis"), _number(impact, None, "the impact parameter")
     if math.isfinite(axis):
@@ -41,10 +42,13 @@ def star_row(
         row["sma"] = kepler_a_rs(row["P"], row["Ms"] / row["Rs"] ** 3)
     row = _possible(row)
     if not math.isfinite(row["i"]) and math.isfinite(impact) and math.isfinite(row["sma"]):
-        if abs(impact) > row["sma"]:
+        circle = abs(impact)  # of an orbit of the same axis
+        if math.isfinite(row["omega"]):
+            circle *= (1 + row["e"] * math.sin(math.radians(row["omega"]))) / (1 - row["e"] ** 2)
+        if circle > row["sma"]:
             what = f"the impact parameter is {impact:g}, and the orbit is only {row['sma']:.4g} stellar radii wide"
             raise SchemaError(what, None, "Give it in stellar radii")
-        row["i"] = math.degrees(math.acos(abs(impact) / row["sma"]))
+        row["i"] = math.degrees(math.acos(circle / row["sma"]))
     return _possible(row)
 
 

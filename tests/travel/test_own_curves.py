@@ -12,7 +12,9 @@ from astropy.utils.masked import Masked
 from own_curves import LONG, draw, errors
 
 from spectramind_nb import LightCurves, combine_visits, fit_visit, light_curve, star_row
-from spectramind_nb.core.errors import NonFiniteError, SchemaError
+from spectramind_nb.apps.cli_exchange import star_words
+from spectramind_nb.apps.cli_import import known_star
+from spectramind_nb.core.errors import ConfigError, NonFiniteError, SchemaError
 from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 
 WHITE, ONE, TWO, THREE = ("photometer",), ("prism",), ("photometer", "prism"), ("prism", "photometer", "mid-infrared")
@@ -366,3 +368,31 @@ def test_the_orbit_told_of_an_ellipse_is_the_ellipse(eccentricity, periastron_de
     star = star_row(period=4, a_rs=11.2, inclination=orbit.inc, eccentricity=eccentricity, temperature=5500)
     found = fit_visit(LightCurves.from_arrays(time, 0.8, flux), star).geometry
     assert abs(found["a_rs"] - 11) < 0.6 and abs(found["inclination_deg"] - orbit.inc) < 0.6 and abs(found["impact"] - 0.3) < 0.1
+
+
+@pytest.mark.parametrize("omega, degrees, blind_off", [(90, 90, 0.3), ("30 deg", 30, 0.0), (3.5 * u.rad, 200.535, 0.0)])
+def test_where_periastron_lies_is_known_when_told(omega, degrees, blind_off):
+    """As batman means it. Nobody told, and it is one of all orientations: the axis is 4 % too long where periastron is in transit."""
+    import batman
+
+    orbit, nearer = batman.TransitParams(), (1 + 0.5 * np.sin(np.radians(degrees))) / 0.75
+    orbit.t0, orbit.per, orbit.a, orbit.rp, orbit.u, orbit.limb_dark = 0.0, 4.0, 11.0, 0.1, [0.3, 0.2], "quadratic"
+    orbit.ecc, orbit.w, orbit.inc = 0.5, degrees, float(np.degrees(np.arccos(0.3 * nearer / 11)))
+    told = {"period": 4, "a_rs": 11.2, "eccentricity": 0.5, "temperature": 5500}
+    assert star_row(**told | {"a_rs": 11}, impact=0.3, omega=omega)["i"] == pytest.approx(orbit.inc)
+    time = np.arange(-0.15, 0.15, 60 / 86400)
+    flux = batman.TransitModel(orbit, time).light_curve(orbit) + 2e-4 * np.random.default_rng(1).normal(size=time.shape)
+    curves, told["inclination"] = LightCurves.from_arrays(time, 0.8, flux), orbit.inc
+    fit, blind = fit_visit(curves, star_row(**told, omega=omega)), fit_visit(curves, star_row(**told))
+    assert abs(fit.geometry["a_rs"] - 11) < 0.2 and abs(blind.geometry["a_rs"] - 11) > blind_off
+    assert abs(fit.geometry["inclination_deg"] - orbit.inc) < 0.4
+    assert abs(fit.depth[0] - 0.01) < 3 * fit.sigma[0] and fit.sigma[0] < blind.sigma[0] and (fit.prior[1] <= blind.prior[1]).all()
+
+
+def test_an_argument_of_periastron_is_degrees_and_has_a_place_in_own_fits_only():
+    with pytest.raises(SchemaError, match="omega is 400, not within -360 .. 360 degrees"):
+        star_row(eccentricity=0.5, omega=400)
+    with pytest.raises(SchemaError, match="argument of periastron"):
+        star_row(eccentricity=0.5, omega="3 kg")
+    with pytest.raises(ConfigError, match="no column for omega"):
+        known_star(star_words(["period=4,omega=90"]))
