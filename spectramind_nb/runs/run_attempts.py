@@ -181,7 +181,9 @@ def branch_checkpoint(
         raise DataMissingError("this run kept no checkpoint to branch from", run.dir, "Train with trainer=ablation")
     path = run.checkpoint or kept[-1]
     checkpoint = training_state(path)
-    seen = checkpoint["epoch"] + bool(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"])
+    loop = checkpoint["loops"]["fit_loop"]
+    whole = bool(loop["epoch_loop.batch_progress"]["is_last_batch"])  # nothing of the epoch is to come; after a fit it is counted already
+    seen = min(checkpoint["epoch"] + whole, loop["epoch_progress"]["current"]["ready"])
     if max_epochs not in (None, -1) and seen >= max_epochs:
         what = f"this snapshot has seen {seen} epochs and the branch ends after {max_epochs}"
         raise ConfigError(what, path.name, f"Set trainer.max_epochs above {seen}, or branch from an earlier snapshot")

@@ -175,3 +175,13 @@ def test_half_a_configuration_is_told_in_a_sentence(words, whole_run, end):
             ask()
     assert (half / "audit.json").read_bytes() == before
     shutil.rmtree(half)
+
+
+def test_a_branch_goes_on_after_the_epochs_that_its_run_has_made_with_and_without_validations(words):
+    """What was saved after the last epoch of a run without validations had counted it twice: one epoch more was refused as none."""
+    for more in ([], ["trainer.limit_val_batches=0"]):
+        run = train(overrides=[*words[:-1], "trainer.max_epochs=1", *more])
+        with pytest.raises(ConfigError, match="has seen 1 epochs and the branch ends after 1"):
+            branch_checkpoint(run, 1)
+        branch = train(overrides=[*words[:-1], "trainer.max_epochs=2", *more], fork=run)
+        assert set(branch.history["epoch"].dropna()) == {1} and branch.history["step"].min() > run.history["step"].max()
