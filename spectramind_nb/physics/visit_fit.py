@@ -173,11 +173,28 @@ def _counted_from(
         return fit, nothing, one
     mean, width = (fit.prior[0] - prior[0]) / prior[1], fit.prior[1] / prior[1]
     unit = torch.cat([torch.ones_like(fit.depth), width])
-    found, covariance = fit.nuisance.clone(), fit.nuisance_covariance.clone()
+    found, covariance = fit.nuisance, fit.nuisance_covariance
     if (width[:2] > 2).any():  # its orbit was next to unknown: what it found may be far from normal
-        found[:2] = covariance[:2] = covariance[:, n:n + 2] = 0
-        covariance[:2, n:n + 2] = torch.eye(2)
+        found, covariance = _without_orbit(found, covariance)
     return replace(fit, nuisance=mean + width * found, nuisance_covariance=covariance * unit[n:, None] * unit), mean, width**-2
+
+
+def _without_orbit(found: torch.Tensor, covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # (8,); (8, n + 8)
+    "Speed and impact parameter as they were expected, with nothing that depends on them."
+    found, covariance, n = found.clone(), covariance.clone(), covariance.shape[1] - len(found)
+    found[:2] = covariance[:2] = covariance[:, n:n + 2] = 0
+    covariance[:2, n:n + 2] = torch.eye(2)
+    return found, covariance
+
+
+def _agreeing(fit: VisitFit, best: VisitFit) -> VisitFit:
+    "The fit, without its orbit where that is another than the best visit's: half a transit may look like half of another one."
+    n, apart = len(fit.depth), (fit.nuisance - best.nuisance)[:2]
+    doubt = (fit.nuisance_covariance + best.nuisance_covariance)[:2, n:n + 2]
+    if apart @ torch.linalg.solve(doubt, apart) < 25:  # of two degrees of freedom: chance has more in 4 of a million
+        return fit
+    found, covariance = _without_orbit(fit.nuisance, fit.nuisance_covariance)
+    return replace(fit, nuisance=found, nuisance_covariance=covariance)
 
 # %% ../../nbs/physics/228_visit_fit.ipynb #combine-visits
 def combine_visits(
@@ -199,8 +216,8 @@ def combine_visits(
     best = min(fits, key=lambda f: f.diagnostics["white_sigma"])
     priors = [f.prior for f in (best, *fits) if f.prior is not None]
     prior = min(priors, key=lambda p: float(p[1].log().sum())) if len(priors) > len(fits) else None  # the narrowest; None: of old fits
-    counted = [_counted_from(f, prior) for f in fits]
-    fits = [f for f, _, _ in counted]
+    counted, at = [_counted_from(f, prior) for f in fits], next(i for i, f in enumerate(fits) if f is best)
+    fits = [_agreeing(f, counted[at][0]) for f, _, _ in counted]
     precisions = [torch.cholesky_inverse(torch.linalg.cholesky(f.joint_covariance)) for f in fits]
     # star and orbit are the same in all visits: of all that the fits were told about them one prior stays, and counts once
     told, pull = torch.zeros_like(precisions[0]), torch.zeros_like(precisions[0][0])
