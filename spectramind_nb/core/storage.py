@@ -175,10 +175,7 @@ def _is_text(node: ast.AST) -> bool:
 def atomic_path(
     final: str | Path,  # the file's name once it is complete
 ) -> Iterator[Path]:
-    """A temporary path beside `final` to write to; renamed to it on success, removed on failure.
-
-    Those of writers that were killed are removed first. Where the disk cannot lock files, they stay.
-    """
+    """A temporary path beside `final` to write to; renamed to it on success, removed on failure. Those of killed writers are removed first."""
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(final)
@@ -197,12 +194,10 @@ def atomic_path(
 
 def _lock(handle: int, *flags: str) -> bool:
     import fcntl
-
-    try:
+    with contextlib.suppress(OSError):  # somebody else holds it, or the disk cannot lock: then nobody is taken for dead
         fcntl.flock(handle, sum(getattr(fcntl, flag) for flag in flags))
-    except OSError:  # somebody else holds it, or the disk cannot lock
-        return False
-    return True
+        return True
+    return False
 
 
 def _locked_neighbour(final: Path) -> tuple[int, Path]:
@@ -217,21 +212,13 @@ def _locked_neighbour(final: Path) -> tuple[int, Path]:
 
 def _remove_abandoned(final: Path) -> None:
     """Remove the neighbours of `final` that no living process writes to."""
-    begins, length = f".{final.name}.", len(final.name) + 10 + len(final.suffix)  # two points, and the eight signs of `mkstemp`
+    begins, length = f".{final.name}.", len(final.name + final.suffix) + 10  # two points, eight signs of `mkstemp`
     with contextlib.suppress(OSError):  # a folder that may be written to and not be read
         for name in os.listdir(final.parent):
             if name.startswith(begins) and name.endswith(final.suffix) and len(name) == length:
-                _remove_unless_locked(final.parent / name)
-
-
-def _remove_unless_locked(path: Path) -> None:
-    with contextlib.suppress(OSError):  # it is gone by now, or somebody else's
-        handle = os.open(path, os.O_RDWR)
-        try:
-            if _lock(handle, "LOCK_EX", "LOCK_NB"):
-                path.unlink()
-        finally:
-            os.close(handle)
+                with contextlib.suppress(OSError), open(final.parent / name, "rb+") as file:  # gone, or not ours
+                    if _lock(file.fileno(), "LOCK_EX", "LOCK_NB"):
+                        os.unlink(file.name)
 
 
 @lru_cache(maxsize=1)
@@ -247,7 +234,6 @@ def append_line(
 ) -> None:
     """Append one line to a file shared by several processes: locked, written in one call, flushed to disk."""
     import fcntl
-
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -276,8 +262,7 @@ def locked_folder(
             pass
         yield
     finally:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_UN)  # workers that were forked meanwhile hold it otherwise
+        _lock(handle, "LOCK_UN")  # as of a temporary file
         os.close(handle)
 
 # %% ../../nbs/core/020_storage.ipynb #store
