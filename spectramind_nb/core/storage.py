@@ -175,7 +175,7 @@ def _is_text(node: ast.AST) -> bool:
 def atomic_path(
     final: str | Path,  # the file's name once it is complete
 ) -> Iterator[Path]:
-    """A temporary path beside `final` to write to; renamed to it on success, removed on failure. Those of killed writers are removed first."""
+    """A temporary path beside `final` to write to; renamed to it on success, removed on failure. Those of killed writers go first."""
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(final)
