@@ -12,8 +12,7 @@ from astropy.utils.masked import Masked
 from own_curves import LONG, draw, errors
 
 from spectramind_nb import LightCurves, combine_visits, fit_visit, light_curve, star_row
-from spectramind_nb.apps.cli_exchange import star_words
-from spectramind_nb.apps.cli_import import known_star
+from spectramind_nb.apps.cli_exchange import known_star, star_words
 from spectramind_nb.core.errors import ConfigError, NonFiniteError, SchemaError
 from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 
