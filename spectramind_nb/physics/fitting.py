@@ -36,7 +36,7 @@ from spectramind_nb.observations.lightcurves import (
 from .catalogue import believed, number, transit_hours
 from .normalised_curves import FEWEST_BINS, Curves, normalise
 from .descent import descend
-from .noise import common_shapes, red_over_white, refine_noise, shared_noise, slow_factor
+from .noise import common_shapes, depth_factor, red_over_white, refine_noise, shared_noise, slow_factor
 from .normal_equations import wanted_covariance
 from .orbit import OrbitPrior, orbit_prior
 from .patterns import split_covariance
@@ -56,7 +56,8 @@ def _joint_covariance(
     for i, (c, residual) in enumerate(zip(model.curves, residuals)):
         many = len(c.sigma) > 1  # a single channel is judged by its common noise below
         taken_out = 1 + len(model.shared_by(i)) / len(c.sigma)
-        slow = slow_factor(residual, c, taken_out, shortest) if many else 1.0
+        found = depth_factor(model, i, parameters, residual, common_shapes(c, slopes), shortest) if many else 1.0
+        slow = slow_factor(residual, c, taken_out, shortest) if found is None else found
         curves.append(replace(c, sigma=slow * c.sigma))
     model = model.with_curves(curves)
     red_factors, common_variances, patterns = [], [], []

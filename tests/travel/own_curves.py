@@ -26,10 +26,21 @@ def limb_darkening(wavelength_um, seed):
     return (0.42 + (both + apart) / 2) * redder**-0.75, 0.10 + (0.18 + (both - apart) / 2) * redder**-0.4
 
 
-def draw(seed, channels, instruments=("prism",), depth=0.012, visit_d=None, longer=1.0):
+def pink(seed, times, channels):
+    """Noise of each channel with a power of 1/f, from four visits on; its mean is 0 and its scatter 1 in a visit."""
+    rng, strength = np.random.default_rng([seed, 77]), np.fft.rfftfreq(4 * times)[:, None].clip(1e-9) ** -0.5
+    strength[0] = 0
+    waves = strength * rng.normal(size=(2, len(strength), channels))
+    noise = np.fft.irfft(waves[0] + 1j * waves[1], 4 * times, axis=0)[:times]
+    noise -= noise.mean(axis=0)
+    return noise / noise.std()
+
+
+def draw(seed, channels, instruments=("prism",), depth=0.012, visit_d=None, longer=1.0, slow=0.0):
     """A planet seen by one to three instruments: arguments of `LightCurves.from_arrays`, of `star_row`, and the true depths.
 
-    `visit_d`: days that the visit takes, with 800 exposures, instead of two transits' length; `longer`: how much longer periods are.
+    `visit_d`: days that the visit takes, with 800 exposures, instead of two transits' length; `longer`: how much longer periods are;
+    `slow`: scatter of slow noise (1/f) that each channel has of its own, over that of its white noise.
     """
     rng = np.random.default_rng(seed)
     orbit = batman.TransitParams()
@@ -62,6 +73,7 @@ def draw(seed, channels, instruments=("prism",), depth=0.012, visit_d=None, long
         slope = 1 + 0.3 * rng.normal() * (wavelength - wavelength.mean()) / max(high - low, 1)
         sigma = noise * math.sqrt(max(count, 10) / 10) * rng.uniform(0.7, 1.5, size=count)  # unequal, and told
         flux = curve * (1 + drift[:, None] * slope) + sigma * rng.normal(size=curve.shape)
+        flux += slow * sigma * pink(seed, *flux.shape) if slow else 0.0
         level = rng.uniform(1e3, 1e5, size=count)
         one = {"time": time, "wavelength": wavelength, "flux": flux * level, "error": sigma * level}
         for key, values in one.items():
@@ -108,6 +120,9 @@ if __name__ == "__main__":
         for instruments in (("prism",), ("photometer", "prism"), ("prism", "photometer", "mid-infrared")):
             found = [errors(seed, channels, instruments) for seed in range(draws if channels < 1000 else max(4, draws // 20))]
             tell(f"{channels} channels, {' + '.join(instruments)}", found)
+    for channels, slow in ((10, 0.5), (10, 1), (10, 3), (50, 1), (283, 1)):
+        tell(f"{channels} channels with slow noise of their own, {slow} times their white noise",
+             [errors(seed, channels, ("prism",), slow=slow) for seed in range(draws)])
     for visit_d, longer in LONG:
         found, refused = [], 0
         for seed in range(draws):

@@ -9,7 +9,7 @@ import torch
 from astropy.table import Column, MaskedColumn
 from astropy.time import Time
 from astropy.utils.masked import Masked
-from own_curves import LONG, draw, errors
+from own_curves import LONG, draw, errors, pink
 
 from spectramind_nb import LightCurves, combine_visits, fit_visit, light_curve, star_row
 from spectramind_nb.apps.cli_exchange import known_star, star_words
@@ -32,6 +32,35 @@ def test_visits_of_days_are_fitted(visit_d, longer):
     """One transit of a long-period planet, or many of a short one; `own_curves.py 200` draws more."""
     z = np.concatenate([errors(seed, 10, ONE, visit_d=visit_d, longer=longer)[0] for seed in range(8)])
     assert 0.75 < np.sqrt(np.mean(z**2)) < 1.25 and abs(z).max() < 5
+
+
+@pytest.mark.parametrize("channels, slow, draws", [(10, 1.0, 8), (40, 1.0, 3)])
+def test_slow_noise_of_channels_own_is_in_their_errors(channels, slow, draws):
+    """1/f noise of detectors: chi2 of a spectrum was 3, when it counted as its mean over all slow periods."""
+    chi2, z = [], []
+    for seed in range(draws):
+        arrays, known, truth = draw(seed, channels, ONE, slow=slow)
+        fit = fit_visit(LightCurves.from_arrays(**arrays, exposure=0), star_row(**known))
+        off = fit.depth.numpy() - truth["prism"]
+        chi2.append(off @ np.linalg.solve(fit.covariance.numpy(), off) / channels)
+        z.append(off / fit.sigma.numpy())
+    assert 0.7 < np.mean(chi2) < 1.4 and 0.7 < np.sqrt(np.mean(np.square(z))) < 1.2
+
+
+def test_a_channel_errs_by_the_slow_noise_that_it_has():
+    """Every second channel has twice its white noise; the others a tenth. So has one of which nothing is left, to no harm."""
+    z = []
+    for seed in range(3):
+        arrays, known, truth = draw(seed, 40, ONE)
+        flux, error = arrays["flux"]["prism"], arrays["error"]["prism"]
+        flux += np.where(np.arange(40) % 2, 2.0, 0.1) * error * pink(seed, *flux.shape)
+        flux[:, 7] = np.nan
+        fit = fit_visit(LightCurves.from_arrays(**arrays, exposure=0), star_row(**known))
+        z.append(((fit.depth.numpy() - truth["prism"]) / fit.sigma.numpy())[np.arange(40) != 7])
+        assert fit.sigma[7] > 0.05
+    odd = np.arange(40)[np.arange(40) != 7] % 2 == 1
+    much, little = (np.sqrt(np.mean(np.square(np.array(z)[:, part]))) for part in (odd, ~odd))
+    assert 0.7 < much < 1.25 and 0.6 < little < 1.25  # 1.4 and 0.4 with one factor for all
 
 
 def test_samples_that_do_not_show_a_transit_are_told():
