@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import NonFiniteError, SchemaError
-from .units import converted, has_unit, in_unit, plain_values
+from ..core.errors import NonFiniteError, SchemaError, did_you_mean
+from .units import converted, has_unit, in_unit, one_number, plain_values
 
 # %% ../../nbs/observations/116_own_curves.ipynb #band
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _error_grid(error: Any, flux: np.ndarray, what: str) -> np.ndarray:  # (T, C
 SHORTEST_UM, LONGEST_UM = 0.3, 30.0  # the limb darkening that the fit expects is thought of for these
 
 
-def _wavelength_grid(wavelength: Any, unit: str, what: str) -> np.ndarray:  # (C,) um
+def _wavelength_grid(wavelength: Any, unit: Any, what: str) -> np.ndarray:  # (C,) um
     wavelength = np.atleast_1d(in_unit(wavelength, "um", what, unit))
     if wavelength.ndim != 1 or len(wavelength) == 0 or not np.isfinite(wavelength).all():
         raise SchemaError(f"{what} is no list of finite numbers", None, "Give one wavelength for each channel")
@@ -91,7 +91,7 @@ def _wavelength_grid(wavelength: Any, unit: str, what: str) -> np.ndarray:  # (C
     return wavelength
 
 # %% ../../nbs/observations/116_own_curves.ipynb #time-axis
-def _time_axis(time: Any, unit: str, what: str) -> np.ndarray:  # (T,) days
+def _time_axis(time: Any, unit: Any, what: str) -> np.ndarray:  # (T,) days
     time = in_unit(time, "d", what, unit)
     if time.ndim != 1 or len(time) < 3:
         raise SchemaError(f"{what} has the shape {time.shape}", None, "Give one time for each exposure")
@@ -102,7 +102,7 @@ def _time_axis(time: Any, unit: str, what: str) -> np.ndarray:  # (T,) days
     return time
 
 
-def _exposure(exposure: Any, time_d: np.ndarray, unit: str, what: str) -> float | None:  # days
+def _exposure(exposure: Any, time_d: np.ndarray, unit: Any, what: str) -> float | None:  # days
     if exposure is None:
         return None
     length, longest_d = in_unit(exposure, "d", what, unit), float(np.ptp(time_d))
@@ -110,6 +110,14 @@ def _exposure(exposure: Any, time_d: np.ndarray, unit: str, what: str) -> float 
         raise SchemaError(f"{what} is {str(exposure)[:40]}, not one length of 0 to {24 * longest_d:.3g} hours", None,
                           "Give it in the unit of time or with its own: exposure='29.4 min'")
     return float(length)
+
+
+def _widths(width: np.ndarray, wavelength_um: np.ndarray, what: str) -> np.ndarray:  # (C,) um
+    if width.size != 1 and width.shape != wavelength_um.shape:
+        raise SchemaError(f"{what} has the shape {width.shape} for {len(wavelength_um)} wavelengths", None, "Give one, or one for each")
+    if not (width > 0).all():
+        raise SchemaError(f"{what} is not everywhere above 0", None, "Give full widths of the bins")
+    return np.broadcast_to(width.reshape(-1), wavelength_um.shape)
 
 # %% ../../nbs/observations/116_own_curves.ipynb #band-of
 def band_of(
@@ -121,8 +129,8 @@ def band_of(
     width: Any = None,  # one or (C,): full width of each bin, in the wavelengths' unit
     mask: Any = None,  # (T, C) or (T,): True where the flux is not to be used, as in numpy
     exposure: Any = None,  # over which a sample is the mean, in the unit of time or with its own; 0: an instant; None: not known
-    time_unit: str = "d",
-    wavelength_unit: str = "um",
+    time_unit: Any = "d",
+    wavelength_unit: Any = "um",
 ) -> Band:
     """The light curves of one instrument, in order. Raises SchemaError and NonFiniteError."""
     time_d = _time_axis(time, time_unit, f"the time of {name}")
@@ -131,15 +139,13 @@ def band_of(
         error = converted(error, flux.unit if has_unit(flux) else "", f"the error of {name}")
     flux = _flux_grid(flux, len(time_d), len(wavelength_um), f"the flux of {name}")
     if mask is not None:
-        flux[_error_grid(mask, flux, f"the mask of {name}") > 0] = np.nan
+        flux[_error_grid(mask, flux, f"the mask of {name}") != 0] = np.nan  # so is what the mask itself does not know
     rows, columns = np.argsort(time_d), np.argsort(wavelength_um)
     scattered = _error_grid(scatter(flux[rows])[None], flux, f"the error of {name}")
     noise = scattered if error is None else _error_grid(error, flux, f"the error of {name}")
     noise = np.where(np.isfinite(noise).any(0), noise, scattered)
     if width is not None:
-        width = np.broadcast_to(in_unit(width, "um", f"the width of {name}", wavelength_unit), wavelength_um.shape)
-        if not (width > 0).all():
-            raise SchemaError(f"the width of {name} is not everywhere above 0", None, "Give full widths of the bins")
+        width = _widths(in_unit(width, "um", f"the width of {name}", wavelength_unit), wavelength_um, f"the width of {name}")
     at = np.ix_(rows, columns)
     exposure_d = _exposure(exposure, time_d, time_unit, f"the exposure of {name}")
     return Band(name, time_d[rows], wavelength_um[columns], None if width is None else width[columns], flux[at], noise[at], exposure_d)
@@ -150,7 +156,7 @@ LONGEST_H = 1000.0  # of a visit: six weeks; drifts are polynomials in time, whi
 
 def observation(
     bands: list[Band],
-    time_unit: str,  # what the user said, for the sentence
+    time_unit: Any,  # what the user said, for the sentence
 ) -> tuple[list[Band], float]:  # the longest first; the day from which hours are counted
     """Bands that can be fitted together. Raises SchemaError when their times cannot be those of one transit."""
     for band in bands:
@@ -165,6 +171,21 @@ def observation(
         raise SchemaError(what, None, "Fit each transit and combine the fits with combine_visits")
     return bands, float(np.floor(bands[0].time_d[0]))
 
+# %% ../../nbs/observations/116_own_curves.ipynb #what-was-told
+def _refuse_strangers(given: Mapping[str, Any], names: list[Any]) -> None:
+    """Raise SchemaError where something is told of an instrument that has no flux: a mask under a misspelt name would be dropped."""
+    for what, value in given.items():
+        if strange := [one for one in value if one not in names] if isinstance(value, Mapping) else []:
+            known = list(map(str, names))
+            hint = did_you_mean(str(strange[0]), known) or f"There is a flux of {', '.join(known)}"
+            raise SchemaError(f"the {what} names {strange[0]!r}, of which there is no flux", None, hint)
+
+
+def _edges(window: Any, time_unit: Any) -> list[float]:  # days
+    if isinstance(window, str) or not hasattr(window, "__len__") or len(window) != 2:
+        raise SchemaError(f"the window is {str(window)[:40]}, not a start and an end", None, "Say window=(start, end)")
+    return [one_number(edge, "d", "an edge of the window", time_unit) for edge in window]
+
 # %% ../../nbs/observations/116_own_curves.ipynb #light-curve-parts
 def light_curve_parts(
     time: Any,  # (T,) numbers, quantity or astropy Time; a dictionary by instrument where there are several, as all that follow
@@ -172,8 +193,8 @@ def light_curve_parts(
     flux: Any,  # (T, C)
     error: Any = None,  # one, (C,), (T,) or (T, C); None: as the flux scatters
     *,
-    time_unit: str = "d",  # of plain numbers: d (also BJD), h, min, s
-    wavelength_unit: str = "um",  # of plain numbers: um, nm, AA, m
+    time_unit: Any = "d",  # of plain numbers: d (also BJD), h, min, s, or astropy's unit
+    wavelength_unit: Any = "um",  # of plain numbers: um, nm, AA, m, or astropy's unit
     width: Any = None,  # one or (C,): full width of each bin, in the wavelengths' unit
     mask: Any = None,  # (T, C) or (T,), True where the flux is not to be used
     exposure: Any = None,  # over which a sample is the mean, in the unit of time; 0: an instant; None: the median step between samples
@@ -189,14 +210,15 @@ def light_curve_parts(
     """
     given = {"time": time, "wavelength": wavelength, "flux": flux, "error": error, "width": width, "mask": mask, "exposure": exposure}
     names = list(flux) if isinstance(flux, Mapping) else [instrument]
+    _refuse_strangers(given, names)
     bands = []
     for one in names:
         own = {key: value.get(one) if isinstance(value, Mapping) else value for key, value in given.items()}
         if absent := [key for key in ("time", "wavelength") if own[key] is None]:
             raise SchemaError(f"there is no {absent[0]} of {one}", None, "Name each instrument in every dictionary")
-        bands.append(band_of(one, **own, time_unit=time_unit, wavelength_unit=wavelength_unit))
+        bands.append(band_of(str(one), **own, time_unit=time_unit, wavelength_unit=wavelength_unit))
     if window is not None:
-        start, end = (float(in_unit(edge, "d", "the window", time_unit)) for edge in window)
+        start, end = _edges(window, time_unit)
         bands = [band.between(start, end) for band in bands]
         if empty := [band.name for band in bands if len(band.time_d) < 3]:
             raise SchemaError(f"{empty[0]} has no light curve in the window", None, "Give the window on the clock of the times")

@@ -33,7 +33,7 @@ from spectramind_nb.observations.lightcurves import (
     refuse_unless_usable,
     told,
 )
-from .catalogue import believed, number, transit_hours
+from .catalogue import believed, number, star_cells, transit_hours
 from .normalised_curves import FEWEST_BINS, Curves, normalise
 from .descent import descend
 from .noise import common_shapes, depth_factor, red_over_white, refine_noise, shared_noise, slow_factor
@@ -138,7 +138,7 @@ def _grazing(impact: float, depth: float) -> list[str]:
 # %% ../../nbs/physics/230_fitting.ipynb #fit-visit
 def fit_visit(
     light_curves: LightCurves,
-    star: Mapping[str, float] | None,  # row of the star table, sma, P, i, e, Ts, and to judge them Rs, Ms; NaN, missing or None = unknown
+    star: Any,  # row of the star table (dict, pandas, astropy): sma, P, i, e, Ts, and to judge them Rs, Ms; NaN, missing or None = unknown
     config: Mapping | None = None,  # None: configs/fit/default.yaml, of light curves from elsewhere configs/fit/own.yaml
 ) -> VisitFit:
     """Fit all instruments of a visit jointly: depths of all channels (283 of the challenge's) and their covariance.
@@ -152,7 +152,7 @@ def fit_visit(
     curves = normalise(light_curves, config["robust"]["spike_sigma"])
     start, end = min(float(c.time_h[0]) for c in curves), max(float(c.time_h[-1]) for c in curves)
     if light_curves.split == "own":  # a person who tells nothing has not told anything wrong
-        star = {name: value for name, value in (star or {}).items() if str(value) not in ("nan", "None", "<NA>", "--")}
+        star = {name: value for name, value in star_cells(star).items() if str(value) not in ("nan", "None", "<NA>", "--")}
     row, doubts = believed(star, end - start)
     _refuse_coarse_times(curves, row, f"planet {light_curves.planet_id}, visit {light_curves.visit}")
     orbit = orbit_prior(row, (start + end) / 2, config["geometry"], end - start)

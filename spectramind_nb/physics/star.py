@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from ..core.errors import SchemaError
-from ..observations.units import converted, has_unit, in_unit, plain_values
+from ..observations.units import one_number
 from .catalogue import believed, kepler_a_rs
 
 # %% ../../nbs/physics/206_star.ipynb #star-row
@@ -28,16 +28,16 @@ def star_row(
     omega: Any = math.nan,  # argument of periastron, degrees: the star's, as radial velocities give it; 90 = periastron in mid-transit
 ) -> dict[str, float]:  # Rs, Ms, Ts, Mp, e, P, sma (stellar radii), i (degrees), omega (degrees); NaN = unknown
     """What is known of a star and its planet, for `fit_visit`. Raises SchemaError for what cannot be true or is in a wrong unit."""
-    given = {"P": (period, "d", "the period"), "sma": (a_rs, None, "a_rs"), "i": (inclination, "deg", "the inclination"),
-             "e": (eccentricity, None, "the eccentricity"), "Ts": (temperature, "K", "the temperature"),
+    given = {"P": (period, "d", "the period"), "sma": (a_rs, "", "a_rs"), "i": (inclination, "deg", "the inclination"),
+             "e": (eccentricity, "", "the eccentricity"), "Ts": (temperature, "K", "the temperature"),
              "Rs": (radius, "solRad", "the star's radius"), "Ms": (mass, "solMass", "the star's mass"),
              "Mp": (planet_mass, "jupiterMass", "the planet's mass"), "omega": (omega, "deg", "the argument of periastron")}  # fmt: skip
-    row = _possible({name: _number(*words) for name, words in given.items()})  # before anything is derived from it
-    axis, impact = _number(semi_major_axis, "au", "the semi-major axis"), _number(impact, None, "the impact parameter")
+    row = _possible({name: one_number(*words) for name, words in given.items()})  # before anything is derived from it
+    axis, impact = one_number(semi_major_axis, "au", "the semi-major axis"), one_number(impact, "", "the impact parameter")
     if math.isfinite(axis):
         if not math.isfinite(row["Rs"]):
             raise SchemaError("a semi-major axis as a length needs the star's radius", None, "Give radius=, or a_rs= in stellar radii")
-        row["sma"] = axis * float(in_unit(1.0, "solRad", "au", "au")) / row["Rs"]
+        row["sma"] = axis * one_number(1.0, "solRad", "au", "au") / row["Rs"]
     if not math.isfinite(row["sma"]):
         row["sma"] = kepler_a_rs(row["P"], row["Ms"] / row["Rs"] ** 3)
     row = _possible(row)
@@ -56,9 +56,3 @@ def _possible(row: dict[str, float]) -> dict[str, float]:
     if doubts := believed({name: value for name, value in row.items() if math.isfinite(value)})[1]:
         raise SchemaError(f"this star cannot be: {'; '.join(doubts)}", None, "Are the units right? Say period='84.6 h'")
     return row
-
-
-def _number(value: Any, unit: str | None, what: str) -> float:
-    if unit:
-        return float(in_unit(value, unit, what))
-    return float(converted(value, "", what) if has_unit(value) else plain_values(value, what))

@@ -13,30 +13,34 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from ..observations.units import in_unit, one_number
+
 # %% ../../nbs/physics/200_transit.ipynb #sky-separation
 def sky_separation(
-    time_d,  # times in days, last dimension
+    time_d,  # times in days, last dimension; numbers, a tensor with its gradient, or a quantity of any unit, as all that follow
     t0_d,  # mid-transit time in days
     period_d,  # orbital period in days
     a_rs,  # semi-major axis in stellar radii
     inclination_deg,  # 90 = edge-on
 ) -> torch.Tensor:  # separation of the centres in stellar radii, float64; infinite while the planet is behind the star
     "Sky-projected distance between planet and star on a circular orbit (Winn 2010, eq. 5 with e = 0)."
-    phase = 2 * math.pi * (_last(time_d) - _column(t0_d)) / _column(period_d)
-    cos_i = torch.cos(torch.deg2rad(_column(inclination_deg)))
+    phase = 2 * math.pi * (_tensor(time_d, "d", "the time") - _column(t0_d, "d", "the mid-time")) / _column(period_d, "d", "the period")
+    cos_i = torch.cos(torch.deg2rad(_column(inclination_deg, "deg", "the inclination")))
     # The square root has no derivative at 0, the centre of an edge-on transit; 1e-15 stellar radii off there is one.
-    z = _column(a_rs) * torch.sqrt(torch.sin(phase) ** 2 + (cos_i * torch.cos(phase)) ** 2 + 1e-30)
+    z = _column(a_rs, "", "a_rs") * torch.sqrt(torch.sin(phase) ** 2 + (cos_i * torch.cos(phase)) ** 2 + 1e-30)
     return torch.where(torch.cos(phase) > 0, z, math.inf)
 
 
-def _last(values) -> torch.Tensor:
-    "The argument as a float64 tensor whose last dimension is time."
-    return torch.as_tensor(values, dtype=torch.float64)
+def _tensor(values, unit: str, what: str) -> torch.Tensor:
+    "The argument as a float64 tensor in the unit; a tensor is in it already. Raises SchemaError for another kind of unit."
+    if isinstance(values, torch.Tensor):
+        return values.to(torch.float64)
+    return torch.from_numpy(np.array(in_unit(values, unit, what), order="C"))  # torch takes no reversed array
 
 
-def _column(values) -> torch.Tensor:
+def _column(values, unit: str, what: str) -> torch.Tensor:
     "A parameter of shape (...) as (..., 1), so that it broadcasts against time; scalars stay scalars."
-    values = torch.as_tensor(values, dtype=torch.float64)
+    values = _tensor(values, unit, what)
     return values[..., None] if values.ndim else values
 
 # %% ../../nbs/physics/200_transit.ipynb #duration-h
@@ -47,9 +51,8 @@ def duration_h(
     rp_rs,  # planet radius in stellar radii
 ) -> torch.Tensor:  # first to last contact in hours, 0 where the planet misses the star
     "Total transit duration on a circular orbit (Winn 2010, eq. 14)."
-    period, a, inclination, k = (torch.as_tensor(v, dtype=torch.float64)
-                                 for v in (period_d, a_rs, inclination_deg, rp_rs))
-    inclination = torch.deg2rad(inclination)
+    period, inclination = _tensor(period_d, "d", "the period"), torch.deg2rad(_tensor(inclination_deg, "deg", "the inclination"))
+    a, k = _tensor(a_rs, "", "a_rs"), _tensor(rp_rs, "", "rp_rs")
     b = a * torch.cos(inclination)
     half_chord = torch.sqrt(torch.clamp((1 + k) ** 2 - b**2, min=0.0))
     return 24 * period / math.pi * torch.asin(torch.clamp(half_chord / (a * torch.sin(inclination)), max=1.0))
@@ -169,7 +172,7 @@ def limb_darkening_shares(
     u2,  # quadratic coefficient
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # shares of the terms [1, mu, mu^2] in the star's light, sum 1
     "How much of the light of a quadratically limb-darkened star is in each of its three terms."
-    u1, u2 = (torch.as_tensor(u, dtype=torch.float64) for u in (u1, u2))
+    u1, u2 = _tensor(u1, "", "u1"), _tensor(u2, "", "u2")
     whole = 1 - u1 / 3 - u2 / 6
     return (1 - u1 - u2) / whole, 2 / 3 * (u1 + 2 * u2) / whole, -u2 / 2 / whole
 
@@ -192,14 +195,14 @@ def looks_within(
     a_rs,  # semi-major axis in stellar radii, the same
 ) -> int:
     "How many looks within an exposure keep a light curve's error below 1 ppm, by how many stellar radii the planet moves meanwhile."
-    speed = (torch.as_tensor(a_rs, dtype=torch.float64) / torch.as_tensor(period_d, dtype=torch.float64)).detach().abs()
+    speed = (_tensor(a_rs, "", "a_rs") / _tensor(period_d, "d", "the period")).detach().abs()
     moved = 2 * math.pi * exposure_d * float(speed.max()) if speed.numel() else 0.0
     return min(1000, math.ceil(72 * moved**0.65)) if moved > 0.0165 else 5
 
 
 # %% ../../nbs/physics/200_transit.ipynb #light-curve
 def light_curve(
-    time_d,  # (..., T) times in days
+    time_d,  # (..., T) times in days, or a quantity or Time of astropy's, as all that have a unit
     t0_d,  # mid-transit time in days; this and all that follow: scalar or shape (...)
     period_d,  # orbital period in days
     a_rs,  # semi-major axis in stellar radii
@@ -207,18 +210,19 @@ def light_curve(
     rp_rs,  # planet radius in stellar radii
     u1,  # linear limb darkening
     u2,  # quadratic limb darkening
-    exposure_d: float = 0.0,  # length of an exposure in days; 0 = instantaneous
+    exposure_d=0.0,  # length of an exposure in days; 0 = instantaneous
     looks: int | None = None,  # within an exposure; None: as many as `looks_within`, which `vmap` over the orbit hides
 ) -> torch.Tensor:  # (..., T) flux relative to the unocculted star, float64
     """Flux of a star during the transit of a planet on a circular orbit, differentiable in every argument.
 
     Mandel & Agol (2002), computed after Agol, Luger & Foreman-Mackey (2020); exposures by Gauss-Legendre quadrature.
+    Raises SchemaError for a unit that measures something else.
     """
-    time = _last(time_d)
-    if exposure_d:
+    time = _tensor(time_d, "d", "the time")
+    if exposure_d := one_number(exposure_d, "d", "the exposure"):
         within, weights = exposure_nodes(exposure_d, looks or looks_within(exposure_d, period_d, a_rs))
         flux = light_curve((time[..., None] + within).flatten(-2), t0_d, period_d, a_rs, inclination_deg, rp_rs, u1, u2)
         return flux.unflatten(-1, (-1, len(within))) @ weights
-    hidden = occultation(sky_separation(time, t0_d, period_d, a_rs, inclination_deg), _column(rp_rs))
-    shares = limb_darkening_shares(_column(u1), _column(u2))
+    hidden = occultation(sky_separation(time, t0_d, period_d, a_rs, inclination_deg), _column(rp_rs, "", "rp_rs"))
+    shares = limb_darkening_shares(_column(u1, "", "u1"), _column(u2, "", "u2"))
     return 1 - sum(share * term for share, term in zip(shares, hidden))

@@ -6,6 +6,7 @@
 __all__ = ['NUISANCES', 'in_spectrum', 'white_depth', 'VisitFit', 'combine_visits']
 
 # %% ../../nbs/physics/228_visit_fit.ipynb #imports
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -198,14 +199,18 @@ def _agreeing(fit: VisitFit, best: VisitFit) -> VisitFit:
 
 # %% ../../nbs/physics/228_visit_fit.ipynb #combine-visits
 def combine_visits(
-    fits: list[VisitFit],  # of one planet, their instruments in any order
+    fits: Iterable[VisitFit],  # of one planet, their instruments in any order
 ) -> VisitFit:  # instruments in the first fit's order; `prior` is that of the fit that was told most
     """The spectrum that all visits of a planet agree on, weighted by their inverse covariances.
 
     Visits may have been fitted with different rows of the star table: of what the fits expected of star and orbit one prior stays.
     Raises `SchemaError` for an empty list, visits of different planets, other instruments or other wavelengths.
     """
-    planets = sorted({f.planet_id for f in fits})
+    fits = list(fits) if isinstance(fits, Iterable) else [fits]
+    if strange := [f for f in fits if not isinstance(f, VisitFit)]:
+        remedy = "Pass a list of fits; of what `fit` returns its values, without those that are errors"
+        raise SchemaError(f"{str(strange[0])[:80]!r} is no fit that could be combined", None, remedy)
+    planets = sorted({f.planet_id for f in fits}, key=str)
     if len(planets) != 1:
         what = f"visits of {len(planets)} planets cannot be combined"
         raise SchemaError(what, str(planets), "Pass the visits of one planet")

@@ -1,10 +1,13 @@
 import math
 
+import astropy.units as u
 import batman
 import numpy as np
 import pytest
 import torch
+from astropy.time import Time
 
+from spectramind_nb.core.errors import SchemaError
 from spectramind_nb.physics.channel_curves import channel_light_curves
 from spectramind_nb.physics.transit import (
     duration_h,
@@ -175,3 +178,28 @@ def test_who_looks_at_short_exposures_pays_for_five_looks_and_may_say_how_many()
     assert torch.func.jacfwd(lambda p: light_curve(TIME, *p, exposure_d=0.02))(orbit).isfinite().all()
     many = torch.func.vmap(lambda p: light_curve(TIME, *p, exposure_d=0.02, looks=40))(orbit[None])
     assert (many[0] - light_curve(TIME, *orbit, exposure_d=0.02)).abs().max() < 1e-6
+
+
+DAYS = TIME.numpy()
+SAME = {  # TIME, an orbit and an exposure in other words
+    "radians": {"inclination_deg": (88.0 * u.deg).to(u.rad)}, "hours": {"time_d": (DAYS * u.day).to(u.hour), "period_d": 96 * u.hour},
+    "times": {"time_d": Time(DAYS, 2459000.0, format="jd"), "t0_d": Time(2459000.0, format="jd")},
+    "bytes of a FITS file": {"time_d": DAYS.astype(">f8")}, "backwards": {"time_d": DAYS[::-1]}, "text": {"exposure_d": "28.8 min"},
+    "no unit": {"rp_rs": 10 * u.percent, "a_rs": u.Quantity(10.0)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", SAME)
+def test_a_light_curve_knows_units_and_any_array(words):
+    """Radians had been taken for degrees, and hours for days, without a word."""
+    plain = dict(time_d=TIME, t0_d=0.0, period_d=4.0, a_rs=10.0, inclination_deg=88.0, rp_rs=0.1, u1=0.2, u2=0.3, exposure_d=0.02)
+    assert (light_curve(**plain | SAME[words]) - light_curve(**plain)).abs().max() < 1e-9
+
+
+def test_a_wrong_unit_of_an_orbit_is_told():
+    with pytest.raises(SchemaError, match="the period is given in kg"):
+        light_curve(TIME, 0.0, 4.0 * u.kg, 10.0, 88.0, 0.1, 0.2, 0.3)
+    with pytest.raises(SchemaError, match="a_rs is given in km"):
+        light_curve(TIME, 0.0, 4.0, 1e6 * u.km, 88.0, 0.1, 0.2, 0.3)
+    in_hours = duration_h(96 * u.hour, 10.0, (88.0 * u.deg).to(u.rad), 0.1)
+    assert float(in_hours) == pytest.approx(float(duration_h(4.0, 10.0, 88.0, 0.1)), rel=1e-9)

@@ -1,12 +1,15 @@
 """Anyone's light curves: the same numbers whatever their order and units, honest errors, and a sentence where a unit is wrong."""
 
 import warnings
+from dataclasses import replace
 
 import astropy.units as u
+import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from astropy.table import Column, MaskedColumn
+from astropy.table import Column, MaskedColumn, Table
 from astropy.time import Time
 from astropy.utils.masked import Masked
 from own_curves import LONG, draw, errors, pink
@@ -14,6 +17,7 @@ from own_curves import LONG, draw, errors, pink
 from spectramind_nb import LightCurves, combine_visits, fit_visit, light_curve, star_row
 from spectramind_nb.apps.cli_exchange import known_star, star_words
 from spectramind_nb.core.errors import ConfigError, NonFiniteError, SchemaError
+from spectramind_nb.observations.units import plain_values
 from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 
 WHITE, ONE, TWO, THREE = ("photometer",), ("prism",), ("photometer", "prism"), ("prism", "photometer", "mid-infrared")
@@ -125,6 +129,49 @@ def test_masked_samples_and_gaps_are_left_out(prism):
     kept = ~mask.any(axis=1) | (np.arange(len(mask)) > 34)
     gap = refit({**plain, "time": plain["time"][kept], "flux": plain["flux"][kept]}, known)
     assert ((gap.depth - fit.depth).abs() < 2 * fit.sigma).all()
+
+
+GRID, OUT = np.arange(1.0, 1801).reshape(300, 6), np.zeros((300, 6), bool)
+OUT[:, :2], OUT[7, 3] = True, True
+MASKED = {  # the flux GRID, not to be used where OUT is
+    "numpy": np.ma.MaskedArray(GRID, OUT), "rows": list(np.ma.MaskedArray(GRID, OUT)), "rows of astropy": list(Masked(GRID, OUT)),
+    "dask": da.ma.masked_array(da.from_array(GRID), da.from_array(OUT)), "tuples": [tuple(row) for row in np.ma.MaskedArray(GRID, OUT)],
+    "rows of dask": list(da.ma.masked_array(da.from_array(GRID), da.from_array(OUT))),
+    "pandas": pd.DataFrame(GRID).mask(OUT).astype("Float64"),
+    "arrow": pd.DataFrame(GRID).mask(OUT).astype("double[pyarrow]"), "integers": pd.DataFrame(GRID.astype(int)).mask(OUT).convert_dtypes(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", MASKED)
+def test_no_mask_is_lost(how):
+    """Where a mask lies deeper than numpy looks, what is under it had been fitted."""
+    assert np.array_equal(plain_values(MASKED[how], "the flux"), np.where(OUT, np.nan, GRID), equal_nan=True)
+
+
+@pytest.mark.parametrize("mask", [da.from_array(OUT), list(OUT), np.ma.MaskedArray(np.zeros_like(OUT), OUT), pd.DataFrame(OUT)])
+def test_a_mask_may_be_such_a_thing_itself(mask):
+    curves = LightCurves.from_arrays(np.linspace(0, 0.3, 300), np.linspace(1, 5, 6), GRID, 1.0, mask=mask)
+    assert np.array_equal(np.isnan(curves.flux["spectrograph"]), OUT)
+
+
+def test_tensors_units_and_lists_of_one_are_understood(prism):
+    plain, known, fit = prism
+    flux = torch.tensor(plain["flux"], requires_grad=True)
+    units = {"time_unit": u.hour, "wavelength_unit": u.um}
+    curves = LightCurves.from_arrays(plain["time"] * 24, plain["wavelength"], flux, plain["error"], **units, instrument=3)
+    row = star_row(**known)
+    for star in (pd.Series(row), pd.DataFrame([row]), Table([row])[0]):
+        again = fit_visit(curves, star)
+        assert torch.allclose(again.depth, fit.depth, rtol=1e-6) and again.channels == {"3": 12}
+    assert star_row(period=[3.5])["P"] == star_row(period=pd.Series([3.5]))["P"] == 3.5
+
+
+@pytest.mark.parametrize("star, words", [
+    ("WASP-39", "'WASP-39', no row"), (3.5, "no row"), (pd.DataFrame({"P": [3.5, 4]}), "P of the star has 2 values"),
+])  # fmt: skip
+def test_what_is_no_row_of_a_star_is_told(prism, star, words):
+    with pytest.raises(SchemaError, match=words):
+        fit_visit(LightCurves.from_arrays(**prism[0]), star)
 
 
 def test_channels_without_a_told_error_get_the_one_they_show(prism):
@@ -271,6 +318,14 @@ def test_visits_of_other_wavelengths_or_instruments_are_refused():
         combine_visits([blue, other])
 
 
+def test_what_cannot_be_combined_is_told(prism):
+    fit = prism[2]
+    assert combine_visits(fit) is fit and torch.equal(combine_visits(one for one in [fit, fit]).depth, combine_visits([fit, fit]).depth)
+    for wrong, words in (([replace(fit, planet_id=3), fit], "visits of 2 planets"), ({"a": fit}, "'a' is no fit"), (3, "'3' is no fit")):
+        with pytest.raises(SchemaError, match=words):
+            combine_visits(wrong)
+
+
 AGAIN = {  # the second visit's row of the star table, and its days before and after the middle; the first's are TOLD, 0.12 and 0.12
     "another row": (star_row(period=4.0, a_rs=11.66, inclination=88.5, temperature=5200), 0.12, 0.12),
     "nothing known": (star_row(), 0.12, 0.12),
@@ -319,6 +374,17 @@ WRONG = {
     "a negative exposure": ({"exposure": -0.001}, "one length of 0 to 7.2 hours", "29.4 min"),
     "an exposure a sample": ({"exposure": np.full(500, 6e-4)}, "one length of 0 to 7.2 hours", "29.4 min"),
     "negative widths": ({"width": -0.1}, "above 0", "full widths"),
+    "widths of other channels": ({"width": np.full(5, 0.1)}, "(5,) for 6 wavelengths", "one for each"),
+    "half a window": ({"window": 0.1}, "the window is 0.1", "window=(start, end)"),
+    "three edges": ({"window": (0, 0.1, 0.2)}, "the window is (0, 0.1, 0.2)", "window=(start, end)"),
+    "an edge of two": ({"window": ([0, 0.1], 0.2)}, "an edge of the window has the shape (2,)", "one number"),
+    "dates": ({"time": np.datetime64("2026-01-01", "ns") + np.arange(500) * np.timedelta64(60, "s")}, "as dates", "Time(dates).jd"),
+    "dates of pandas": ({"time": pd.Series(pd.date_range("2026-01-01", periods=500, freq="min"))}, "as dates", "Time(dates).jd"),
+    "spans": ({"time": np.arange(500) * np.timedelta64(60, "s")}, "as dates or spans", "Time(dates).jd"),
+    "complex numbers": ({"flux": np.ones((500, 6)) * 1j}, "complex", "real"),
+    "rows of quantities": ({"flux": list(np.ones((500, 6)) * u.Jy)}, "list of quantities", "u.Quantity(list)"),
+    "a list of times": ({"time": [Time(2459000 + k, format="jd") for k in range(3)]}, "is a time", "one Time"),
+    "another instrument's mask": ({"mask": {"prism": np.ones((500, 6))}}, "the mask names 'prism'", "spectrograph"),
 }
 
 
