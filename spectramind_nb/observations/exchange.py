@@ -7,10 +7,12 @@ __all__ = ['FORMATS', 'bin_widths', 'SpectrumRecord', 'record_of', 'write_table'
            'write_taurex', 'write_petitradtrans', 'check_format', 'export_spectra', 'ExportableSpectrum', 'Spectra']
 
 # %% ../../nbs/observations/140_exchange.ipynb #imports
+import gzip
 import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO, StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -82,14 +84,30 @@ def record_of(
     covariance = None if found is None else np.array(found, dtype=float)[np.ix_(order, order)]
     wavelength, depth, sigma = (values[order] for values in plain.values())
     provenance = {"program": f"spectramind_nb {spectramind_nb.__version__}", **getattr(spectrum, "provenance", {})}
-    return SpectrumRecord(
-        str(spectrum.planet_id), wavelength, width[order], depth, sigma, covariance, [names[k] for k in order], provenance
-    )
+    planet, names = _one_line(spectrum.planet_id), [_one_line(name) for name in names]
+    return SpectrumRecord(planet, wavelength, width[order], depth, sigma, covariance, [names[k] for k in order], provenance)
+
+
+def _one_line(name: Any) -> str:
+    """A name that was read from a text file with its line break or tab: heads and rows of files have no place for these."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(name)).split())
+
+# %% ../../nbs/observations/140_exchange.ipynb #save
+_FITS = (".fits", ".fit", ".fits.gz", ".fit.gz")
+
+
+def _save(data: bytes, path: Path | str, *endings: str) -> None:
+    """Write a file of a format, compressed where its name says so. Raises ConfigError for a name that says another format."""
+    name = str(path).lower()
+    if not name.endswith(endings):
+        raise ConfigError("this name is not one of the format's files", path, f"Let it end in {' or '.join(endings)}")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
 
 # %% ../../nbs/observations/140_exchange.ipynb #write-table
 def write_table(
     record: SpectrumRecord,
-    path: Path | str | None = None,  # .ecsv or .fits; None: write nothing
+    path: Path | str | None = None,  # .ecsv, .fits or .fits.gz; None: write nothing
 ) -> Any:  # astropy Table
     """Wavelength, width, depth, error, covariance and instrument as an astropy table. Raises PreflightError without astropy.
 
@@ -101,16 +119,18 @@ def write_table(
     if record.covariance is not None:
         columns["covariance"] = record.covariance
     table = optional_package("astropy.table", "an astropy table").QTable(columns, meta=record.attributes)
-    if path is not None:
-        form = "fits" if str(path).endswith((".fits", ".fit")) else "ascii.ecsv"
-        written = table
-        if form == "fits":
-            written = table.copy()
-            written["instrument"] = [_in_ascii(name) for name in record.instrument]
-            written.meta = {key: _in_ascii(text) for key, text in record.attributes.items()}
-        with atomic_path(path) as temporary, warnings.catch_warnings():
+    if path is not None and str(path).lower().endswith(".ecsv"):
+        text = StringIO()
+        table.write(text, format="ascii.ecsv")
+        _save(text.getvalue().encode(), path, ".ecsv")
+    elif path is not None:
+        written, file = table.copy(), BytesIO()
+        written["instrument"] = [_in_ascii(name) for name in record.instrument]
+        written.meta = {key: _in_ascii(text) for key, text in record.attributes.items()}
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(greater than 8 characters|card is too long).*")  # a key named provenance
-            written.write(temporary, format=form, overwrite=True)
+            written.write(file, format="fits")
+        _save(file.getvalue(), path, ".ecsv", *_FITS)
     return table
 
 
@@ -135,9 +155,9 @@ def write_xarray(
         coordinates["other_wavelength"] = ("other_wavelength", record.wavelength_um, um)
     dataset = xarray.Dataset(variables, coordinates, record.attributes)
     if path is not None:
-        with atomic_path(path) as temporary, TemporaryDirectory() as folder:  # HDF5 locks what it writes, and so does `atomic_path`
-            dataset.to_netcdf(Path(folder, temporary.name))
-            temporary.write_bytes(Path(folder, temporary.name).read_bytes())
+        with TemporaryDirectory() as folder:
+            dataset.to_netcdf(Path(folder, "made.nc"))
+            _save(Path(folder, "made.nc").read_bytes(), path, ".nc", ".nc4", ".h5", ".hdf5")
     return dataset
 
 # %% ../../nbs/observations/140_exchange.ipynb #write-npz
@@ -151,8 +171,9 @@ def write_npz(
     if record.covariance is not None:
         arrays["covariance"] = record.covariance
     if path is not None:
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
+        file = BytesIO()
+        np.savez_compressed(file, **arrays)
+        _save(file.getvalue(), path, ".npz")
     return arrays
 
 # %% ../../nbs/observations/140_exchange.ipynb #write-csv
@@ -162,11 +183,10 @@ def write_csv(
 ) -> str:
     """A row for each channel: instrument, wavelength and width in um, depth, standard deviation. No covariance, no provenance."""
     rows = zip(record.instrument, record.wavelength_um, record.width_um, record.depth, record.sigma)
-    lines = [",".join([name.replace(",", " "), *(f"{value:.9g}" for value in values)]) for name, *values in rows]
+    lines = [",".join([name.replace(",", " ").replace('"', " "), *(f"{value:.9g}" for value in values)]) for name, *values in rows]
     text = "\n".join(["instrument,wavelength_um,width_um,depth,sigma", *lines, ""])
     if path is not None:
-        with atomic_path(path) as temporary:
-            temporary.write_text(text)
+        _save(text.encode(), path, ".csv", ".txt")
     return text
 
 # %% ../../nbs/observations/140_exchange.ipynb #write-taurex
@@ -181,8 +201,9 @@ def write_taurex(
         if record.covariance is not None:
             head.append("TauREx knows no covariance: errors that channels share are taken for independent ones")
         head.append("wavelength (um)   (Rp/Rs)^2   standard deviation   full bin width (um)")
-        with atomic_path(path) as temporary:
-            np.savetxt(temporary, array, header="\n".join(head), fmt="%.17g")
+        text = StringIO()
+        np.savetxt(text, array, header="\n".join(head), fmt="%.17g")
+        _save(text.getvalue().encode(), path, ".dat", ".txt")
     return array
 
 # %% ../../nbs/observations/140_exchange.ipynb #write-petitradtrans
@@ -204,8 +225,9 @@ def write_petitradtrans(
         table.header["COMMENT"] = _in_ascii(text)
     found = fits.HDUList([fits.PrimaryHDU(), table])
     if path is not None:
-        with atomic_path(path) as temporary:
-            found.writeto(temporary, overwrite=True)
+        file = BytesIO()
+        found.writeto(file)
+        _save(file.getvalue(), path, *_FITS)
     return found
 
 # %% ../../nbs/observations/140_exchange.ipynb #formats
@@ -247,7 +269,7 @@ class ExportableSpectrum:
     """How a spectrum leaves the house; every method returns the object and writes the file, if a path is given."""
 
     def to_table(self, path: Path | str | None = None) -> Any:
-        """Astropy table; .ecsv or .fits."""
+        """Astropy table; .ecsv, .fits or .fits.gz."""
         return write_table(record_of(self), path)
 
     def to_xarray(self, path: Path | str | None = None) -> Any:

@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from astropy.io import fits
@@ -165,6 +167,37 @@ def test_names_in_any_alphabet_come_back(fitted, tmp_path):
         assert names == (found if ending == "ecsv" else tuple(text.encode().decode("unicode_escape") for text in found))
     one.to_petitradtrans(tmp_path / "prt.fits")
     assert fits.getheader(tmp_path / "prt.fits", "SPECTRUM")["COMMENT"][0].encode().decode("unicode_escape") == names[0]
+
+
+@pytest.mark.parametrize("name", ["X.FITS", "x.fit", "x.fits.gz", "X.FIT.GZ"])
+def test_a_table_is_what_its_name_says(fitted, tmp_path, name):
+    fitted.to_table(tmp_path / name)
+    fitted.to_petitradtrans(tmp_path / f"prt{name}")
+    begins = b"\x1f\x8b" if name.lower().endswith(".gz") else b"SIMPLE"
+    assert all(path.read_bytes().startswith(begins) for path in tmp_path.iterdir())
+    assert np.array_equal(QTable.read(tmp_path / name, format="fits")["transit_depth"], record_of(fitted).depth)
+    assert fits.getdata(tmp_path / f"prt{name}", "SPECTRUM")["FLUX"].tolist() == record_of(fitted).depth.tolist()
+
+
+@pytest.mark.parametrize("method, name", [
+    ("to_table", "x.csv"), ("to_table", "x"), ("to_table", "x.hdf5"), ("to_npz", "x.csv"), ("to_csv", "x.npz"), ("to_taurex", "x.fits"),
+    ("to_petitradtrans", "x.dat"),
+])  # fmt: skip
+def test_a_name_of_another_format_is_refused(fitted, tmp_path, method, name):
+    with pytest.raises(ConfigError, match=r"Let it end in \.") as refused:
+        getattr(fitted, method)(tmp_path / name)
+    assert name in str(refused.value) and not list(tmp_path.iterdir())
+
+
+def test_names_with_line_breaks_break_no_file(fitted, tmp_path):
+    """As they are read from a text file: FITS took no such planet, and rows of CSV fell apart."""
+    one = replace(fitted, planet_id="WASP-39\tb\n", channels={"pho\rto\x00": 1, 'a "prism",\n': 8})
+    one.to_table(tmp_path / "made.fits"), one.to_table(tmp_path / "made.ecsv")
+    for table in (QTable.read(tmp_path / "made.fits"), QTable.read(tmp_path / "made.ecsv")):
+        assert {key.lower(): text for key, text in table.meta.items()}["planet"] == "WASP-39 b"
+        assert set(table["instrument"]) == {"pho to", 'a "prism",'}
+    assert one.to_petitradtrans(tmp_path / "prt.fits")["SPECTRUM"].header["COMMENT"][0] == "WASP-39 b"
+    assert pd.read_csv(StringIO(one.to_csv())).shape == (9, 5)
 
 
 def test_the_command_says_what_it_does_not_believe(tmp_path):
