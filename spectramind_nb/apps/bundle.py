@@ -21,7 +21,7 @@ from packaging.utils import parse_wheel_filename
 
 import spectramind_nb
 from .kaggle_metadata import PLACEHOLDER, kaggle_user, read_json
-from ..core.environment import MOUNTS, attached, check_writable
+from ..core.environment import MOUNTS, attached, check_writable, given_path
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError, SpectraMindError
 from ..core.storage import content_digest
 
@@ -206,7 +206,7 @@ def build_bundle(
     extra: Iterable[str] | None = None,  # requirements that Kaggle's image lacks; None: those of wheels.txt
 ) -> Path:  # the folder
     "Build the offline bundle from a checkout. Raises `ConfigError` when there is no checkout or `out` is in use."
-    out, source = Path(out), Path(spectramind_nb.__file__).parents[1]
+    out, source = given_path(out), Path(spectramind_nb.__file__).parents[1]
     ours = source / "kaggle" / "bundle"
     if not (source / "setup.py").is_file() or not ours.is_dir():
         what = "a bundle is built from a checkout, this is an installed package"

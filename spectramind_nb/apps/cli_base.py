@@ -35,6 +35,7 @@ class Commands(TyperGroup):
     "A group of commands whose failures are sentences."
 
     def parse_args(self, ctx, args):
+        args = [_with_home(word) for word in args]
         if "--debug" in args:
             args = ["--debug", *(a for a in args if a != "--debug")]
         return super().parse_args(ctx, args)
@@ -57,6 +58,12 @@ class Commands(TyperGroup):
             message, code = failure_sentence(error)
             typer.echo(message, err=True)
             raise typer.Exit(code) from None
+
+
+def _with_home(word: str) -> str:
+    """A word of the command line whose path begins with `~/`: a shell leaves that as it is where it is quoted or follows a `=`."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{os.path.expanduser(value)}" if value.startswith("~/") else word
 
 # %% ../../nbs/apps/770_cli_base.ipynb #arguments
 Overrides = Annotated[

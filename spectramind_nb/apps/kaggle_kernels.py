@@ -16,7 +16,7 @@ from typing import Any
 import spectramind_nb
 from .kaggle_metadata import PLACEHOLDER, client_request, kaggle_package, kaggle_user, metadata_problems, read_json
 from .notebooks import parameters_of, read_notebook
-from ..core.environment import COMPETITION_SLUG
+from ..core.environment import COMPETITION_SLUG, given_path
 from ..core.errors import ConfigError, DataMissingError, SpectraMindError, did_you_mean
 
 # %% ../../nbs/apps/724_kaggle_kernels.ipynb #kernel-problems
@@ -77,7 +77,7 @@ def build_kernel(
     user: str | None = None,  # the Kaggle user; None: found
 ) -> Path:  # the folder, ready to be pushed
     "A kernel with the user's name in it, checked. Raises `ConfigError`."
-    source, out, owner = kernel_folder(name), Path(out), kaggle_user(user)
+    source, out, owner = kernel_folder(name), given_path(out), kaggle_user(user)
     if out.exists() and any(out.iterdir()):
         raise ConfigError("the folder for the kernel is not empty", out, "Name a new folder")
     text = (source / "kernel-metadata.json").read_text().replace(PLACEHOLDER, owner)

@@ -20,7 +20,7 @@ from pathlib import Path
 from unittest import mock
 
 from ..core import errors
-from ..core.environment import UNATTENDED, check_writable
+from ..core.environment import UNATTENDED, check_writable, given_path
 from ..core.errors import ConfigError, DataMissingError, SpectraMindError, did_you_mean
 from ..core.storage import atomic_path
 
@@ -194,7 +194,7 @@ def run_notebook(
 
     Raises `ConfigError`, the error of the failing cell, or what the exit status of a kernel that ended stands for.
     """
-    nb, out = Path(nb).resolve(), Path(out).resolve()
+    nb, out = given_path(nb).resolve(), given_path(out).resolve()
     values = check_parameters(nb, parameters or {})
     if nb == out:
         raise ConfigError("the output would overwrite the notebook itself", out, "Give another path as --out")
@@ -259,7 +259,7 @@ def write_result(
     result: Mapping[str, object],  # what the job found
 ) -> Path:  # the file
     "Write a job's result as JSON, atomically."
-    path = Path(path)
+    path = given_path(path)
     with atomic_path(path) as temporary:
         temporary.write_text(json_text(result) + "\n")
     return path

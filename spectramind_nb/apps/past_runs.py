@@ -158,6 +158,8 @@ def hand_in(
     "Check a run's submission and put it where the grader looks. Raises the errors of `submission.validate`."
     report = submission.validate(run_dir / "submission.csv")
     out = folder / "submission.csv"
+    if out.is_symlink():  # to what another run has on record, it may be
+        out.unlink()
     with atomic_path(out) as temporary:
         shutil.copyfile(report.path, temporary)
     note = "" if has_predicted(run_dir) else " The run ended before it predicted: this is the training mean for every planet."

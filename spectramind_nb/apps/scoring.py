@@ -7,6 +7,7 @@ __all__ = ['score']
 
 # %% ../../nbs/apps/703_scoring.ipynb #imports
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,20 +21,24 @@ from ..runs import submission
 # %% ../../nbs/apps/703_scoring.ipynb #score
 def score(
     submitted: Path | str | pd.DataFrame,  # a submission: planet_id, wl_1..wl_283, sigma_1..sigma_283
-    truth: Path | str,  # planet_id, wl_1..wl_283, at least the submitted planets
-    reference: Path | str | None = None,  # training labels, whose mean and spread score 0; None: `truth`
+    truth: Path | str | pd.DataFrame,  # planet_id, wl_1..wl_283, at least the submitted planets
+    reference: Path | str | pd.DataFrame | None = None,  # training labels, whose mean and spread score 0; None: `truth`
     edition: str = "2025",  # of the metric
 ) -> dict[str, Any]:  # score, naive_mean, naive_sigma, planets {id: score}, calibration {instrument: {..}}
-    "Score a submission with the official metric. Raises `SchemaError` for planets without truth."
-    table = submitted if isinstance(submitted, pd.DataFrame) else submission.read(submitted)
-    labels, faults = read_labels(Path(truth))
-    known = labels if reference is None else read_labels(Path(reference))[0]
+    """Score a submission with the official metric.
+
+    Raises `SchemaError` for planets without truth, and the errors of `submission.checked` and `read` for what a grader would refuse.
+    """
+    labels, faults = _labels(truth)
+    known = labels if reference is None else _labels(reference)[0]
+    table = submission.checked(submitted, "the submission") if isinstance(submitted, pd.DataFrame) else submission.read(submitted)
     if known.empty:
-        raise SchemaError("no label can be believed", reference or truth, "Give the labels of the training planets")
+        where = _name(truth if reference is None else reference)
+        raise SchemaError("no label can be believed", where, "Give the labels of the training planets")
     unknown = sorted(set(table["planet_id"]) - set(labels.index))
     if unknown:
         what = faults.get(unknown[0], f"planet {unknown[0]} of the submission has no row")
-        raise SchemaError(what, truth, "Score against the truth of these planets")
+        raise SchemaError(what, _name(truth), "Score against the truth of these planets")
     mu, sigma = (np.array(table[list(c)]) for c in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS))
     true = np.array(labels.loc[table["planet_id"]])
     naive = float(known.to_numpy().mean()), float(known.to_numpy().std())
@@ -41,3 +46,20 @@ def score(
               for i, planet in enumerate(table["planet_id"])}
     return {"score": ariel_score(mu, sigma, true, *naive, edition), "naive_mean": naive[0], "naive_sigma": naive[1],
             "planets": single, "calibration": calibration(mu, sigma, true)}
+
+
+def _labels(given: Path | str | pd.DataFrame) -> tuple[pd.DataFrame, dict[int | str, str]]:
+    """What `read_labels` makes of a file, or of a table as if it were one."""
+    if not isinstance(given, pd.DataFrame):
+        return read_labels(Path(given))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / _name(given)
+        given.to_csv(path, index=given.index.name == "planet_id" and "planet_id" not in given)
+        try:
+            return read_labels(path)
+        except SchemaError as error:
+            raise SchemaError(error.what, _name(given), "Give planet_id and wl_1..wl_283") from None
+
+
+def _name(given: Path | str | pd.DataFrame) -> Path | str:
+    return "the table of labels" if isinstance(given, pd.DataFrame) else given

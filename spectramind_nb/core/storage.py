@@ -10,15 +10,11 @@ __all__ = ['canonical_json', 'digest', 'content_digest', 'file_digest', 'known_d
 import ast
 import contextlib
 import hashlib
-import io
 import json
-import mmap
 import os
 import sys
-import struct
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
@@ -27,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from .environment import cache_root
+from .array_files import map_arrays, write_arrays
+from .environment import cache_root, plain_file
 from .errors import DamagedFileError, NonFiniteError
 
 # %% ../../nbs/core/020_storage.ipynb #canonical-json
@@ -175,8 +172,12 @@ def _is_text(node: ast.AST) -> bool:
 def atomic_path(
     final: str | Path,  # the file's name once it is complete
 ) -> Iterator[Path]:
-    """A temporary path beside `final` to write to; renamed to it on success, removed on failure. Those of killed writers go first."""
-    final = Path(final)
+    """A temporary path beside `final` to write to; renamed to it on success, removed on failure.
+
+    Those of writers that were killed are removed first. Where the disk cannot lock files, they stay. Links are followed; raises
+    `PreflightError` where something is that is no plain file.
+    """
+    final = plain_file(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(final)
     handle, temporary = _locked_neighbour(final)
@@ -301,7 +302,7 @@ class Store:
     ) -> Path:
         """Store a result atomically; returns its file."""
         with atomic_path(self.path(key)) as temporary:
-            _write_arrays(temporary, {**arrays, "meta": np.array(canonical_json(meta))})
+            write_arrays(temporary, {**arrays, "meta": np.array(canonical_json(meta))})
         return self.path(key)
 
     def load(self, key: str) -> tuple[dict[str, np.ndarray], dict]:
@@ -310,41 +311,10 @@ class Store:
         Changing an array changes this process's copy only. Raises `DamagedFileError` if the file cannot be read.
         """
         try:
-            arrays = _map_arrays(self.path(key))
+            arrays = map_arrays(self.path(key))
             meta = json.loads(str(arrays.pop("meta")))
         except Exception as error:
             raise DamagedFileError(
                 "a stored result cannot be read", self.path(key), "Delete this file and run the command again"
             ) from error
         return arrays, meta
-
-# %% ../../nbs/core/020_storage.ipynb #write-arrays
-_ALIGNMENT = 64  # bytes: numpy's own, and a cache line
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """An .npz, not compressed, in which every array starts at a multiple of 64 bytes."""
-    with open(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.asarray(array), allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            # a local header has 30 bytes and the name; the padding is an extra field with a header of 4 bytes
-            padding = -(file.tell() + 34 + len(entry.filename.encode())) % _ALIGNMENT
-            entry.extra = struct.pack("<HH", 0xD935, padding) + bytes(padding)
-            archive.writestr(entry, content.getbuffer())
-
-# %% ../../nbs/core/020_storage.ipynb #map-arrays
-def _map_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz that is not compressed, as views of one copy-on-write memory map."""
-    arrays = {}
-    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        for entry in archive.infolist():
-            name_length, extra_length = struct.unpack_from("<HH", mapped, entry.header_offset + 26)
-            file.seek(entry.header_offset + 30 + name_length + extra_length)
-            major, _ = np.lib.format.read_magic(file)
-            read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read_header(file)
-            arrays[entry.filename.removesuffix(".npy")] = np.ndarray(shape, dtype, mapped, file.tell(), order="F" if fortran else "C")
-    return arrays

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .environment import given_path
 from .errors import DamagedFileError, DataMissingError, SchemaError
 
 # %% ../../nbs/core/024_tables.ipynb #existing-file
@@ -24,7 +25,7 @@ def existing_file(
     remedy: str,  # what to do where there is none
 ) -> Path:
     """The path of a file that is there. Raises DataMissingError."""
-    path = Path(path)
+    path = given_path(path)
     if not path.is_file():
         raise DataMissingError(f"{path.name} is missing", path, remedy)
     return path

@@ -21,7 +21,7 @@ import numpy as np
 
 import spectramind_nb
 from ..core.errors import ConfigError, SchemaError, did_you_mean
-from ..core.environment import optional_package
+from ..core.environment import given_path, optional_package
 from ..core.storage import atomic_path
 
 # %% ../../nbs/observations/140_exchange.ipynb #bin-widths
@@ -256,7 +256,7 @@ def export_spectra(
     paths: dict[Path, Any] = {}
     for planet in spectra:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in str(planet))
-        path = Path(folder) / f"{safe}{ending}"
+        path = given_path(folder) / f"{safe}{ending}"
         if path in paths:
             raise ConfigError(f"{paths[path]} and {planet} would be written to one file", path, "Give the planets other names")
         paths[path] = planet

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import DamagedFileError, SchemaError
-from ..core.environment import optional_package
+from ..core.environment import given_path, optional_package
 from ..core.tables import existing_file
 from .exosim_options import ExosimOptions, detector_planes
 from .layout import FRAME_SHAPE, INSTRUMENTS, INTEGRATION_S, LINEARITY_ORDERS, SCIENCE_COLUMNS
@@ -154,7 +154,7 @@ def open_ndrs(
 
     Raises PreflightError without h5py, DataMissingError, DamagedFileError, SchemaError.
     """
-    path = Path(path).expanduser().resolve()
+    path = given_path(path).resolve()
     with opened(path) as file:
         return {name: _channel(file["channels"][name], path, name) for name in INSTRUMENTS if name in file["channels"]}
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+from ..core.environment import given_path
 from ..core.errors import ConfigError, DataMissingError, PreflightError, SchemaError
 from ..core.storage import atomic_path, locked_folder
 from ..core.tables import read_table, require_columns
@@ -243,7 +244,7 @@ def import_exosim(
 
     Raises ConfigError, PreflightError (h5py, disk), DataMissingError, DamagedFileError, SchemaError.
     """
-    root = Path(out).expanduser().absolute()
+    root = given_path(out).absolute()
     if split not in SPLITS or min(planet, visit) < 0:
         what = f"there is no planet {planet} with a visit {visit} in {split}"
         raise ConfigError(what, None, f"Splits are {' and '.join(SPLITS)}, and no number is below 0")

@@ -18,6 +18,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 import pandas as pd
 
+from ..core.environment import given_path
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError, SchemaError
 from ..core.tables import existing_file
 from .layout import STAR_COLUMNS
@@ -43,7 +44,7 @@ def found_file(
     beside: Path,  # the folder of the main file
 ) -> Path:
     """A file that ExoSim's options name. Raises DataMissingError."""
-    path = Path(text.replace(PLACE, str(folder))).expanduser()
+    path = given_path(text.replace(PLACE, str(folder)))
     for candidate in (path, beside / path, beside / path.name):
         if candidate.is_file():
             return candidate.resolve()
@@ -90,7 +91,7 @@ def open_options(
     path: Path | str,  # the main file, as CreateNDRs was given it
 ) -> ExosimOptions:
     """Read ExoSim's options. Raises DataMissingError, DamagedFileError, SchemaError."""
-    path = Path(path).expanduser().resolve()
+    path = given_path(path).resolve()
     if path.suffix in (".yaml", ".yml"):
         raise ConfigError("ExoSim's options are read as XML only", path, "Write them as XML")
     root = parsed_tree(path)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.environment import given_path
 from ..core.machine import cpu_count
 from ..core.overrides import override_words
 from .job_attempt import SubmissionJob, work_through, write_fallback
@@ -107,7 +108,7 @@ def submit(
     Raises only before there is a valid file: `ConfigError`, `DataMissingError` when the data are not there, `PreflightError` when no file
     can be written.
     """
-    job = SubmissionJob(Run.open(trained) if trained else None, override_words(overrides), profile, Path(out), job_settings(settings))
+    job = SubmissionJob(Run.open(trained) if trained else None, override_words(overrides), profile, given_path(out), job_settings(settings))
     outcome = job.outcome
     write_fallback(job)
     with reserved_disk([outcome.path.parent, job.cache], job.settings.ballast_bytes) as drop:

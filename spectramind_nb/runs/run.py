@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, default_convert
 
 from ..core.configuration import adjusted, compose
-from ..core.environment import Place, check_writable
+from ..core.environment import Place, check_writable, given_path
 from ..core.errors import ConfigError, DataMissingError, SchemaError
 from ..core.instantiate import build, check_targets
 from ..core.overrides import override_words
@@ -192,21 +192,22 @@ def predict(
     """Spectra and uncertainties of a split's planets, as a table of 567 columns.
 
     Raises `DataMissingError` when the run kept no checkpoint or the data have no such split, `ConfigError` when `out` would replace
-    something else than a submission.
+    something else than a submission or is the name of something else.
     """
-    if out is not None:
-        check_writable(out, "file")
-        submission.check_replaceable(out)
+    place = None if out is None else given_path(out)
+    if place is not None:
+        check_writable(place, "file")
+        submission.check_replaceable(place)
     with loaded_run("predict", run, overrides) as (config, model, record):
         challenge = open_data(config)
-        if out is not None and not Path(out).exists():
+        if place is not None and not place.exists():
             naive = float(model.naive_mean), float(model.naive_sigma)
-            submission.write_baseline(out, challenge.asked_for(split), *naive)
+            submission.write_baseline(place, challenge.asked_for(split), *naive)
         planets = planets_to_predict(config, challenge, fill_split(config, challenge, split, "fit"), model.feature_mean)
         prediction = predict_planets(model, planets, config)
-        if out is not None:
-            prediction.write(out)
-            record.update(output={"path": str(out), "sha256": file_digest(out)})
+        if place is not None:
+            prediction.write(place)
+            record.update(output={"path": str(place), "sha256": file_digest(place)})
         record.update(data=data_manifest(challenge, [split]))
     return prediction.frame()
 

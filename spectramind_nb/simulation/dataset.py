@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.environment import progress
+from ..core.environment import given_path, progress
 from ..core.machine import cpu_count, memory_gb
 from ..core.errors import ConfigError, DamagedFileError
 from ..core.storage import atomic_path, code_digest, digest, locked_folder
@@ -245,14 +245,14 @@ def simulate(
     While another process makes the same data set, this one waits for it.
     Raises ConfigError for impossible settings and for a folder that holds something else.
     """
-    out, config = Path(out).expanduser(), settings(config)
+    out, config = given_path(out), settings(config)
     train, test, seed = _whole("train", train, 0), _whole("test", test, 0), _whole("seed", seed, 0)
     workers = None if workers is None else _whole("workers", workers, 1)
     if train + test == 0:
         raise ConfigError(f"{train} train and {test} test planets make no data set", None, "Ask for at least one.")
     if level not in LEVELS:
         raise ConfigError(f"there is no level {level!r}", None, f"Levels are {' and '.join(LEVELS)}.")
-    given = None if spectra is None else _given_spectra(Path(spectra).expanduser(), train + test)
+    given = None if spectra is None else _given_spectra(given_path(spectra), train + test)
     recipe = {"settings": _by_content(config), "seed": seed, "train": train, "test": test, "short": short, "level": level}
     recipe["spectra"] = None if given is None else digest([given.index.tolist(), given.to_numpy().tolist()])
     if not _is_complete(out, recipe):

@@ -20,7 +20,7 @@ from spectramind_nb.apps.launchpad import JobWatcher, launchpad
 from spectramind_nb.apps.launchpad_actions import ACTIONS, put_submission, show_progress
 from spectramind_nb.apps.launchpad_state import PageState, choose, look_around, why_not
 from spectramind_nb.apps.launchpad_views import progress_html
-from spectramind_nb.apps.past_runs import output_path, recent_runs, run_timings
+from spectramind_nb.apps.past_runs import hand_in, output_path, recent_runs, run_timings
 from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.comparison import compare
@@ -272,3 +272,13 @@ def test_a_run_that_goes_on_elsewhere_is_shown_and_not_started_again(past):
     finally:
         holder.kill()
         holder.wait(PATIENCE_S)
+
+
+def test_handing_in_costs_no_other_run_its_submission(workspace):
+    """Where the grader looks, somebody may have put a link to what an earlier run has on record."""
+    for name, planet in (("first", 1), ("second", 2)):
+        (workspace / "logs" / name).mkdir(parents=True)
+        submission.write_baseline(workspace / "logs" / name / "submission.csv", [planet], 0.01, 0.002)
+    (workspace / "submission.csv").symlink_to("logs/first/submission.csv")
+    hand_in(workspace / "logs" / "second", workspace)
+    assert [submission.read(path)["planet_id"].tolist() for path in ("submission.csv", "logs/first/submission.csv")] == [[2], [1]]

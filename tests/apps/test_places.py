@@ -159,3 +159,24 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr(submission, "validate", Mock(side_effect=KeyboardInterrupt))
     result = invoke("validate", "x.csv")
     assert result.exit_code == 130 and "same command again" in result.stderr
+
+
+def test_a_tilde_is_a_home_wherever_a_word_has_it(workspace, monkeypatch):
+    """A shell makes one of `--out ~/x`, not of `--out=~/x` nor of what is quoted."""
+    monkeypatch.setenv("HOME", str(workspace / "home"))
+    monkeypatch.setattr(comparison, "compare", lambda runs: " beside ".join(runs))
+    monkeypatch.setattr(comparison_page, "comparison_page", lambda found: f"<p>{found}</p>")
+    for place, words in (("a.html", ["--out=~/a.html"]), ("b.html", ["--out", "~/b.html"])):
+        result = invoke("compare", "one", "two", *words)
+        assert result.exit_code == 0 and result.stdout.splitlines()[-1] == str(workspace / "home" / place), result.output
+    assert sorted(os.listdir(workspace)) == ["home"]
+
+
+def test_a_link_may_stand_where_a_file_is_to_be_written(tmp_path):
+    """What counts is where it leads to."""
+    (tmp_path / "new").symlink_to("far/new.html"), (tmp_path / "notes").symlink_to("notes.txt"), (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "notes.txt").write_text("words")
+    check_writable(tmp_path / "new", "file", ".html")
+    for name in ("notes", "loop"):
+        with pytest.raises(PreflightError):
+            check_writable(tmp_path / name, "file", ".html")

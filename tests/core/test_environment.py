@@ -88,3 +88,10 @@ def test_no_token_is_ever_printed(warm_spectramind, tmp_path):
 def test_progress_is_quiet_and_lossless_in_a_log(capsys):
     assert list(environment.progress(range(100), 100, "fit", interval_s=60)) == list(range(100))
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_name_that_begins_with_a_tilde_and_no_user_is_a_name(tmp_path, monkeypatch):
+    """A look-up of a home that there is not ended with a traceback."""
+    (tmp_path / "~nobody-of-this-name").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert environment.competition_root("2025", "~nobody-of-this-name") == tmp_path / "~nobody-of-this-name"

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from spectramind_nb.core import storage
-from spectramind_nb.core.errors import DamagedFileError, NonFiniteError
+from spectramind_nb.core.errors import DamagedFileError, NonFiniteError, PreflightError
 from spectramind_nb.core.storage import (
     Store,
     append_line,
@@ -280,3 +280,51 @@ def test_p44_parallel_appends_lose_and_mix_nothing(tmp_path):
     lines = path.read_text().splitlines()
     assert len(lines) == 400 and all(line.endswith("x" * 200) for line in lines)
     assert len({line.split("x")[0] for line in lines}) == 400
+
+
+def test_what_is_no_plain_file_is_never_replaced(tmp_path):
+    """A device, for which a pipe stands in, a folder, a link to one of them, a link to itself."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, target in (("to_pipe", "pipe"), ("to_folder", "folder"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(target)
+    before = sorted(os.listdir(tmp_path))
+    for name in ("pipe", "folder", "to_pipe", "to_folder", "loop"):
+        with pytest.raises(PreflightError, match=f"this is something else .*{name}"), atomic_path(tmp_path / name):
+            raise AssertionError("nothing may be written")
+    assert sorted(os.listdir(tmp_path)) == before and (tmp_path / "pipe").is_fifo() and (tmp_path / "loop").is_symlink()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_its_file_is_written(tmp_path, there):
+    (tmp_path / "far").mkdir()
+    if there:
+        (tmp_path / "far" / "table.csv").write_text("old")
+    (tmp_path / "near").symlink_to("far/table.csv")
+    (tmp_path / "link").symlink_to("near")
+    with atomic_path(tmp_path / "link") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "near").is_symlink()
+    assert (tmp_path / "far" / "table.csv").read_text() == "new" and os.listdir(tmp_path / "far") == ["table.csv"]
+
+
+def test_what_a_process_prints_to_is_not_replaced(tmp_path):
+    """As `/dev/stdout` does, a link leads to a plain file where the shell says so; its later lines would be lost.
+
+    The link is one of our own: a fault must not cost the machine its `/dev/stdout`.
+    """
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    code = ("from spectramind_nb.core.storage import atomic_path\n"
+            "try:\n with atomic_path('stdout'): pass\nexcept Exception as error: print('told:', error)\n")
+    with open(tmp_path / "log", "w") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, cwd=tmp_path, check=True)
+    assert (tmp_path / "log").read_text().startswith("told: a file is to be written, and this is something else")
+
+
+def test_a_file_at_home_lies_at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("~/x.csv", "~nobody-of-this-name.csv"):
+        with atomic_path(name) as temporary:
+            temporary.write_text("new")
+    assert sorted(os.listdir(tmp_path)) == ["home", "~nobody-of-this-name.csv"] and os.listdir("home") == ["x.csv"]

@@ -106,3 +106,9 @@ def test_a_packed_table_is_what_its_name_says(tmp_path):
     path.write_bytes(plain)
     with pytest.raises(DamagedFileError, match="s.csv.gz is not compressed, as its name says.* Name it without .gz"):
         submission.validate(path)
+
+
+def test_a_table_at_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "stars.csv").write_text("planet_id,Rs\n1,1.0\n")
+    assert read_table("~/stars.csv", ["Rs"])["Rs"].tolist() == read_rows("~/stars.csv", ["Rs"])[0]["Rs"].tolist() == [1.0]

@@ -2,12 +2,14 @@
 
 import csv
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from spectramind_nb.apps.scoring import score
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, SchemaError
 from spectramind_nb.runs import submission
 
@@ -124,3 +126,88 @@ def test_a_prediction_replaces_submissions_only(whole_run, short_root, tmp_path)
     for name in ("empty.csv", "new.csv", "new.csv", "new.csv.gz", "new.csv.gz"):
         whole_run.predict(out=tmp_path / name)
         assert submission.validate(tmp_path / name).planets == 2
+
+
+@pytest.mark.parametrize("change, kind, words", [
+    (lambda table: pd.concat([table, table.iloc[1:]]), SchemaError, "planet 10 appears more than once"),
+    (lambda table: table.assign(wl_3=-1e-3), SchemaError, "planet 30, column wl_3 is negative"),
+    (lambda table: table.assign(sigma_2=0), SchemaError, "planet 30, column sigma_2 is not positive"),
+    (lambda table: table.assign(wl_3=np.nan), NonFiniteError, "planet 30, column wl_3 is not a finite number"),
+    (lambda table: table.assign(wl_3="oops"), SchemaError, "planet 30, column wl_3 holds 'oops'"),
+    (lambda table: table.drop(columns="wl_4"), SchemaError, "column wl_4 is missing"),
+    (lambda table: table.rename(columns={"wl_4": 4}), SchemaError, "column wl_4 is missing"),
+    (lambda table: table.assign(planet_id=["30", "10", "b"]), SchemaError, "row 3 has planet_id 'b'"),
+    (lambda table: table.iloc[:0], SchemaError, "no planets"),
+])
+def test_a_table_is_refused_as_its_file_is(good, change, kind, words):
+    path, truth = good[0], submission.read(good[0]).iloc[:, :284]
+    with pytest.raises(kind, match=words):
+        score(change(submission.read(path)), truth)
+
+
+@pytest.mark.parametrize("change", [
+    lambda table: table.set_index("planet_id"), lambda table: table.astype({"planet_id": str}), lambda table: table.astype(str),
+    lambda table: table.astype({"wl_1": "Float64"}), lambda table: table.set_axis([7, 7, 7]),
+])
+def test_a_table_scores_what_its_file_scores(tmp_path, change):
+    ids, depths = np.array(IDS), np.random.default_rng(3).uniform(0.009, 0.011, (3, 283))
+    path = submission.write(tmp_path / "s.csv", ids, depths, np.full((3, 283), 1e-4))
+    truth = pd.DataFrame(depths + 5e-5, columns=list(submission.DEPTH_COLUMNS)).assign(planet_id=ids)
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    found = score(path, tmp_path / "truth.csv", tmp_path / "truth.csv")
+    assert score(change(submission.read(path)), truth, truth.set_index("planet_id")) == found and 0 < found["score"] < 1
+    with pytest.raises(SchemaError, match="column wl_9 is missing .the table of labels"):
+        score(path, truth.drop(columns="wl_9"))
+
+
+@pytest.mark.parametrize("name", ["s.parquet", "s.fits", "s.h5.gz", "s.csv.parquet", "s.xlsx"])
+def test_a_submission_under_the_name_of_something_else_is_refused(good, name, tmp_path, monkeypatch):
+    path, mu, sigma = good
+    with pytest.raises(ConfigError, match="a submission is a CSV table, and s.* is the name of something else"):
+        submission.write(tmp_path / name, IDS, mu, sigma)
+    with pytest.raises(ConfigError, match="the name of something else"):
+        submission.check_replaceable(tmp_path / name)  # before the long work
+    if not name.endswith(".gz"):
+        with pytest.raises(ConfigError, match="the name of something else"):
+            submission.validate(path.rename(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["s.zip", "s.csv.zip", "S.CSV.GZ", "s.csv.gz", "s.csv.xz", "s.csv.bz2", "s"])
+def test_a_packed_submission_holds_one_under_its_own_name(good, tmp_path, name):
+    path = submission.write(tmp_path / name, IDS, *good[1:])
+    pd.testing.assert_frame_equal(submission.read(path), submission.read(good[0]))
+    if name.endswith(".zip"):
+        assert zipfile.ZipFile(path).namelist() == ["s.csv"]
+    else:
+        before = path.read_bytes()
+        assert submission.write(path, IDS, *good[1:]).read_bytes() == before and b"s.csv" not in before
+
+
+def test_a_submission_at_home(good, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert submission.write("~/s.csv", IDS, *good[1:]) == tmp_path / "home" / "s.csv"
+    assert submission.validate("~/s.csv").planets == 3 and not (tmp_path / "~").exists()
+
+
+def test_a_link_to_a_run_s_submission_costs_the_run_nothing(good, tmp_path):
+    """It was a second name of that file; who writes under it writes a file of its own."""
+    own = tmp_path / "logs" / "night" / "submission.csv"
+    own.parent.mkdir(parents=True)
+    own.write_text("on record")
+    own.with_name("audit.json").write_text("{}")
+    link = tmp_path / "latest.csv"
+    link.symlink_to(own)
+    with pytest.raises(ConfigError, match="belongs to a run"):
+        submission.check_replaceable(link)
+    submission.write(link, IDS, *good[1:])
+    assert own.read_text() == "on record" and submission.validate(link).planets == 3 and not link.is_symlink()
+
+
+def test_a_prediction_goes_home_and_through_links(whole_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link.csv").symlink_to("target.csv")
+    for name in ("~/home.csv", "~/link.csv"):
+        whole_run.predict(out=name)
+    assert submission.validate(tmp_path / "home.csv").planets == submission.validate(tmp_path / "target.csv").planets == 2
+    assert (tmp_path / "link.csv").is_symlink()

@@ -114,6 +114,11 @@ def test_two_formats_do_not_share_a_file(tmp_path, monkeypatch):
     assert not (tmp_path / "spectrum/spectrum.csv").exists()
 
 
+def test_spectra_at_home_are_where_it_is_said(fitted, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert export_spectra({"b": fitted}, "csv", "~/out") == [tmp_path / "out/b.csv"] == list(tmp_path.glob("*/*"))
+
+
 def test_a_missing_package_is_told(fitted, monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(PreflightError, match="pip install xarray h5netcdf"):
