@@ -110,4 +110,4 @@ class Progress:
     @property
     def used_s(self) -> float:
         "Seconds of the present attempt."
-        return (self.ended or time.time()) - self.began if self.began else 0.0
+        return max(0.0, (self.ended or time.time()) - self.began) if self.began else 0.0

@@ -26,7 +26,7 @@ from .root_tables import read_converter, read_grid, read_labels, read_once, read
 # %% ../../nbs/observations/110_challenge.ipynb #planet-folders
 def _planet_number(name: str) -> int | None:
     """The number of the planet whose folder has this name; None: it is no planet's."""
-    number = int(name) if name.isascii() and name.isdecimal() else -1
+    number = int(name) if name.isascii() and name.isdecimal() else -1  # "007" is none: files are found by the number alone
     return number if 0 <= number < 2**63 and name == str(number) else None
 
 
@@ -58,6 +58,8 @@ def _no_planet(entry: os.DirEntry) -> str:
         return ""
     if not folder and (entry.is_symlink() or number is not None):
         return "it is a link to no folder" if entry.is_symlink() else "it is a file, not a planet's folder"
+    if folder and _planet_number(bare := entry.name.lstrip("0") or "0") is not None:
+        return f"a planet's number has no zeros in front; rename it to {bare}"
     return "its name is no planet's number as the tables write it" if folder else ""
 
 
@@ -129,6 +131,15 @@ class ChallengeVisits(ChallengeFiles):
         """The folder as if it held these of its visits alone."""
         wanted = frozenset(Visit(*visit) for visit in visits)
         return replace(self, chosen=wanted if self.chosen is None else wanted & self.chosen)
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that there are. An empty folder beside a full one is none; planets that are all left out are refused when read."""
+        folders = [split for split in SPLITS if (self.root / split).is_dir()]
+        if self.chosen is not None:
+            return folders
+        meant = [split for split in folders if _planet_folders(self.root / split) or any(map(_no_planet, _entries(self.root / split)))]
+        return meant or folders
 
     def planets(self, split: str = "train") -> list[int]:
         """Planets that have a folder, ascending. Raises DataMissingError when the split has none."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..core.environment import check_writable, debug_log_of, place, workspace
 from ..core.errors import PreflightError, WallReached
+from ..core.machine import steady_time
 from ..core.storage import content_digest, file_digest
 from . import provenance
 from .ledger import chain_faults, entries
@@ -78,15 +79,15 @@ def places(
 PARENT = "SPECTRAMIND_PARENT"  # a variable: the name of the sweep that starts this command
 
 
-def _first_fields(command: str, invocation: str, overrides: Sequence[str], clock: float) -> dict[str, Any]:
-    """A record that has just begun; `clock` in seconds since the epoch."""
+def _first_fields(command: str, invocation: str, overrides: Sequence[str], began: float) -> dict[str, Any]:
+    """A record that has just begun; `began` in seconds since the epoch."""
     return {
         "invocation": invocation, "run_id": None, "attempt": 1, "command": command, "outcome": "running", "exit_code": None,
         "argv": provenance.redact_words(sys.argv), "overrides": provenance.redact_words(overrides), "choices": {},
         "parent": os.environ.get(PARENT),
         "config_hash": None, "science_hash": None, "run_hash": None, "git": {}, "code": None, "data": {"manifest_root": None, "files": {}},
         "weights": {"initial": None, "final": None}, "metrics": {}, "wall": {"budget_s": None, "used_s": None}, "environment": {},
-        "error": None, "started": iso_time(clock), "finished": None, "pid": os.getpid(), "clock": clock,
+        "error": None, "started": iso_time(began), "finished": None, "pid": os.getpid(), "clock": steady_time(),
     }
 
 
@@ -124,10 +125,10 @@ def recorded(
         yield outer
         return
     usual = places(overrides)
-    logs, debug_log, clock = logs or usual[0], debug_log or usual[1], time.time()
-    stamp = datetime.fromtimestamp(clock, timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+    logs, debug_log, began = logs or usual[0], debug_log or usual[1], time.time()
+    stamp = datetime.fromtimestamp(began, timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
     invocation = f"{stamp}-{command}-{os.getpid()}"
-    known = _first_fields(command, invocation, overrides, clock)
+    known = _first_fields(command, invocation, overrides, began)
     folder = logs / "invocations" / invocation
     record = Record(folder, logs, debug_log, {**known, "run_id": run_id, **fields})
     check_writable(logs)

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.machine import steady_time
 from .ledger import entries as events
 
 # %% ../../nbs/records/530_journal.ipynb #eventlog
@@ -34,10 +35,11 @@ class EventLog:
         self.path, self.attempt, self.flush_s = path, attempt, flush_s
         self._lines: list[str] = []
         self._flushed_at, self._lock = time.monotonic(), threading.Lock()
+        self._zero = time.time() - steady_time()  # a diary's times agree with its durations, whoever sets the clock meanwhile
 
     def __call__(self, event: str, **fields: Any) -> None:
         """Note an event; all but single steps are on disk when this returns."""
-        moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        moment = datetime.fromtimestamp(self._zero + steady_time(), timezone.utc).isoformat(timespec="milliseconds")
         with self._lock:
             self._lines.append(json.dumps({"time": moment, "attempt": self.attempt, "event": event, **fields}))
         if event != "step" or time.monotonic() - self._flushed_at >= self.flush_s:

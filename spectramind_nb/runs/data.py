@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ..core.environment import competition_root
+from ..core.environment import competition_root, tell
 from ..core.errors import SchemaError
 from ..core.config_schema import RunConfig
 from ..core.storage import digest
 from ..observations.challenge import Challenge, open_challenge
+from ..observations.layout import SPLITS
 from ..records.provenance import manifest
 from ..simulation.dataset import simulate
 
@@ -39,13 +40,17 @@ def data_root(
 def open_data(
     config: RunConfig,  # the whole configuration of a run
 ) -> Challenge:
-    """The challenge of a run, its folder found or made."""
-    return open_challenge(data_root(config), config.data.edition)
+    """The challenge of a run, its folder found or made; a folder of planets that is empty is told."""
+    challenge = open_challenge(data_root(config), config.data.edition)
+    for split in SPLITS:
+        if (challenge.root / split).is_dir() and split not in challenge.splits:
+            tell(f"note: there is no planet in {challenge.root / split}, so that the data set has no {split} planets")
+    return challenge
 
 # %% ../../nbs/runs/617_data.ipynb #splits-of
 def splits_of(challenge: Challenge) -> list[str]:
     """The splits that a challenge has."""
-    return [split for split in ("train", "test") if (challenge.root / split).is_dir()]
+    return challenge.splits
 
 # %% ../../nbs/runs/617_data.ipynb #naive-statistics
 def naive_statistics(

@@ -8,7 +8,6 @@ __all__ = ['STAGES', 'guardrails', 'envelope', 'envelope_line', 'stage', 'summar
 # %% ../../nbs/runs/633_envelope.ipynb #imports
 import contextlib
 import json
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from xml.etree import ElementTree
 import torch
 
 from ..core.errors import shortened
-from ..core.machine import peak_memory_gb
+from ..core.machine import peak_memory_gb, steady_time
 from ..core.storage import atomic_path
 from ..records.journal import EventLog, events
 from ..records.record import load, sentence
@@ -82,14 +81,14 @@ def stage(
     name: str,  # preflight, data, training, validation, prediction
 ) -> Iterator[None]:
     """Note how long a stage took and how it ended."""
-    began, error = time.time(), None
+    began, error = steady_time(), None
     try:
         yield
     except BaseException as caught:
         error = sentence(caught)
         raise
     finally:
-        log("stage", name=name, seconds=round(time.time() - began, 3), error=error)
+        log("stage", name=name, seconds=round(steady_time() - began, 3), error=error)
 
 # %% ../../nbs/runs/633_envelope.ipynb #summarise
 def summarise(

@@ -7,7 +7,6 @@ __all__ = ['replace_rows', 'predict_rows', 'submit']
 
 # %% ../../nbs/runs/678_job.ipynb #imports
 import contextlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +124,7 @@ def submit(
     if (without := list(outcome.made.values()).count("mean")) and "fits" not in outcome.reasons:
         first = next((f"{visit}: {why}" for visit, why in outcome.failed.items() if visit.startswith("test")), "no time was left for them")
         job.step("fits", f"{without} planets have none: {first}")
-    outcome.used_s = time.time() - job.wall.started
+    outcome.used_s = job.wall.clock() - job.wall.started
     outcome.save()
     return outcome
 

@@ -50,7 +50,8 @@ def data_module(
     challenge: Challenge,
     fits: Mapping[str, StageResult],  # split -> its fits
 ) -> VisitDataModule:
-    """Training, validation and test planets of a run."""
+    """Training, validation and test planets of a run. Raises `DataMissingError` where there are none to train on."""
+    challenge.planets("train")
     known = {split: filled.done for split, filled in fits.items()}
     stars = {split: challenge.stars(split) for split in fits}
     made = {split: curves for split, filled in fits.items() if (curves := curves_of(config, challenge, filled)) is not None}

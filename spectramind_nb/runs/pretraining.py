@@ -14,6 +14,7 @@ from ..core.environment import Place, tell
 from ..core.errors import ConfigError, PreflightError, WallReached
 from ..core.config_schema import RunConfig
 from ..records import audit
+from ..records.record import latest_runs
 from ..records.weights import weights_digest
 from .run_attempts import named_attempt, unfinished_attempt
 from .directory import checkpoint_weights
@@ -59,7 +60,7 @@ def pretrained(
     """
     first, logs = pretraining_config(config), Path(config.paths.logs)
     wanted = {"outcome": "finished", "config_hash": first.hash, "code": record.fields["code"]}
-    for path in sorted(logs.glob("*/audit.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in latest_runs(logs):
         known = audit.load(path)
         if wanted.items() <= known.items() and (path.parent / "checkpoints" / "best.ckpt").is_file():
             tell(f"note: pre-training was done by run {path.parent.name}")

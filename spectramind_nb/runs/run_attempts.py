@@ -20,7 +20,8 @@ from ..core.identity import differences
 from ..core.config_schema import RunConfig
 from ..core.storage import content_digest
 from ..records import audit
-from .directory import RunDirectory, training_state
+from ..records.record import latest_runs
+from .directory import RunDirectory, checkpoint_step, training_state
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #attempt
 RESUMABLE = ("wall", "terminated", "interrupted", "killed")  # outcomes after which a run can go on
@@ -130,8 +131,7 @@ def unfinished_attempt(
     if resume not in ("auto", "never"):
         return _continued(RunDirectory.open(resume), config, parent, snapshot)
     if resume == "auto":
-        runs = sorted(Path(config.paths.logs).glob("*/audit.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for folder in (path.parent for path in runs if config.run_id in (None, path.parent.name)):
+        for folder in (path.parent for path in latest_runs(Path(config.paths.logs)) if config.run_id in (None, path.parent.name)):
             records = lasting_records(folder)
             if can_go_on(records) and is_run_of(records, config, parent, snapshot):
                 if (checkpoint := _newest_checkpoint(folder)) or config.run_id:  # it may have had nothing to keep yet
@@ -141,9 +141,14 @@ def unfinished_attempt(
 
 def _newest_checkpoint(run_dir: Path) -> Path | None:
     """What a run that was cut short goes on from: the rolling checkpoint, else the newest that can be read."""
+    newest = sorted(_kept_checkpoints(run_dir), key=lambda path: path.stem == "last")  # which keeps the order of the others
+    return next(filter(readable_checkpoint, reversed(newest)), None)
+
+
+def _kept_checkpoints(run_dir: Path) -> list[Path]:
+    """A run's checkpoints, what has seen most steps last; of two that have seen the same, the one that was not kept for its score."""
     kept = (run_dir / "checkpoints").glob("[!.]*.ckpt")
-    newest = sorted(kept, key=lambda path: (path.name == "last.ckpt", path.stat().st_mtime_ns), reverse=True)
-    return next(filter(readable_checkpoint, newest), None)
+    return sorted(kept, key=lambda path: (checkpoint_step(path), path.stem != "best", path.name))
 
 
 def _continued(run: RunDirectory, config: RunConfig, parent: str | None, snapshot: Path | None) -> Attempt:
@@ -171,12 +176,12 @@ def branch_checkpoint(
     run: RunDirectory,
     max_epochs: int | None,  # of the branch
 ) -> Path:
-    """The checkpoint that a branch of a run starts from: the one that was named, or the newest.
+    """The checkpoint that a branch of a run starts from: the one that was named, or that which has seen most steps.
 
     Raises `DataMissingError` where none was kept, `DamagedFileError` for one that no training can go on from, `ConfigError`
     where it has seen as many epochs as the branch is to have.
     """
-    kept = sorted((run.dir / "checkpoints").glob("[!.]*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    kept = _kept_checkpoints(run.dir)
     if run.checkpoint is None and not kept:
         raise DataMissingError("this run kept no checkpoint to branch from", run.dir, "Train with trainer=ablation")
     path = run.checkpoint or kept[-1]

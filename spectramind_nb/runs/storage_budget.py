@@ -18,6 +18,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from ..core.errors import PreflightError
 from ..core.quantities import size_bytes
 from ..core.storage import atomic_path
+from .directory import checkpoint_step
 
 # %% ../../nbs/runs/632_storage_budget.ipynb #directory-bytes
 def directory_bytes(
@@ -71,7 +72,7 @@ class BudgetedCheckpointIO(TorchCheckpointIO):
     def _make_room(self, size: int, path: Path) -> bool:
         excess = directory_bytes(self.run_dir) + size - (1 - _SPARE) * self.budget_bytes
         snapshots = [found for found in (self.run_dir / "checkpoints").glob("[!.]*.ckpt") if found not in self.kept]
-        for oldest in sorted(snapshots, key=lambda found: found.stat().st_mtime):
+        for oldest in sorted(snapshots, key=lambda found: (checkpoint_step(found), found.stat().st_mtime)):
             if excess <= 0:
                 break
             excess -= oldest.stat().st_size

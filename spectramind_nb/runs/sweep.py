@@ -25,6 +25,7 @@ from ..core.configuration import compose
 from ..core.machine import memory_gb
 from ..core.errors import ConfigError, SpectraMindError
 from ..core.overrides import override_words
+from ..core.quantities import check_run_id
 from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
@@ -98,6 +99,8 @@ def members(
 
     Raises ConfigError, and DataMissingError for a trunk that kept no checkpoint.
     """
+    if name is not None:
+        check_run_id(name)  # its folder lies among those of runs
     asked = combinations(overrides)
     if len(asked) < 2:
         raise ConfigError("nothing varies in this sweep", " ".join(overrides), "Give a key several values, such as seed=1,2,3")

@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from ..core.environment import is_terminal, tell
 from ..core.errors import SpectraMindError
+from ..core.machine import steady_time
 from ..learning.datamodule import VisitDataModule
 from ..records.training_log import EventLogger, loggers
 from ..records.weights import weights_digest
@@ -104,7 +104,7 @@ def _fit(session: Session, model: pl.LightningModule, data: VisitDataModule, ove
     )
     per_step = session.config.data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
     session.record.update(precision={"trainer": str(trainer.precision)}, effective_batch_size=per_step)
-    began = time.time()
+    began = steady_time()
     try:
         with session.signals.wait_for_safe_point():
             trainer.fit(model, datamodule=data, ckpt_path=session.attempt.checkpoint, weights_only=True)
@@ -112,7 +112,7 @@ def _fit(session: Session, model: pl.LightningModule, data: VisitDataModule, ove
         session.children += getattr(trainer.strategy.launcher, "procs", [])
         for tracker in trackers:
             tracker.save()
-        session.log("fit end", seconds=round(time.time() - began, 3), step=trainer.global_step)
+        session.log("fit end", seconds=round(steady_time() - began, 3), step=trainer.global_step)
         session.record.fields["weights"]["final"] = weights_digest(model.state_dict())
     if profile.enable_checkpointing and not session.checkpoint("best").is_file():
         trainer.save_checkpoint(session.checkpoint("last"))

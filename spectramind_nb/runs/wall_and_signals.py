@@ -11,7 +11,6 @@ import math
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..core.errors import ConfigError, InterruptedRun, SpectraMindError, TerminatedRun, WallReached
+from ..core.machine import steady_time
 
 # %% ../../nbs/runs/622_wall_and_signals.ipynb #write-to-nobody
 def _write_to_nobody(outputs: list[int]) -> None:
@@ -105,7 +105,7 @@ class Wall:
     started: float  # s since the epoch: when the budget began
     budget_s: float | None  # None: no limit
     reserve_s: float = 60.0  # at least this much stays for saving and finishing
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = steady_time
     steps_s: deque = field(default_factory=lambda: deque(maxlen=200))  # durations of recent batches
     validation_s: float = 0.0  # duration of the last complete validation
     save_s: float = 0.0  # longest checkpoint so far

@@ -17,7 +17,7 @@ import numpy as np
 from ..core.storage import digest, file_digest
 from ..core.tables import existing_file
 from ..observations.challenge import Challenge, open_challenge
-from ..observations.layout import FRAME_SHAPE, INSTRUMENTS, LINEARITY_ORDERS, PRODUCTS, SPLITS, Visit
+from ..observations.layout import FRAME_SHAPE, INSTRUMENTS, LINEARITY_ORDERS, PRODUCTS, Visit
 from ..observations.signals import read_plane
 from .settings import rng_for
 
@@ -78,8 +78,7 @@ def draw_detector(
 @lru_cache(maxsize=1)
 def _visits_in(folder: str) -> tuple[Challenge, list[tuple[str, Visit]]]:
     challenge = open_challenge(folder)
-    splits = [split for split in SPLITS if (challenge.root / split).is_dir()]
-    return challenge, [(split, visit) for split in splits for visit in challenge.visits(split)]
+    return challenge, [(split, visit) for split in challenge.splits for visit in challenge.visits(split)]
 
 
 def real_detector(

@@ -51,6 +51,22 @@ def test_ctrl_c_ends_with_130(monkeypatch):
     assert invoke("validate", "x.csv").exit_code == 130
 
 
+def test_ctrl_c_while_libraries_are_loaded_ends_with_130_and_no_trace():
+    """Nor is it lost: a library may take an interrupt for one of its parts that is missing, and go on without."""
+    code = """
+import os, runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "spectramind_nb.apps.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["spectramind", "--help"]
+runpy.run_module("spectramind_nb", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize(
     "words", [["trian"], ["train", "--resum", "x"], ["score"], ["simulate", "--out", "x"], ["validate"]]
 )

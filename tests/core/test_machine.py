@@ -16,6 +16,24 @@ def test_process_start_is_the_kernels_answer():
     assert abs(started - before) < 0.4, "counted from the start of the process, not from the import"
 
 
+@pytest.mark.parametrize("set_by_s", [-3600, 36000])
+def test_a_budget_does_not_notice_that_the_clock_is_set(set_by_s):
+    """Set back, a run had gone on for an hour more; set forward, it was over at once."""
+    code = f"""
+import time
+honest, by = time.time, [0.0]
+time.time = lambda: honest() + by[0]
+from spectramind_nb.core.machine import process_start
+from spectramind_nb.runs.wall_and_signals import Wall
+wall, began = Wall(process_start(), 1000.0), process_start()
+by[0] = {set_by_s}
+print(wall.left_s, process_start() - began)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    left_s, moved_s = map(float, done.stdout.split())
+    assert 900 < left_s < 1000 and abs(moved_s) < 0.1
+
+
 def test_cpu_count_respects_affinity():
     code = "import os; os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]});" \
            "from spectramind_nb.core.machine import cpu_count; print(cpu_count())"

@@ -75,7 +75,7 @@ def modules(package: Path) -> dict[str, str]:
 @pytest.mark.check
 def test_exported_code_is_in_sync(tmp_path):
     fresh, here = modules(export(tmp_path)), modules(REPO / "spectramind_nb")
-    here.pop("__main__.py")  # three lines that no notebook needs to explain
+    here.pop("__main__.py")  # what happens before anything of ours is loaded
     assert sorted(fresh) == sorted(here)
     assert [name for name in fresh if fresh[name] != here[name]] == [], "run `make notebooks`"
 

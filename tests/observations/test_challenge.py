@@ -114,6 +114,32 @@ def test_some_of_its_visits_are_a_challenge_too(made_up):
     assert pickle.loads(pickle.dumps(few)) == few  # workers get it
 
 
+def test_a_folder_without_planets_is_no_split(made_up):
+    """Whoever trains has no use for an empty test/, and the finder leaves a file in it; a planet that is misnamed is another matter."""
+    shutil.rmtree(made_up.root / "test", ignore_errors=True)
+    (made_up.root / "test").mkdir()
+    (made_up.root / "test" / ".DS_Store").touch()
+    challenge = ch.open_challenge(made_up.root)
+    assert challenge.splits == ["train"]
+    (made_up.root / "test" / "planet_7").mkdir()
+    assert challenge.splits == ["train", "test"]
+    with pytest.raises(DataMissingError, match="no planet folder in test"):
+        challenge.visits("test")
+    for split in ("train", "test"):
+        shutil.rmtree(made_up.root / split)
+        (made_up.root / split).mkdir()
+    assert challenge.splits == ["train", "test"], "something has to be refused"
+
+
+def test_a_folder_with_zeros_in_front_is_told_what_to_be_called(made_up):
+    (made_up.root / "train" / "007").mkdir()
+    (made_up.root / "train" / "00x").mkdir()
+    assert ch.open_challenge(made_up.root).faults() == [
+        "007 in train is left out: a planet's number has no zeros in front; rename it to 7",
+        "00x in train is left out: its name is no planet's number as the tables write it",
+    ]
+
+
 def test_commas_at_the_ends_of_a_sample_s_lines_hide_no_planet(made_up):
     (made_up.root / "sample_submission.csv").write_text("planet_id,wl_1\n7,0.1,\n8,0.1,\n")
     shutil.copytree(made_up.root / "train" / "7", made_up.root / "test" / "7", dirs_exist_ok=True)

@@ -8,14 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from spectramind_nb.core.configuration import compose
-from spectramind_nb.core.errors import ConfigError, PreflightError, TerminatedRun, WallReached
+from spectramind_nb.core.errors import ConfigError, DataMissingError, PreflightError, TerminatedRun, WallReached
 from spectramind_nb.records import audit, journal, provenance, record, training_log
 from spectramind_nb.records.ledger import append, chain_faults, entries, rebuild
+from spectramind_nb.runs.envelope import stage
 
 
 @pytest.fixture
@@ -52,6 +55,33 @@ def test_p3_whatever_ends_a_run_is_written_down(places, error, outcome, code):
     assert (record["outcome"], record["exit_code"]) == (outcome, code) and record["finished"] >= record["started"]
     assert told(places) == ["start", "run", "finish"] and audit.verify(**places) == []
     assert f"train: {outcome} ({code})" in places["debug_log"].read_text()
+
+
+@pytest.mark.parametrize("set_by_s", [-3600, 36000])
+def test_a_clock_that_is_set_changes_no_duration(places, monkeypatch, set_by_s):
+    """As NTP does, or a machine that is resumed: set back, a run had used -3525 s and was finished before it started."""
+    honest, folder = time.time, places["logs"] / "a"
+    with audit.recorded("train", ()) as record:
+        record.adopt(folder, **places, attempt=1)
+        log = journal.EventLog(folder / "events.jsonl")
+        with stage(log, "data"):
+            monkeypatch.setattr(time, "time", lambda: honest() + set_by_s)
+        assert audit.close_dead_records(**places) == [], "our own record is that of a living process"
+    fields = audit.load(folder / "audit.json")
+    assert 0 <= fields["wall"]["used_s"] < 60 and 0 <= next(iter(entries(folder / "events.jsonl")))["seconds"] < 60
+    lasted = datetime.fromisoformat(fields["finished"]) - datetime.fromisoformat(fields["started"])
+    assert lasted.total_seconds() == pytest.approx(fields["wall"]["used_s"], abs=0.01) and audit.verify(**places) == []
+
+
+def test_the_latest_run_is_the_one_that_began_last(places, workspace):
+    """Not the last of the alphabet, nor the one whose files were copied last."""
+    for name in ("beta", "zulu", "alpha"):
+        invocation(places, name)
+        time.sleep(0.002)  # times are told to the millisecond
+    for number, name in enumerate(("alpha", "beta", "zulu")):
+        os.utime(places["logs"] / name / "audit.json", (number, number))
+    with pytest.raises(DataMissingError, match="The latest is alpha"):
+        record.find_run("qqqq")
 
 
 def test_p16_p44_the_record_holds_the_promised_fields(places):

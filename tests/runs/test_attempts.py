@@ -10,13 +10,13 @@ import torch
 from test_runtime import outcome_of
 
 from spectramind_nb.core.configuration import compose
-from spectramind_nb.core.errors import ConfigError, DamagedFileError, PreflightError
+from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, PreflightError
 from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.records.record import _left_behind
 from spectramind_nb.runs.directory import RunDirectory
 from spectramind_nb.runs.replay import tampering
 from spectramind_nb.runs.run import Run, evaluate, predict
-from spectramind_nb.runs.run_attempts import branch_checkpoint, named_attempt, readable_checkpoint, unfinished_attempt
+from spectramind_nb.runs.run_attempts import _newest_checkpoint, branch_checkpoint, named_attempt, readable_checkpoint, unfinished_attempt
 from spectramind_nb.runs.storage_budget import BudgetedCheckpointIO
 from spectramind_nb.runs.training import train
 
@@ -102,6 +102,44 @@ def test_what_a_killed_process_left_half_written_is_no_checkpoint(whole_run, tmp
     told = []
     BudgetedCheckpointIO(tmp_path, 1, lambda event, **fields: told.append(fields["path"])).save_checkpoint({}, folder / "step.ckpt")
     assert told == ["step.ckpt"]  # left out, and nothing pruned
+
+
+@pytest.fixture
+def copied(whole_run, tmp_path):
+    """A run with snapshots in a folder whose files have the times of an unlucky copy: what is oldest looks newest."""
+    folder, kept = tmp_path / "copied" / "checkpoints", torch.load(whole_run.weights, weights_only=True)
+    folder.mkdir(parents=True)
+    for age, (name, step) in enumerate({"epoch0015-step0000016": 16, "epoch0003-step0000004": 4, "best": 8}.items()):
+        torch.save({**kept, "global_step": step}, folder / f"{name}.ckpt")
+        os.utime(folder / f"{name}.ckpt", (age, age))
+    return folder.parent
+
+
+def test_the_newest_snapshot_has_seen_most_steps_whatever_the_times_of_a_copy_say(copied):
+    assert branch_checkpoint(RunDirectory(copied), None).stem == "epoch0015-step0000016"
+    assert _newest_checkpoint(copied).stem == "epoch0015-step0000016"
+    (copied / "checkpoints/epoch0015-step0000016.ckpt").unlink()
+    assert branch_checkpoint(RunDirectory(copied), None).stem == "best", "whose name does not say how many it has seen"
+
+
+def test_the_snapshot_of_fewest_steps_makes_room_first_whatever_the_times_of_a_copy_say(copied):
+    told, size = [], sum(path.stat().st_size for path in copied.rglob("*.ckpt"))
+    checkpoints = BudgetedCheckpointIO(copied, int(size / 0.95) + 1000, lambda event, **fields: told.append((event, fields["path"])))
+    checkpoints.save_checkpoint({"global_step": 20}, copied / "checkpoints" / "epoch0019-step0000020.ckpt")
+    assert told == [("pruned", "epoch0003-step0000004.ckpt"), ("checkpoint", "epoch0019-step0000020.ckpt")]
+
+
+def test_of_several_runs_the_one_that_began_last_goes_on(words, whole_run, monkeypatch):
+    words = [*words, "seed=23", "trainer.checkpoint.every=0s"]
+    older, newer = (killed(words, step, monkeypatch, resume="never") for step in (2, 3))
+    os.utime(newer.dir / "audit.json", (0, 0))
+    assert unfinished_attempt(compose(overrides=words), "auto").dir.name == newer.id != older.id
+
+
+@pytest.mark.parametrize("which", [3, None, 2.5])
+def test_what_is_neither_a_name_nor_a_path_nor_a_run_is_no_run(which, words):
+    with pytest.raises(DataMissingError, match="there is no run"):
+        Run.open(which)
 
 
 def test_a_command_that_is_refused_takes_no_name(words):

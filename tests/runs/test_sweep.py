@@ -39,6 +39,12 @@ def test_what_does_not_compose_is_told_before_the_first_run(here, words, said):
     assert {path.name for path in set(here.glob("logs/*")) - before} <= {"invocations", "audit.jsonl"}
 
 
+@pytest.mark.parametrize("name", ["invocations", "audit.jsonl", "a/b", ".."])
+def test_a_sweep_takes_no_folder_that_is_something_else(here, name):
+    with pytest.raises(ConfigError, match="cannot be the name of a run"):
+        sweep(["seed=1,2"], name)
+
+
 def test_killed_in_the_middle_each_run_is_done_once_and_one_that_fails_costs_the_others_nothing(words, here):
     """Not only is the sweep killed, but also the run that it had begun. The last of the three cannot but fail."""
     asked = [*words[:-1], "trainer=ci_fast", RATES]
@@ -142,7 +148,7 @@ def test_a_sweep_writes_into_no_run(whole_run):
 
 
 def test_names_of_a_sweep_follow_from_its_words(here):
-    with pytest.raises(ConfigError, match="run_id"):
+    with pytest.raises(ConfigError, match="cannot be the name of a run"):
         members(["seed=1,2"], "../elsewhere")
     name, runs = members(["trainer=ci_fast", "seed=range(1,12)"])
     assert [run.name for run in runs][::10] == [f"{name}-01", f"{name}-11"]
