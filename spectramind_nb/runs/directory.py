@@ -6,7 +6,6 @@
 __all__ = ['RunDirectory', 'score_line', 'read_checkpoint', 'checkpoint_weights', 'checkpoint_step', 'training_state']
 
 # %% ../../nbs/runs/634_directory.ipynb #imports
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +131,10 @@ def checkpoint_step(
     path: Path,
 ) -> int:
     """How many steps a checkpoint has seen, by its name or else as it says itself; -1 where it cannot be read."""
-    if told := re.search(r"step=?(\d+)", path.stem):
-        return int(told[1])
+    from spectramind_nb.runs.storage_budget import named_step  # which waits for torch, as reading one does
+
+    if (step := named_step(path)) >= 0:
+        return step
     try:
         return int(read_checkpoint(path)["global_step"])
     except (DamagedFileError, KeyError, TypeError, ValueError):
