@@ -250,10 +250,7 @@ class Record(RecordFile):
         self.tell("run", run_id=run_dir.name, attempt=self.fields["attempt"], config_hash=self.fields["config_hash"])
 
     def finish(self, outcome: str, exit_code: int, error: str | None = None, ended: float | None = None) -> None:
-        """Close the record: outcome, digests of what the run left, a line in the ledger. A closed record stays as it is.
-
-        `ended`, in seconds since the epoch, is for the record of a process that is gone; our own time is measured, whatever the clock says.
-        """
+        """Close the record: outcome, digests of what the run left, a line in the ledger. A closed record stays as it is."""
         with _undisturbed():
             if not self.closed:
                 began = datetime.fromisoformat(self.fields["started"]).timestamp()
