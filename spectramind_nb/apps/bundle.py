@@ -82,9 +82,7 @@ def kaggle_tags(
     return {*cpython_tags(version, platforms=platforms), *compatible_tags(version, f"cp{version[0]}{version[1]}", platforms)}
 
 # %% ../../nbs/apps/726_bundle.ipynb #pip
-def pip(
-    *words: str,
-) -> str:
+def pip(*words: str) -> str:
     "Run pip with a fixed date and fixed permissions. Raises `SpectraMindError` with its last line."
     fixed = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True, env=fixed, umask=0o022)

@@ -106,9 +106,7 @@ def read_image(
     return {canonicalize_name(name): version for name, version in found}
 
 # %% ../../nbs/apps/728_bundle_check.ipynb #needs
-def needs(
-    wheel: Path,
-) -> list[Requirement]:
+def needs(wheel: Path) -> list[Requirement]:
     "What a wheel says that it needs. Raises `DamagedFileError` when it cannot be read."
     try:
         with ZipFile(wheel) as archive:

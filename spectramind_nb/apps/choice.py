@@ -180,9 +180,7 @@ def _written(value: object) -> str:
     return f"[{','.join(map(_written, value))}]" if isinstance(value, list) else str(value)
 
 # %% ../../nbs/apps/732_choice.ipynb #faults
-def faults_of(
-    choice: Choice,
-) -> list[Fault]:  # empty when it composes
+def faults_of(choice: Choice) -> list[Fault]:  # empty when it composes
     "Everything wrong with a choice, line by line."
     found, kept, before = [], choice.menus, None
     whole = composed(choice.words)
@@ -252,9 +250,7 @@ def purpose(
     return profiles()[choice.profile], limits_in_words(group("trainer", choice.profile) if config is None else config.trainer)
 
 # %% ../../nbs/apps/732_choice.ipynb #changed-keys
-def changed_keys(
-    config: RunConfig,
-) -> dict[str, tuple[object, object]]:  # dotted key -> (value in defaults, value now)
+def changed_keys(config: RunConfig) -> dict[str, tuple[object, object]]:  # dotted key -> (value in defaults, value now)
     "What differs from the configuration that `defaults` gives without overrides."
     found = differences(_usual().plain(), config.plain())
     return {key: values for key, values in found.items() if not key.startswith("launch") and not key.endswith(".doc")}

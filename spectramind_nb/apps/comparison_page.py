@@ -30,9 +30,7 @@ def _with_differences(metrics: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(told, index=metrics.index)
 
 
-def comparison_page(
-    found: Comparison,
-) -> str:  # HTML
+def comparison_page(found: Comparison) -> str:  # HTML
     "Verdicts, metrics, settings and curves of several runs as one page that opens anywhere."
     first, *others = found.names
     bare = [name for name, run in zip(found.names, found.runs) if not run.metrics]

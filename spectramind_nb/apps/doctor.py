@@ -131,8 +131,7 @@ def examine_data(
 # %% ../../nbs/apps/760_doctor.ipynb #examine
 def examine() -> list[Finding]:  # in the order to print them
     "Everything the doctor looks at."
-    machine = [Finding("platform", platform_name()), Finding("cores", str(cpu_count())),
-               Finding("memory", f"{memory_gb():.1f} GB")]
+    machine = [Finding("platform", platform_name()), Finding("cores", str(cpu_count())), Finding("memory", f"{memory_gb():.1f} GB")]
     disks = [examine_disk("workspace", workspace(), 1.0), examine_disk("runs", workspace() / "logs", 1.0),
              examine_disk("stores", cache_root())]
     return [*examine_versions(), *machine, examine_gpu(), *disks, *(examine_data(edition) for edition in COMPETITION_SLUG)]

@@ -45,9 +45,7 @@ def addresses(
             digest([plain["model"], plain["data"]["batch_size"], plain["trainer"]["accelerator"]]))
 
 # %% ../../nbs/apps/730_estimate.ipynb #planets-of
-def planets_of(
-    config: RunConfig,
-) -> tuple[int, int]:  # training planets, test planets
+def planets_of(config: RunConfig) -> tuple[int, int]:  # training planets, test planets
     "How many planets a run will see. Raises `DataMissingError` when its data are not there."
     data = config.data
     if data.root is None and data.simulate is not None:
@@ -140,9 +138,7 @@ def _basis(done: RunTiming | None, alike: RunTiming | None) -> str:
     return f"measured in run {' and '.join(known)}{guessed}"
 
 # %% ../../nbs/apps/730_estimate.ipynb #duration-in-words
-def duration_in_words(
-    seconds: float,
-) -> str:
+def duration_in_words(seconds: float) -> str:
     "A duration as people say it: 8 s, 2 min, 3.5 h."
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -74,8 +74,7 @@ REQUIRED = ("id", "title", "code_file", "language", "kernel_type", "is_private",
             "dataset_sources", "competition_sources", "docker_image_pinning_type")
 OPTIONAL = ("enable_tpu", "machine_shape", "kernel_sources", "model_sources", "keywords", "docker_image", "id_no")
 MACHINES = ("NvidiaTeslaT4", "NvidiaL4")
-RETIRED = {"NvidiaTeslaP100": "its kernels are no longer in the image", "TpuV38": "it has a successor",
-           "Tpu1VmV38": "it has a successor"}
+RETIRED = {"NvidiaTeslaP100": "its kernels are no longer in the image", "TpuV38": "it has a successor", "Tpu1VmV38": "it has a successor"}
 CHOICES = {"language": ("python",), "kernel_type": ("notebook",), "enable_internet": (False,),
            "is_private": (True, False), "enable_gpu": (True, False), "enable_tpu": (False,),
            "docker_image_pinning_type": ("original", "latest")}
@@ -123,8 +122,7 @@ def metadata_problems(
             problems.append(f"{key} is {value!r}, it must be {' or '.join(map(repr, allowed))}")
     for key, pattern in SOURCES.items():
         found = metadata.get(key, [])
-        problems += [f"{key} holds '{source}', which is no such source" for source in found
-                     if not re.fullmatch(pattern, str(source))]
+        problems += [f"{key} holds '{source}', which is no such source" for source in found if not re.fullmatch(pattern, str(source))]
         problems += [f"{key} names '{source}' twice" for source in sorted(set(map(str, found))) if found.count(source) > 1]
     if not any(str(source).partition("/")[2].split("/")[0] == BUNDLE for source in metadata["dataset_sources"]):
         problems.append(f"dataset_sources lacks the bundle, '{owner}/{BUNDLE}': without it nothing can be installed")

@@ -177,10 +177,7 @@ class ClickQueue:
 class LivePage:
     "The widgets tied to the state: what somebody does changes it, and what changes is shown."
 
-    def __init__(
-        self,
-        state: PageState,
-    ):
+    def __init__(self, state: PageState):
         self.state, self.own, self.widgets = state, OwnChanges(), PageWidgets(state.choice, self._press)
         self.reader, self.watcher = ChoiceReader(state, self._show_understood), JobWatcher(state, self.show_runs)
         self.clicks = ClickQueue(self._act)

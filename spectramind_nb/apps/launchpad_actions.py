@@ -21,9 +21,7 @@ from ..core.errors import SpectraMindError
 from ..core.storage import digest
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #begin-training
-def begin_training(
-    state: PageState,
-) -> None:
+def begin_training(state: PageState) -> None:
     "Start or continue what is chosen, unless it is going on already."
     if why_not(state, "Train"):
         return
@@ -39,9 +37,7 @@ def begin_training(
     state.training = Task.begun(["train", *state.choice.words], "The kernel stays free meanwhile.", output)
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #stop-task
-def stop_task(
-    state: PageState,
-) -> None:
+def stop_task(state: PageState) -> None:
     "Ask what is going on to stop; a training saves its state."
     if state.training.phase == "running":
         state.training.stop("Saving the state of the run.")
@@ -49,10 +45,7 @@ def stop_task(
         state.asked.stop("Waiting for its end.")
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #show-progress
-def show_progress(
-    state: PageState,
-    run_dir: Path,
-) -> None:
+def show_progress(state: PageState, run_dir: Path) -> None:
     "Show how far a run is or was."
     state.progress = Progress(run_dir)
     state.progress.update()
@@ -72,19 +65,14 @@ def watch_run(
         weigh(state)
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #end-run
-def end_run(
-    state: PageState,
-) -> None:
+def end_run(state: PageState) -> None:
     "Stop the run that `watch_run` would follow."
     if not state.training.busy and state.elsewhere:
         watch_run(state)
         stop_task(state)
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #allowed
-def allowed(
-    state: PageState,
-    button: str,
-) -> bool:
+def allowed(state: PageState, button: str) -> bool:
     "Whether something can be done now; the state says why not."
     why = why_not(state, button)
     if why and not state.asked.busy:
@@ -119,9 +107,7 @@ def answer(
             state.asked = Task("failed", str(error))
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #put-submission
-def put_submission(
-    state: PageState,
-) -> None:
+def put_submission(state: PageState) -> None:
     "Check the selected run's submission and put it where the grader looks."
     def hand_over(run: PastRun) -> Task:
         said = hand_in(run.dir, workspace())
@@ -133,18 +119,14 @@ def put_submission(
     answer(state, "Submission", hand_over)
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #begin-comparison
-def begin_comparison(
-    state: PageState,
-) -> None:
+def begin_comparison(state: PageState) -> None:
     "Compare the selected run with the others, to be shown."
     names = [run.id for run in state.compared]
     page = state.logs / ".pages" / f"compared-{digest(names)[:8]}.html"
     ask(state, "Compare", f"Comparing {', '.join(names)}.", state.compared, "--out", str(page))
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #reopen-run
-def reopen_run(
-    state: PageState,
-) -> None:
+def reopen_run(state: PageState) -> None:
     "Choose again what the selected run was made from; one that is still going is followed."
     def choose_again(run: PastRun) -> Task:
         choose(state, Choice.of(run.words))
@@ -167,9 +149,7 @@ ACTIONS: dict[str, Callable[[PageState], None]] = {
 }
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #follow-training
-def follow_training(
-    state: PageState,
-) -> bool:  # whether there is something new to show
+def follow_training(state: PageState) -> bool:  # whether there is something new to show
     "See how far the training is."
     if not state.training.busy:
         return False
@@ -204,9 +184,7 @@ def _end_training(state: PageState, code: int) -> None:
         ended.message = f"{ended.message} {ending}"
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #follow-asked
-def follow_asked(
-    state: PageState,
-) -> bool:  # whether there is something new to show
+def follow_asked(state: PageState) -> bool:  # whether there is something new to show
     "See how far the command about the selected run is; the page that it made is shown when it is there."
     if not state.asked.busy:
         return False
@@ -228,8 +206,6 @@ def _show_page(state: PageState, path: Path, words: list[str]) -> Task:
     return Task("done", f"{title}: {path}")
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #follow
-def follow(
-    state: PageState,
-) -> bool:  # whether there is something new to show
+def follow(state: PageState) -> bool:  # whether there is something new to show
     "See how far everything is that was started."
     return any([follow_training(state), follow_asked(state)])

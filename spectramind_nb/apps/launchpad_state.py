@@ -98,9 +98,7 @@ class PageState:
         return Path(self.config.paths.logs) if self.config is not None else workspace() / "logs"
 
 # %% ../../nbs/apps/742_launchpad_state.ipynb #weigh
-def weigh(
-    state: PageState,
-) -> None:
+def weigh(state: PageState) -> None:
     "See what the choice means beside the runs there are."
     same = [] if state.config is None else same_runs(state.config, state.runs)
     state.estimate = None if state.config is None else estimate(state.config, run_timings(state.runs))
@@ -108,10 +106,7 @@ def weigh(
     state.twin = next((run for run in same if run in state.elsewhere), None)
 
 # %% ../../nbs/apps/742_launchpad_state.ipynb #choose
-def choose(
-    state: PageState,
-    choice: Choice,
-) -> None:
+def choose(state: PageState, choice: Choice) -> None:
     "Take a new choice and see what it means."
     state.choice, state.faults, whole = choice, faults_of(choice), composed(choice.words)
     state.config = whole if isinstance(whole, RunConfig) and not state.faults else None
@@ -119,9 +114,7 @@ def choose(
     weigh(state)
 
 # %% ../../nbs/apps/742_launchpad_state.ipynb #look-around
-def look_around(
-    state: PageState,
-) -> None:
+def look_around(state: PageState) -> None:
     "See what runs there are; the newest are selected unless others are."
     state.runs = recent_runs(state.logs)
     names = [run.id for run in state.runs]

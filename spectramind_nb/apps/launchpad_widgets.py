@@ -54,9 +54,7 @@ class PageWidgets:
         self.box = arranged(self)
 
 # %% ../../nbs/apps/750_launchpad_widgets.ipynb #arranged
-def arranged(
-    page: PageWidgets,
-):  # the box that holds them
+def arranged(page: PageWidgets):  # the box that holds them
     "The widgets in their places."
     import ipywidgets as widgets
 
@@ -74,10 +72,7 @@ def arranged(
     ]).add_class("launchpad")
 
 # %% ../../nbs/apps/750_launchpad_widgets.ipynb #show-controls
-def show_controls(
-    page: PageWidgets,
-    choice: Choice,
-) -> None:
+def show_controls(page: PageWidgets, choice: Choice) -> None:
     "Bring menus and box up to a choice that did not come from them."
     for name, menu in page.menus.items():
         value = getattr(choice, name)
@@ -98,10 +93,7 @@ def show_suggestions(
         button.tooltip = f"Write this into line {fault.line}" if fault is not None and there else ""
 
 # %% ../../nbs/apps/750_launchpad_widgets.ipynb #show-choice
-def show_choice(
-    page: PageWidgets,
-    state: PageState,
-) -> None:
+def show_choice(page: PageWidgets, state: PageState) -> None:
     "Show what the choice means."
     page.overrides.rows = min(max(3, len(state.choice.text.splitlines())), 10)
     show_suggestions(page.suggestions, state.faults[0] if state.faults else None)
@@ -109,10 +101,7 @@ def show_choice(
         page.parts[name].value = view(state)
 
 # %% ../../nbs/apps/750_launchpad_widgets.ipynb #show-runs
-def show_runs(
-    page: PageWidgets,
-    state: PageState,
-) -> None:
+def show_runs(page: PageWidgets, state: PageState) -> None:
     "Show what is going on, and the runs there are."
     for name, view in (("estimate", estimate_html), ("going", going_html), ("status", status_html), ("progress", progress_html),
                        ("runs", runs_html), ("answer", answer_html)):

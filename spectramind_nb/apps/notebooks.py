@@ -93,13 +93,11 @@ def parse_parameters(
         raise ConfigError(f"the parameters are not valid YAML: {' '.join(str(error).split())}", None,
                           "Write a mapping such as '{profile: ci_fast}'") from error
     if not isinstance(parsed, DictConfig) or parsed and ":" not in text:
-        raise ConfigError(f"the parameters are not a YAML mapping: {text!r}", None,
-                          "Write a mapping such as '{profile: ci_fast}'")
+        raise ConfigError(f"the parameters are not a YAML mapping: {text!r}", None, "Write a mapping such as '{profile: ci_fast}'")
     return OmegaConf.to_container(parsed, resolve=False)
 
 # %% ../../nbs/apps/710_notebooks.ipynb #check-parameters
-FITS = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "list": (list,), "dict": (dict,),
-        "None": (type(None),)}
+FITS = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "list": (list,), "dict": (dict,), "None": (type(None),)}
 
 
 def check_parameters(

@@ -99,9 +99,7 @@ def same_runs(
     return [run for run in runs if config.run_id in (None, run.id) and is_run_of(run.records, config)]
 
 # %% ../../nbs/apps/738_past_runs.ipynb #timings
-def run_timings(
-    runs: Iterable[PastRun],
-) -> list[RunTiming]:
+def run_timings(runs: Iterable[PastRun]) -> list[RunTiming]:
     "What runs took as far as they came, for `estimate`; those that are still going are left out."
     diaries = [(run.dir, run.dir / "events.jsonl") for run in runs if run.outcome != "running"]
     found = (_timing(folder, diary.stat().st_mtime_ns) for folder, diary in diaries if diary.is_file())
@@ -135,17 +133,13 @@ def output_path(
     return logs / ".pages" / f"{digest([config_hash, run_id])[:16]}.log"
 
 # %% ../../nbs/apps/738_past_runs.ipynb #printed
-def printed(
-    run: PastRun,
-) -> IO[bytes] | None:  # None: no page started it
+def printed(run: PastRun) -> IO[bytes] | None:  # None: no page started it
     "What a training printed."
     places = [output_path(run.dir.parent, run.config_hash, run_id) for run_id in (run.id, None)]
     return next((open(place, "rb") for place in places if place.is_file()), None)
 
 # %% ../../nbs/apps/738_past_runs.ipynb #has-predicted
-def has_predicted(
-    run_dir: Path,
-) -> bool:
+def has_predicted(run_dir: Path) -> bool:
     "Is the run's submission its own, and not what it began with?"
     diary = run_dir / "events.jsonl"
     return diary.is_file() and any(b'"event": "submission"' in line for line in diary.read_bytes().splitlines())

@@ -85,9 +85,7 @@ def shared_errors_of(
     return found, "" if len(found) == len(told) else "the run's weights and fits say something else today, or never said what was submitted"
 
 # %% ../../nbs/apps/705_predicted_spectra.ipynb #truth-of
-def truth_of(
-    challenge: Challenge,
-) -> pd.DataFrame | None:  # indexed by planet_id, wl_1..wl_283
+def truth_of(challenge: Challenge) -> pd.DataFrame | None:  # indexed by planet_id, wl_1..wl_283
     "True spectra of the test planets where the data set carries them."
     path = challenge.root / "truth" / "test.csv"
     return read_labels(path)[0] if path.is_file() else None

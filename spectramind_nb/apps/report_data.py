@@ -64,9 +64,7 @@ def answered_planets(
     return AnsweredPlanets(run, challenge, filled, spectra, scored, answer.origin, unknown)
 
 # %% ../../nbs/apps/706_report_data.ipynb #visits-worth-showing
-def visits_worth_showing(
-    fits: Mapping[Visit, VisitFit],
-) -> dict[str, Visit]:  # word -> visit
+def visits_worth_showing(fits: Mapping[Visit, VisitFit]) -> dict[str, Visit]:  # word -> visit
     "The visit whose white-light depth is measured as well as it usually is, with its whole transit in view, and the hardest one."
     whole = {visit: fit for visit, fit in fits.items() if fit.diagnostics["coverage"] > 0.95} or fits
     ratio = {visit: fit.diagnostics["white_depth"] / fit.diagnostics["white_sigma"] for visit, fit in fits.items()}

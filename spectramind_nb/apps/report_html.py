@@ -58,8 +58,7 @@ def html_page(
 ) -> str:
     "One self-contained HTML page."
     name = html.escape(title)
-    body = "".join(f"<section><h2>{html.escape(heading)}</h2>{content}</section>"
-                   for heading, content in sections.items() if content)
+    body = "".join(f"<section><h2>{html.escape(heading)}</h2>{content}</section>" for heading, content in sections.items() if content)
     head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
             f'<title>{name}</title><link rel="icon" href="data:,"><style>{REPORT_STYLE}</style>')
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{name}</h1>{lead}{body}</body></html>'

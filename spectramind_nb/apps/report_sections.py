@@ -53,9 +53,7 @@ class Album:
         return figure_html(image, caption)
 
 # %% ../../nbs/apps/707_report_sections.ipynb #flag-section
-def flag_section(
-    planets: AnsweredPlanets,
-) -> str:  # HTML, empty when there are none
+def flag_section(planets: AnsweredPlanets) -> str:  # HTML, empty when there are none
     "Visits that should be looked at twice."
     said = {visit: remarks(planets.light_curves(visit)) for visit in planets.fits.done}
     flagged = flags(planets.fits, said)
@@ -84,10 +82,7 @@ def download_list(
             f"<code>spectramind export {html.escape(planets.run.id)} --format taurex</code></p>")
 
 # %% ../../nbs/apps/707_report_sections.ipynb #spectrum-section
-def spectrum_section(
-    planets: AnsweredPlanets,
-    album: Album,
-) -> str:  # HTML
+def spectrum_section(planets: AnsweredPlanets, album: Album) -> str:  # HTML
     "Spectra of some planets, beside the raw fit and the truth where it is known."
     chosen = examples(list(planets.spectra), planets.scored.get("planets", {}))
     words = f"{planets.origin.capitalize()}: spectra of test planets with one-sigma band, the raw fit"
@@ -100,10 +95,7 @@ def spectrum_section(
     return pictures + download_list(planets, list(shown.values()))
 
 # %% ../../nbs/apps/707_report_sections.ipynb #light-curve-section
-def light_curve_section(
-    planets: AnsweredPlanets,
-    album: Album,
-) -> str:  # HTML, empty when nothing was fitted
+def light_curve_section(planets: AnsweredPlanets, album: Album) -> str:  # HTML, empty when nothing was fitted
     "Light curves of a typical visit and of the hardest one, with their fits."
     found, fits = "", planets.fits.done
     for word, visit in visits_worth_showing(fits).items() if fits else ():
@@ -139,9 +131,7 @@ def truth_sections(
     }
 
 # %% ../../nbs/apps/707_report_sections.ipynb #branches-2
-def family(
-    run: Run,
-) -> list[Run]:  # the trunk first; empty when there is only one of them
+def family(run: Run) -> list[Run]:  # the trunk first; empty when there is only one of them
     "A run, the run that it branched off, and their branches, as far as they are in the same folder."
     kept = [Run.open(path.parent) for path in sorted(run.dir.parent.glob("*/audit.json"))]
     records = {other.id: other.record for other in kept}
@@ -150,10 +140,7 @@ def family(
     return [other for other in kept if other.id == trunk] + branches if branches else []
 
 # %% ../../nbs/apps/707_report_sections.ipynb #ablations
-def ablations(
-    run: Run,
-    album: Album,
-) -> str:  # HTML, empty when there are none
+def ablations(run: Run, album: Album) -> str:  # HTML, empty when there are none
     "Scores of a run's branches and what each changed."
     members = [member for member in family(run) if "val/score" in member.metrics]
     if len(members) < 2:
@@ -169,10 +156,7 @@ def ablations(
             + f"<p>Whether a difference is more than luck: <code>spectramind compare {judge}</code></p>")
 
 # %% ../../nbs/apps/707_report_sections.ipynb #planets-needed
-def planets_needed(
-    run: Run,
-    album: Album,
-) -> str:  # HTML
+def planets_needed(run: Run, album: Album) -> str:  # HTML
     "Scores with fewer training planets, or how to find them out."
     if not (run.dir / LEARNING_CURVE).is_file():
         learned = (run.record.get("planets") or {}).get("train", 1000)
@@ -185,10 +169,7 @@ def planets_needed(
     return album("learning_curve", picture, words) + table_html(rows)
 
 # %% ../../nbs/apps/707_report_sections.ipynb #portable
-def portable(
-    run: Run,
-    text: str,
-) -> str:
+def portable(run: Run, text: str) -> str:
     "A text of the run without the folder of the machine that it ran on."
     root = str(run.config.paths.root)
     return text.replace(f"{root}{os.sep}", "").replace(root, ".") if os.path.isabs(root) else text
@@ -221,9 +202,7 @@ def headline(
     return note + table_html(rows)
 
 # %% ../../nbs/apps/707_report_sections.ipynb #envelope-table
-def envelope_table(
-    run: Run,
-) -> str:  # HTML
+def envelope_table(run: Run) -> str:  # HTML
     "Time, disk and memory: used and allowed, and where the time went."
     used = run.record.get("envelope") or {}
     wall, parts = used.get("wall_budget_s"), run.record.get("precision")
@@ -242,9 +221,7 @@ def envelope_table(
     return table_html({name: "none" if value is None else value for name, value in rows.items()}) if rows else ""
 
 # %% ../../nbs/apps/707_report_sections.ipynb #audit-summary
-def audit_summary(
-    run: Run,
-) -> str:  # HTML
+def audit_summary(run: Run) -> str:  # HTML
     "The record of the run, and whether it still is what was written."
     record, logs = run.record, run.dir.parent
     ours = [problem for problem in audit.verify(logs) if run.id in problem or "ledger" in problem]

@@ -116,9 +116,7 @@ _REMEDIES = {
 }
 
 
-def refused_by_system(
-    error: OSError,
-) -> PreflightError:
+def refused_by_system(error: OSError) -> PreflightError:
     """An error of the operating system as one sentence of ours, with exit code 3."""
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     where = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None) or None

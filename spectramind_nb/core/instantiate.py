@@ -65,10 +65,7 @@ def build(
     Raises `ConfigError` for a class that may not be built, or that has no such setting.
     """
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node)
-    arguments = {
-        name: build(value) if isinstance(value, Mapping) and "_target_" in value else value
-        for name, value in plain.items()
-    }
+    arguments = {name: build(value) if isinstance(value, Mapping) and "_target_" in value else value for name, value in plain.items()}
     kind = trusted_class(arguments.pop("_target_"))
     try:
         return kind(**arguments, **more)

@@ -43,9 +43,7 @@ def size_bytes(
 _RESERVED = ("auto", "never", "invocations", "audit.jsonl")  # words of --resume, and what else lies in the folder of runs
 
 
-def check_run_id(
-    name: str,
-) -> str:
+def check_run_id(name: str) -> str:
     """The name of a run as it is. Raises `ConfigError` if no folder can be found again under it."""
     faults = (
         (not name.strip(), "it is empty"),

@@ -58,9 +58,7 @@ def digest(obj: Any) -> str:
     return hashlib.sha256(canonical_json(obj).encode()).hexdigest()
 
 # %% ../../nbs/core/020_storage.ipynb #content-digest
-def content_digest(
-    path: str | Path,
-) -> str:
+def content_digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -112,9 +112,7 @@ def read_table(
         raise SchemaError(f"column {key} is {table[key].dtype}, not whole numbers", path, remedy)
     twice = table[key][table[key].duplicated()]
     if len(twice):
-        raise SchemaError(
-            f"planet {twice.iloc[0]} has more than one row in column {key}", path, "Keep one row a planet."
-        )
+        raise SchemaError(f"planet {twice.iloc[0]} has more than one row in column {key}", path, "Keep one row a planet.")
     return table.set_index(key)
 
 # %% ../../nbs/core/024_tables.ipynb #planet-numbers

@@ -33,10 +33,7 @@ class PlanetOrder(Sampler):
         self.epoch = 0
         self.skip = 0  # planets at the start that were handed out before an interruption
 
-    def set_epoch(
-        self,
-        epoch: int,
-    ) -> None:
+    def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
         self.epoch = epoch
 
@@ -96,10 +93,7 @@ class ResumableLoader(DataLoader):
         """Where in which epoch the loader stands."""
         return {"epoch": self.sampler.epoch, "batches": self.handed_out}
 
-    def load_state_dict(
-        self,
-        state: dict[str, int],
-    ) -> None:
+    def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from there, if the next epoch that is iterated is that one; later epochs start at their first batch."""
         self.resume_at = {"epoch": int(state["epoch"]), "batches": int(state["batches"])}
 
@@ -119,10 +113,7 @@ def loader_policy(
     return policy
 
 # %% ../../nbs/learning/410_datamodule.ipynb #seen-by
-def seen_by(
-    trainer: pl.Trainer | None,
-    planets: PlanetSet,
-) -> dict[str, Tensor]:  # by name, (N, ...)
+def seen_by(trainer: pl.Trainer | None, planets: PlanetSet) -> dict[str, Tensor]:  # by name, (N, ...)
     """What the model of a trainer wants batches of planets to hold (`PlanetModel.fields`); everything, where there is no such model."""
     fields = getattr(getattr(trainer, "lightning_module", None), "fields", None)
     return planets.tensors() if fields is None else fields(planets)
@@ -166,9 +157,7 @@ class VisitDataModule(pl.LightningDataModule):
     def _in_order(self, planets: PlanetSet) -> DataLoader:
         """All planets as they stand in the set."""
         dataset = PlanetDataset(seen_by(self.trainer, planets))
-        return DataLoader(
-            dataset, batch_size=self.batch_size, collate_fn=default_convert, generator=self._generator(), **self.policy
-        )
+        return DataLoader(dataset, batch_size=self.batch_size, collate_fn=default_convert, generator=self._generator(), **self.policy)
 
     def _generator(self) -> torch.Generator:
         """A generator of the loader's own: making an iterator draws a seed, which must not move torch's global one."""

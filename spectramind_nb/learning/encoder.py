@@ -45,9 +45,7 @@ def mirrored(
     return torch.where(backwards[:, None, None, None], curves.flip(-1), curves)
 
 # %% ../../nbs/learning/430_encoder.ipynb #bridges
-def bridges(
-    wavelength_bins: int,
-) -> tuple[Tensor, Tensor]:  # means (283, 1 + wavelength_bins), lines (wavelength_bins, 282), float64
+def bridges(wavelength_bins: int) -> tuple[Tensor, Tensor]:  # means (283, 1 + wavelength_bins), lines (wavelength_bins, 282), float64
     """From channels to bins, and from the bins of AIRS to its channels."""
     channels = torch.arange(CHANNELS - 1)
     groups = channels.tensor_split(wavelength_bins)
@@ -67,12 +65,7 @@ def bridges(
 class TransformerBlock(nn.Module):
     """Pre-norm transformer block: self-attention with a bias, then a feed-forward network, each with a residual connection."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        dropout: float,
-    ):
+    def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -197,10 +190,7 @@ class DecodedModel(CurveModel):
     network: CurveNetwork
 
     @torch.no_grad()
-    def prepare(
-        self,
-        train: PlanetSet,
-    ) -> None:
+    def prepare(self, train: PlanetSet) -> None:
         """What has a closed form: naive pair, features, mean shape, principal shapes of the training spectra."""
         super().prepare(train)
         self.check_curves(train.curves)

@@ -77,10 +77,7 @@ class Members(PlanetModel):
         self.register_buffer("taught", torch.zeros(0, dtype=torch.int64), persistent=False)  # training planets, sorted
 
     @torch.no_grad()
-    def prepare(
-        self,
-        train: PlanetSet,
-    ) -> None:
+    def prepare(self, train: PlanetSet) -> None:
         """Deal the planets, and prepare each member by those that it may see."""
         super().prepare(train)
         self.taught = train.planet_id.sort().values
@@ -88,10 +85,7 @@ class Members(PlanetModel):
         for number, member in enumerate(self.members):
             member.prepare(train[fold != number % self.hparams.folds])
 
-    def fields(
-        self,
-        planets: PlanetSet,
-    ) -> dict[str, Tensor]:
+    def fields(self, planets: PlanetSet) -> dict[str, Tensor]:
         """What batches hold: what each of the members wants to see."""
         return self.members[0].fields(planets)
 

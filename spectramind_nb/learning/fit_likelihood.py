@@ -100,9 +100,6 @@ class FitLikelihood(InformedFit):
             batch, columns, log_scale.exp(), unresolved.square(), expected, width, self.value("systematic").exp(), level
         )
 
-    def fields(
-        self,
-        planets: PlanetSet,
-    ) -> dict[str, Tensor]:  # by name, (N, ...)
+    def fields(self, planets: PlanetSet) -> dict[str, Tensor]:  # by name, (N, ...)
         """What batches of these planets hold: all of their fits."""
         return planets.tensors()

@@ -48,18 +48,12 @@ def edition(
     return EDITIONS[str(name)]
 
 # %% ../../nbs/learning/400_metrics.ipynb #log-likelihood
-def log_likelihood(
-    mean: Tensor,
-    sigma: Tensor,
-    value: Tensor,
-) -> Tensor:
+def log_likelihood(mean: Tensor, sigma: Tensor, value: Tensor) -> Tensor:
     """Gaussian log density of `value`, natural logarithm, broadcasting."""
     return -0.5 * ((value - mean) / sigma) ** 2 - torch.log(sigma) - 0.9189385332046727  # log(2 pi) / 2
 
 # %% ../../nbs/learning/400_metrics.ipynb #channel-weights
-def channel_weights(
-    constants: Edition,
-) -> Tensor:  # (283,) float64
+def channel_weights(constants: Edition) -> Tensor:  # (283,) float64
     """Weight of every channel in the average."""
     weights = torch.ones(CHANNELS, dtype=torch.float64)
     weights[0] = constants.fgs1_weight
@@ -132,10 +126,7 @@ def _reference(
     return tensor
 
 
-def _positive(
-    table: Tensor,
-    name: str,
-) -> None:
+def _positive(table: Tensor, name: str) -> None:
     """Refuse standard deviations that are not positive."""
     bad = (table <= 0).nonzero()
     if len(bad):

@@ -164,10 +164,7 @@ class PlanetModel(ModelInParts):
         self.register_buffer("naive_sigma", torch.zeros((), **double))
 
     @torch.no_grad()
-    def prepare(
-        self,
-        train: PlanetSet,
-    ) -> None:
+    def prepare(self, train: PlanetSet) -> None:
         """Naive pair and scale of the features. Raises `SchemaError` for planets that no model can learn from."""
         if train.target is None or len(train) < 2:
             raise SchemaError("the model needs at least two training planets with true spectra", where="prepare")
@@ -180,17 +177,11 @@ class PlanetModel(ModelInParts):
         scale = train.features.std(0)
         self.feature_scale.copy_(torch.where(scale > 1e-9, scale, torch.ones_like(scale)))
 
-    def fields(
-        self,
-        planets: PlanetSet,
-    ) -> dict[str, Tensor]:  # by name, (N, ...)
+    def fields(self, planets: PlanetSet) -> dict[str, Tensor]:  # by name, (N, ...)
         """What batches of these planets hold."""
         return without_covariances(planets.tensors())
 
-    def adapt_to(
-        self,
-        planets: PlanetSet,
-    ) -> None:
+    def adapt_to(self, planets: PlanetSet) -> None:
         """Look, without labels, at the planets that are to be predicted; most models have nothing to learn from that."""
 
     def standardised(self, features: Tensor) -> Tensor:

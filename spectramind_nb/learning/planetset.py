@@ -127,9 +127,7 @@ def _draw(planets: PlanetSet) -> Any:
     return figure
 
 # %% ../../nbs/learning/408_planetset.ipynb #labels-of
-def labels_of(
-    planets: PlanetSet,
-) -> Tensor:  # (N, 283)
+def labels_of(planets: PlanetSet) -> Tensor:  # (N, 283)
     """True spectra of the planets. Raises `SchemaError` where they have none."""
     if planets.target is None:
         raise SchemaError("these planets have no true spectra", where="PlanetSet", remedy="Learn from training planets")
@@ -166,10 +164,7 @@ def fill_missing(
     return torch.where(torch.isfinite(features), features, median)
 
 # %% ../../nbs/learning/408_planetset.ipynb #targets
-def _targets(
-    planets: Sequence[int],
-    labels: pd.DataFrame,
-) -> Tensor:  # (N, 283)
+def _targets(planets: Sequence[int], labels: pd.DataFrame) -> Tensor:  # (N, 283)
     """True spectra of the planets, in their order."""
     unlabelled = [planet for planet in planets if planet not in labels.index]
     if unlabelled:
@@ -181,10 +176,7 @@ def _targets(
     return torch.tensor(labels.loc[list(planets), columns].to_numpy(np.float64))
 
 
-def _curves(
-    planets: Sequence[int],
-    curves: Mapping[int, np.ndarray],
-) -> Tensor:  # (N, 3, 1 + wavelength, time) float32
+def _curves(planets: Sequence[int], curves: Mapping[int, np.ndarray]) -> Tensor:  # (N, 3, 1 + wavelength, time) float32
     """Standard curves of the planets, in their order; zeros, and so without weight, for those that have none."""
     found = torch.zeros(len(planets), *next(iter(curves.values())).shape, dtype=torch.float32)
     for row, planet in enumerate(planets):

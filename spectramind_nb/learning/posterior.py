@@ -81,10 +81,7 @@ class AdaptivePosterior(SpectrumPosterior):
     """A posterior that knows how many of the planets before it are like none of the training planets."""
 
     @torch.no_grad()
-    def adapt_to(
-        self,
-        planets: PlanetSet,
-    ) -> None:
+    def adapt_to(self, planets: PlanetSet) -> None:
         """See from the fits how many of these planets are like no training planet, and how unlike; `forward` then expects so many."""
         self.adapted_shares = self.shares_among(self.fields(planets))
 
@@ -215,10 +212,7 @@ class PosteriorModel(CalibratedPosterior):
         self.register_buffer("planets", torch.zeros((), dtype=torch.float64))  # seen in training
 
     @torch.no_grad()
-    def prepare(
-        self,
-        train: PlanetSet,
-    ) -> None:
+    def prepare(self, train: PlanetSet) -> None:
         """Everything that has a closed form: naive pair, features, shapes, and a start for every trained number."""
         super().prepare(train)
         self.planets.fill_(len(train))

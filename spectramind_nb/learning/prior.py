@@ -37,10 +37,7 @@ class AnchoredModel(PlanetModel):
             self.deviation[name] = nn.Parameter(torch.zeros(size, dtype=torch.float64))
             self.register_buffer(f"start_{name}", torch.zeros(size, dtype=torch.float64))
 
-    def value(
-        self,
-        name: str,
-    ) -> Tensor:
+    def value(self, name: str) -> Tensor:
         """A trained number: where it started plus what training changed. Scales are natural logarithms."""
         return getattr(self, f"start_{name}") + self.deviation[name]
 

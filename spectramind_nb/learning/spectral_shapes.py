@@ -15,9 +15,7 @@ from torch import Tensor
 from .metrics import CHANNELS
 
 # %% ../../nbs/learning/420_spectral_shapes.ipynb #smooth-terms
-def smooth_terms(
-    count: int,
-) -> Tensor:  # (count, 283) float64
+def smooth_terms(count: int) -> Tensor:  # (count, 283) float64
     """Cosines over the AIRS channels, rms 1, zero mean, nothing in FGS1."""
     position = (torch.arange(CHANNELS - 1, dtype=torch.float64) + 0.5) / (CHANNELS - 1)
     order = torch.arange(1, count + 1, dtype=torch.float64)
@@ -66,9 +64,7 @@ def ridge(
     return min(found, key=lambda one: float(one[2].square().mean()))
 
 # %% ../../nbs/learning/420_spectral_shapes.ipynb #gauss-hermite
-def gauss_hermite(
-    count: int,
-) -> tuple[Tensor, Tensor]:  # nodes (count,), weights (count,) that sum to 1
+def gauss_hermite(count: int) -> tuple[Tensor, Tensor]:  # nodes (count,), weights (count,) that sum to 1
     """Nodes and weights that integrate over a standard normal."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(count)
     return torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())

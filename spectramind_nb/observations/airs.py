@@ -201,9 +201,7 @@ class TraceWeights:
         return plain * (np.arange(len(plain)) - pixels.row)[:, None] ** np.arange(3)[:, None, None]
 
 
-def _weigh(
-    pixels: TracePixels, background: np.ndarray, read: np.ndarray, config: Mapping, path: Path
-) -> TraceWeights:
+def _weigh(pixels: TracePixels, background: np.ndarray, read: np.ndarray, config: Mapping, path: Path) -> TraceWeights:
     """Weights from the trace's own profile. Raises PreflightError where no spectrum is seen."""
     usable, sky = pixels.good[pixels.on_trace], background.mean(axis=1)
     stellar = np.where(usable, pixels.image()[pixels.on_trace] - sky, 0)

@@ -309,15 +309,11 @@ def open_challenge(
         raise DataMissingError("the data folder does not exist", root, "Set data.root to the competition's folder.")
     names = set(os.listdir(root))
     if not names & set(SPLITS):
-        raise DataMissingError(
-            "the data folder holds neither train/ nor test/", root, "Set data.root to the folder above them."
-        )
+        raise DataMissingError("the data folder holds neither train/ nor test/", root, "Set data.root to the folder above them.")
     if edition not in ("auto", "2025", "2024"):
         raise SchemaError(f"there is no edition {edition!r}", root, "Editions are 2025 and 2024.")
     per_planet = names & {"train_adc_info.csv", "test_adc_info.csv"}
     looks_like = "2024" if per_planet and "adc_info.csv" not in names else "2025"
     if edition == "2024" and looks_like == "2025" and "adc_info.csv" in names or edition == "2025" and looks_like == "2024":
-        raise DataMissingError(
-            f"the folder holds the {looks_like} edition, not that of {edition}", root, f"Use data=ariel{looks_like}."
-        )
+        raise DataMissingError(f"the folder holds the {looks_like} edition, not that of {edition}", root, f"Use data=ariel{looks_like}.")
     return Challenge(root, looks_like if edition == "auto" else edition, _level(root / "simulation.json"))

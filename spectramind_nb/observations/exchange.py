@@ -237,9 +237,7 @@ FORMATS: dict[str, tuple[Callable, str]] = {  # name -> writer, ending of its fi
 }  # fmt: skip
 
 
-def check_format(
-    form: str,
-) -> None:
+def check_format(form: str) -> None:
     """Raise ConfigError for a format that there is not."""
     if form not in FORMATS:
         raise ConfigError(f"there is no format {form!r}", None, did_you_mean(form, FORMATS) or f"Choose one of {', '.join(FORMATS)}")

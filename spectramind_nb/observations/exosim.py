@@ -27,9 +27,7 @@ _OTHERS = {"SubExposures": "sub-exposures", "focal_plane": "a focal plane"}  # w
 
 
 @contextmanager
-def opened(
-    path: Path,
-) -> Iterator[Any]:  # h5py File
+def opened(path: Path) -> Iterator[Any]:  # h5py File
     """A file of ExoSim's NDRs. Raises PreflightError without h5py, DataMissingError, DamagedFileError, SchemaError."""
     h5py = optional_package("h5py", "reading ExoSim's files")
     existing_file(path, "Give the file that ExoSim's CreateNDRs wrote.")
@@ -147,9 +145,7 @@ def _band(simulated: Any) -> tuple[np.ndarray, np.ndarray]:
     return simulated["efficiency/spectral"][()], simulated["efficiency/data"][0, 0]
 
 # %% ../../nbs/observations/144_exosim.ipynb #open-ndrs
-def open_ndrs(
-    path: Path | str,
-) -> dict[str, ExosimNdrs]:  # instrument -> its frames; instruments that the competition has not are left out
+def open_ndrs(path: Path | str) -> dict[str, ExosimNdrs]:  # instrument -> its frames; instruments that the competition has not are left out
     """Open a file of ExoSim's NDRs and check it.
 
     Raises PreflightError without h5py, DataMissingError, DamagedFileError, SchemaError.

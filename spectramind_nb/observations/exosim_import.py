@@ -40,9 +40,7 @@ from .signals import decode
 from .writing import write_calibration, write_signal
 
 # %% ../../nbs/observations/146_exosim_import.ipynb #paired-visits
-def paired_visits(
-    files: Sequence[Path | str],
-) -> list[dict[str, ExosimNdrs]]:  # for each visit: instrument -> its frames
+def paired_visits(files: Sequence[Path | str]) -> list[dict[str, ExosimNdrs]]:  # for each visit: instrument -> its frames
     """The visits that files of ExoSim's NDRs hold. Raises PreflightError, DataMissingError, DamagedFileError, SchemaError."""
     found: dict[str, list[ExosimNdrs]] = {name: [] for name in INSTRUMENTS}
     for file in files:

@@ -171,9 +171,7 @@ def _target(options: ExosimOptions) -> Element | None:
     return next((one for one in sources if _on(one, "source_target")), sources[0] if len(sources) == 1 else None)
 
 # %% ../../nbs/observations/142_exosim_options.ipynb #injected
-def injected_depth(
-    options: ExosimOptions,
-) -> Callable[[Any], np.ndarray] | None:  # wavelength (um) -> (Rp/Rs)^2; None: there is no planet
+def injected_depth(options: ExosimOptions) -> Callable[[Any], np.ndarray] | None:  # wavelength (um) -> (Rp/Rs)^2; None: there is no planet
     """The transit depth that the options give the planet. Raises DataMissingError, DamagedFileError, SchemaError."""
     source = _target(options)
     radius = source.find("planet/rp") if source is not None else None

@@ -127,11 +127,7 @@ def _weigh(pixels: StarPixels, counts: np.ndarray, read: np.ndarray, config: Map
     return StarWeights(weights[usable], profile[usable], weights.sum(), sigma)
 
 # %% ../../nbs/observations/126_fgs1.ipynb #image-moments
-def image_moments(
-    pixels: StarPixels,
-    weighed: StarWeights,
-    threads: int | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+def image_moments(pixels: StarPixels, weighed: StarWeights, threads: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Flux of the star (pairs,), and the moments x, y, x^2, xy, y^2 of its image (5, pairs), of shifts from its position in pixels."""
     y, x = np.mgrid[: pixels.usable.shape[0], : pixels.usable.shape[1]]
     dx, dy, guide = (x - pixels.column)[pixels.usable], (y - pixels.row)[pixels.usable], weighed.profile

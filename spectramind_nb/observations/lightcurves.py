@@ -198,9 +198,7 @@ def save_light_curves(store: Store, key: str, curves: LightCurves) -> None:
 def load_light_curves(store: Store, key: str) -> LightCurves:
     """Light curves from the store, mapped into memory. Raises DamagedFileError."""
     arrays, meta = store.load(key)
-    parts: dict[str, Any] = {
-        what: {name: arrays[at] for name in INSTRUMENTS if (at := f"{name}/{what}") in arrays} for what in _SERIES
-    }
+    parts: dict[str, Any] = {what: {name: arrays[at] for name in INSTRUMENTS if (at := f"{name}/{what}") in arrays} for what in _SERIES}
     return LightCurves(wavelengths_um=arrays["wavelengths_um"], **parts, **meta)
 
 # %% ../../nbs/observations/130_lightcurves.ipynb #told

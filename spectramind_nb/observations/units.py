@@ -110,9 +110,7 @@ def _numbers(value: Any, what: str) -> np.ndarray:  # float64
     return plain.astype(float)
 
 # %% ../../nbs/observations/114_units.ipynb #has-unit
-def has_unit(
-    value: Any,
-) -> bool:
+def has_unit(value: Any) -> bool:
     """Is it a quantity, or a column of astropy's tables that has a unit?"""
     return hasattr(getattr(value, "unit", None), "to")
 

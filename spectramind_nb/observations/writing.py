@@ -85,9 +85,7 @@ def write_tables(
     airs, fgs1 = n_frames["AIRS-CH0"], n_frames["FGS1"]
     axes = [frame_times_h(airs), airs_wavelengths_um(), np.tile([0.1, 4.5], airs // 2), frame_times_h(fgs1)]
     rows = max(map(len, axes))
-    padded = {
-        name: np.pad(axis, (0, rows - len(axis)), constant_values=np.nan) for name, axis in zip(AXIS_COLUMNS, axes)
-    }
+    padded = {name: np.pad(axis, (0, rows - len(axis)), constant_values=np.nan) for name, axis in zip(AXIS_COLUMNS, axes)}
     pd.DataFrame(padded).to_parquet(root / "axis_info.parquet", index=False)
     planets = stars["test" if "test" in stars else "train"].index
     sample = pd.DataFrame(0.456, index=planets, columns=LABEL_COLUMNS + SIGMA_COLUMNS)

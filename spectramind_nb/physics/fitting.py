@@ -86,9 +86,7 @@ def _geometry(model: VisitModel, parameters: torch.Tensor) -> dict[str, float]:
             "duration_h": float(duration_h(model.orbit.period_d, a_rs, inclination, k))}
 
 # %% ../../nbs/physics/230_fitting.ipynb #fit-channels
-def _fit_channels(
-    curves: list[Curves], orbit: OrbitPrior, temperature_k: float, config: Mapping
-) -> tuple[VisitModel, torch.Tensor, bool]:
+def _fit_channels(curves: list[Curves], orbit: OrbitPrior, temperature_k: float, config: Mapping) -> tuple[VisitModel, torch.Tensor, bool]:
     "The model of all channels, with the noise as observed, its best parameters, and whether they were found."
     white_model, white = fit_white(curves, orbit, temperature_k, config)
     model = VisitModel(curves, orbit, temperature_k, config)

@@ -46,10 +46,7 @@ class NormalEquations:
         factor = torch.linalg.cholesky(shared * scale * scale[:, None])
         return torch.cholesky_inverse(factor) * scale * scale[:, None], weights, own
 
-    def step(
-        self,
-        damping: float = 0.0,
-    ) -> torch.Tensor:  # (P + 2 C,): shared, depths, levels
+    def step(self, damping: float = 0.0) -> torch.Tensor:  # (P + 2 C,): shared, depths, levels
         "To the lowest point of the parabola that curvature and gradient belong to."
         inverse, weights, own = self.inverse(damping)
         channels = own @ self.own_gradient[..., None]

@@ -154,8 +154,7 @@ class _Occultation(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims, z, k):
-        z, k = (v.expand(info.batch_size, *v.shape) if d is None else v.movedim(d, 0)
-                for v, d in zip((z, k), in_dims))
+        z, k = (v.expand(info.batch_size, *v.shape) if d is None else v.movedim(d, 0) for v, d in zip((z, k), in_dims))
         return _Occultation.apply(z, k), (1, 1, 1)
 
 

@@ -62,9 +62,7 @@ _ALLOWED = re.compile(  # a hash seed is none of them: no result depends on it, 
 )
 
 
-def allowed_environment(
-    environ: Mapping[str, str],
-) -> dict[str, str]:
+def allowed_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The few environment variables that change results; never one that looks like a credential."""
     kept = {name: value for name, value in environ.items() if _ALLOWED.fullmatch(name) and not _SECRET.search(name)}
     return dict(sorted(kept.items()))

@@ -35,9 +35,7 @@ from .ledger import append
 
 # %% ../../nbs/records/515_record.ipynb #held
 @contextlib.contextmanager
-def held(
-    folder: Path,
-) -> Iterator[None]:
+def held(folder: Path) -> Iterator[None]:
     """Mark a folder as in use by this process; released by the system even after SIGKILL.
 
     Raises `PreflightError` when another process holds it.
@@ -139,9 +137,7 @@ def find_run(
     raise DataMissingError(f"there is no run '{which}'", logs, remedy)
 
 # %% ../../nbs/records/515_record.ipynb #outcome-of
-def outcome_of(
-    error: BaseException | None,
-) -> tuple[str, int]:
+def outcome_of(error: BaseException | None) -> tuple[str, int]:
     """How a run ended, in one word and one exit code."""
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return "finished", 0

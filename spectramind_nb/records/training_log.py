@@ -45,9 +45,7 @@ class EventLogger(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._note(trainer, "train start", step=trainer.global_step, **_weights(pl_module))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         value = None if loss is None else float(loss).hex()
         self._note(trainer, "step", epoch=trainer.current_epoch, batch=batch_idx, loss=value)
@@ -132,9 +130,7 @@ class MetricsFile(Logger):
         self.save()
 
 # %% ../../nbs/records/532_training_log.ipynb #check-trackers
-def check_trackers(
-    logger: LoggerConfig,
-) -> None:
+def check_trackers(logger: LoggerConfig) -> None:
     """Raise `PreflightError` when a tracker is asked for whose package is not installed."""
     wanted = {"tensorboard": logger.tensorboard is True, "wandb": logger.wandb.enabled, "mlflow": logger.mlflow.enabled}
     for package, asked in wanted.items():

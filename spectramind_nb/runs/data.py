@@ -53,9 +53,7 @@ def splits_of(challenge: Challenge) -> list[str]:
     return challenge.splits
 
 # %% ../../nbs/runs/617_data.ipynb #naive-statistics
-def naive_statistics(
-    challenge: Challenge,
-) -> tuple[float, float]:
+def naive_statistics(challenge: Challenge) -> tuple[float, float]:
     """Mean and standard deviation of all training labels: the metric's reference prediction. Raises SchemaError without any."""
     labels = challenge.labels().to_numpy(dtype=np.float64)
     if not len(labels):
@@ -69,9 +67,7 @@ def _too_few_labels(challenge: Challenge, count: int) -> SchemaError:
     return SchemaError(what, challenge.labels_path, f"Among the reasons: {first}." if first else "Add the labels of the planets in train.")
 
 # %% ../../nbs/runs/617_data.ipynb #labelled-planets
-def labelled_planets(
-    challenge: Challenge,
-) -> list[int]:
+def labelled_planets(challenge: Challenge) -> list[int]:
     """The planets that can be learned from: they have a folder and a label. Raises SchemaError for fewer than two."""
     labels = challenge.labels().index
     planets = [planet for planet in challenge.planets("train") if planet in labels]

@@ -103,9 +103,7 @@ def _indices(devices: int | str | Sequence[int], present: int) -> list[int]:
     return list(devices)
 
 # %% ../../nbs/runs/628_devices.ipynb #resolve-helpers
-def _refuse_unfit(
-    used: Sequence[int], present: Sequence[Gpu], least: float | None, fault: Callable[[int], str | None]
-) -> None:
+def _refuse_unfit(used: Sequence[int], present: Sequence[Gpu], least: float | None, fault: Callable[[int], str | None]) -> None:
     for index in used:
         if index >= len(present):
             raise PreflightError(f"there is no GPU {index}", "trainer.devices", f"The last one here is GPU {len(present) - 1}")

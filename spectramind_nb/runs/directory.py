@@ -98,9 +98,7 @@ def score_line(
     return f"{before}val/score {metrics['val/score']:.4f}" + (f" ({', '.join(beside)})" if beside else "")
 
 # %% ../../nbs/runs/634_directory.ipynb #checkpoint-weights
-def read_checkpoint(
-    path: Path,
-) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """What Lightning kept of a training. Raises `DamagedFileError` when the file holds anything but tensors and plain values."""
     import torch  # who only looks at runs need not wait for it
 
@@ -110,9 +108,7 @@ def read_checkpoint(
         raise DamagedFileError("the checkpoint cannot be read as plain tensors", path, "Use another checkpoint") from error
 
 # %% ../../nbs/runs/634_directory.ipynb #checkpoint-weights-2
-def checkpoint_weights(
-    path: Path,
-) -> "dict[str, torch.Tensor]":
+def checkpoint_weights(path: Path) -> "dict[str, torch.Tensor]":
     """The weights in a checkpoint. Raises `DamagedFileError` when there are none."""
     return _weights(read_checkpoint(path), path)
 
@@ -127,9 +123,7 @@ def _weights(checkpoint: Mapping[str, Any], path: Path) -> "dict[str, torch.Tens
     raise DamagedFileError("there are no weights in this checkpoint", path, "Use another checkpoint")
 
 # %% ../../nbs/runs/634_directory.ipynb #checkpoint-step
-def checkpoint_step(
-    path: Path,
-) -> int:
+def checkpoint_step(path: Path) -> int:
     """How many steps a checkpoint has seen, by its name or else as it says itself; -1 where it cannot be read."""
     from spectramind_nb.runs.storage_budget import named_step  # which waits for torch, as reading one does
 
@@ -158,9 +152,7 @@ _TRAINING = {
 }  # fmt: skip
 
 
-def training_state(
-    path: Path,
-) -> dict[str, Any]:
+def training_state(path: Path) -> dict[str, Any]:
     """A checkpoint that a training can go on from. Raises `DamagedFileError` naming what it lacks."""
     checkpoint = read_checkpoint(path)
     _weights(checkpoint, path)

@@ -91,18 +91,14 @@ def stage(
         log("stage", name=name, seconds=round(steady_time() - began, 3), error=error)
 
 # %% ../../nbs/runs/633_envelope.ipynb #summarise
-def summarise(
-    run_dir: Path,
-) -> dict[str, Any]:
+def summarise(run_dir: Path) -> dict[str, Any]:
     """Write summary.json and junit.xml of the last attempt; returns the summary."""
     record = load(run_dir / "audit.json")
     attempt = [line for line in events(run_dir / "events.jsonl") if line["attempt"] == record["attempt"]]
     done = {line["name"]: line for line in attempt if line["event"] == "stage"}
     names = ("run_id", "attempt", "outcome", "exit_code", "error", "metrics", "config_hash", "envelope")
     summary = {name: record.get(name) for name in names}
-    summary["stages"] = [
-        {"name": name, "seconds": done[name]["seconds"], "error": done[name]["error"]} for name in STAGES if name in done
-    ]
+    summary["stages"] = [{"name": name, "seconds": done[name]["seconds"], "error": done[name]["error"]} for name in STAGES if name in done]
     with atomic_path(run_dir / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=1) + "\n")
     with atomic_path(run_dir / "junit.xml") as temporary:

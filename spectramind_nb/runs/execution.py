@@ -44,11 +44,7 @@ from .trainer import quiet_lightning
 from .training_loop import fit_model, load_best
 
 # %% ../../nbs/runs/648_execution.ipynb #write-predictions
-def write_predictions(
-    session: Session,
-    model: pl.LightningModule,
-    challenge: Challenge,
-) -> None:
+def write_predictions(session: Session, model: pl.LightningModule, challenge: Challenge) -> None:
     """Replace the submission by the model's predictions, where there are test planets."""
     if "test" in session.fits:
         planets = planets_to_predict(session.config, challenge, session.fits["test"], model.feature_mean)
@@ -66,9 +62,7 @@ def _predict_in_time(session: Session, model: pl.LightningModule, challenge: Cha
         write_predictions(session, model, challenge)
 
 # %% ../../nbs/runs/648_execution.ipynb #say-what-was-used
-def say_what_was_used(
-    session: Session,
-) -> None:
+def say_what_was_used(session: Session) -> None:
     """The score beside what needs no learning, and what the run used of its envelope, into the record and for people."""
     budget, precision = session.checkpoints.budget_bytes, session.record.fields.get("precision")
     precision = precision["trainer"] if isinstance(precision, Mapping) else precision  # an older version's attempt may have left a word
@@ -92,9 +86,7 @@ def _last_validation(run_dir: Path) -> str:
     return f"stopped early: the last val/score was {where[0]}" + (f", the best {where[1]}" if best.name != last.name else "")
 
 # %% ../../nbs/runs/648_execution.ipynb #run-attempt
-def run_attempt(
-    session: Session,
-) -> None:
+def run_attempt(session: Session) -> None:
     """Data, model, fit, validate, predict: everything that one attempt of a run does."""
     config, log, record = session.config, session.log, session.record
     for name, text in (("overrides.txt", "".join(f"{word}\n" for word in record.fields["overrides"])), ("config.yaml", config.yaml())):

@@ -20,10 +20,7 @@ from .launch import read_message, write_message
 
 # %% ../../nbs/runs/614_followers.ipynb #leave-failure-note
 @contextlib.contextmanager
-def leave_failure_note(
-    run_dir: Path,
-    rank: int,
-) -> Iterator[None]:
+def leave_failure_note(run_dir: Path, rank: int) -> Iterator[None]:
     """Within a process that does not lead: an error becomes a note for the one that does, and nothing is raised."""
     try:
         yield
@@ -36,9 +33,7 @@ def leave_failure_note(
         write_message(run_dir / f"rank-{rank}.failed.json", {"class": None, "words": [audit.sentence(error), None, None]})
 
 # %% ../../nbs/runs/614_followers.ipynb #read-failure-note
-def read_failure_note(
-    run_dir: Path,
-) -> SpectraMindError | None:
+def read_failure_note(run_dir: Path) -> SpectraMindError | None:
     """What another process of the run noted as wrong, those first that found the cause themselves."""
     notes = [(rank.name.partition(".")[0], read_message(rank)) for rank in sorted(run_dir.glob("rank-*.failed.json"))]
     for name, note in sorted(notes, key=lambda item: item[1].get("class") is None):

@@ -107,9 +107,7 @@ class SubmissionJob:
         return min(self.settings.train_s, max(0.0, self.visits_s() / 3))
 
 # %% ../../nbs/runs/672_job_attempt.ipynb #write-fallback
-def write_fallback(
-    job: SubmissionJob,
-) -> None:
+def write_fallback(job: SubmissionJob) -> None:
     """A valid file; what an earlier attempt had made of these planets stays. Raises `PreflightError` where none can be written."""
     outcome, planets = job.outcome, job.challenge.asked_for("test")
     known = earlier(outcome)

@@ -49,16 +49,12 @@ RUNGS = {  # in the words of the log, best first
 AS_ASKED = ("given", "asked")
 
 
-def rank(
-    rung: str,
-) -> int:
+def rank(rung: str) -> int:
     """Position in `RUNGS`; the smaller, the better."""
     return list(RUNGS).index(rung)
 
 # %% ../../nbs/runs/664_job_fallbacks.ipynb #reason
-def reason(
-    error: BaseException,
-) -> str:
+def reason(error: BaseException) -> str:
     """What an error says, in one line."""
     kind = "" if isinstance(error, SpectraMindError) else f"{type(error).__name__}: "
     return (kind + " ".join(str(error).split())).removesuffix(": ")[:400]

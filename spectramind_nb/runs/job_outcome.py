@@ -68,9 +68,7 @@ class Outcome:
             Path(temporary).write_text(text)
 
 # %% ../../nbs/runs/670_job_outcome.ipynb #earlier
-def earlier(
-    outcome: Outcome,
-) -> dict[str, Any]:  # as in job.json; nothing where there is none, or where something else was asked for
+def earlier(outcome: Outcome) -> dict[str, Any]:  # as in job.json; nothing where there is none, or where something else was asked for
     """What an attempt before this one wrote down."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         known = json.loads(outcome.path.with_name("job.json").read_text())

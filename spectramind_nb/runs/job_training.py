@@ -45,9 +45,7 @@ def train_once(
     return run
 
 # %% ../../nbs/runs/674_job_training.ipynb #train-in-time
-def train_in_time(
-    job: SubmissionJob,
-) -> None:
+def train_in_time(job: SubmissionJob) -> None:
     """A run of our own, where none was given: as asked, or else more modestly. Every failure is a step down, none is raised."""
     if job.trained or _trained_earlier(job):
         return

@@ -81,10 +81,7 @@ def check_request(
         raise PreflightError(what, f"trainer.devices={devices} trainer.num_nodes={nodes}", remedy)
 
 # %% ../../nbs/runs/610_launch.ipynb #frozen-config
-def frozen_config(
-    run_dir: Path,
-    expected_hash: str,
-) -> RunConfig:
+def frozen_config(run_dir: Path, expected_hash: str) -> RunConfig:
     """The configuration that the leading process wrote. Raises `ConfigError` when it is not the one it meant."""
     config = read_config(run_dir / "config.yaml")
     if config.hash != expected_hash:
@@ -101,9 +98,7 @@ def write_message(
         temporary.write_text(json.dumps(plain))
 
 # %% ../../nbs/runs/610_launch.ipynb #read-message
-def read_message(
-    path: Path,
-) -> dict[str, Any]:
+def read_message(path: Path) -> dict[str, Any]:
     """The contents of a file that another process writes; empty as long as it is not there."""
     try:
         return json.loads(path.read_text())

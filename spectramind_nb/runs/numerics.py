@@ -53,9 +53,7 @@ def all_finite(tensor: torch.Tensor) -> bool:
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 # %% ../../nbs/runs/620_numerics.ipynb #first-not-finite
-def first_not_finite(
-    tensors: Iterable[tuple[str, torch.Tensor]],
-) -> str | None:
+def first_not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
     """Name of the first tensor with a value that is not finite."""
     named = [(name, tensor.detach()) for name, tensor in tensors if tensor.is_floating_point()]
     if not named or bool(torch.isfinite(get_total_norm([tensor for _, tensor in named]))):
@@ -141,9 +139,7 @@ class WeightsGuard(Callback):
         self._began = trainer.global_step
         self._began_with = _parameters_digest(pl_module) if self.weights else ""
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._check(pl_module.named_parameters())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

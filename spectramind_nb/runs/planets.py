@@ -58,10 +58,7 @@ def data_module(
     train, val, test = planet_sets(
         challenge, known, challenge.labels(), stars, config.data.validation_fraction, config.data.split_seed, made or None
     )
-    return VisitDataModule(
-        train, val, test, batch_size=config.data.batch_size, seed=config.seed,
-        loader=config.trainer.loader.plain(),
-    )
+    return VisitDataModule(train, val, test, batch_size=config.data.batch_size, seed=config.seed, loader=config.trainer.loader.plain())
 
 # %% ../../nbs/runs/619_planets.ipynb #planets-to-predict
 def planets_to_predict(

@@ -54,17 +54,13 @@ class PrecisionReport(Callback):
     ):
         self.on_parts, self._told = on_parts, False
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not self._told:
             self._told = True
             self.on_parts(str(trainer.precision), dict(getattr(pl_module, "computed", {})))
 
 # %% ../../nbs/runs/626_precision.ipynb #steadier-precision
-def steadier_precision(
-    native_bf16: bool,
-) -> str:
+def steadier_precision(native_bf16: bool) -> str:
     """Where to go when fp16 overflows again and again."""
     return "bf16-mixed" if native_bf16 else "32-true"
 
@@ -100,9 +96,7 @@ class OverflowMonitor(Callback):
         if self._scale is None:
             self._scale = _scale(trainer)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         scale = _scale(trainer)
         if scale is None or self._scale is None or gradients_pending(trainer):
             return

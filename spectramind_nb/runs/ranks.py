@@ -27,9 +27,7 @@ from ..records.weights import weights_digest
 from .devices import Devices
 
 # %% ../../nbs/runs/630_ranks.ipynb #cluster-plugins
-def cluster_plugins(
-    here: Place,
-) -> list[ClusterEnvironment]:
+def cluster_plugins(here: Place) -> list[ClusterEnvironment]:
     """Lightning's view of a cluster: SLURM only where `srun` started the processes, and never its idea of resubmitting a job."""
     if here.starter == "slurm":
         return [SLURMEnvironment(auto_requeue=False)]

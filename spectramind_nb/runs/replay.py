@@ -75,9 +75,7 @@ def _told(kind: str, rows: Sequence[tuple[str, str, Any, Any]], most: int = 3) -
     return sentences
 
 # %% ../../nbs/runs/654_replay.ipynb #tampering
-def tampering(
-    run: Run,
-) -> list[str]:
+def tampering(run: Run) -> list[str]:
     """What was changed in a record after it was closed, as far as the record itself and the ledger beside it can tell."""
     record, path = run.record, run.dir / "audit.json"
     found = []

@@ -36,9 +36,7 @@ class Attempt:
     checkpoint: Path | None = None  # None: from the start
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #lasting-records
-def lasting_records(
-    run_dir: Path,
-) -> list[dict[str, Any]]:
+def lasting_records(run_dir: Path) -> list[dict[str, Any]]:
     """A run's records, from the newest attempt back to the last one that trained: those after that changed nothing."""
     found = [audit.load(run_dir / "audit.json")]
     while "precision" not in found[-1] and (before := audit.load(run_dir / f"audit.{found[-1].get('attempt', 1) - 1}.json")):
@@ -79,9 +77,7 @@ def _same_place(one: str | None, other: str | None) -> bool:
     return one == other or (one is not None and other is not None and Path(one).resolve() == Path(other).resolve())
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #readable-checkpoint
-def readable_checkpoint(
-    path: Path,
-) -> bool:
+def readable_checkpoint(path: Path) -> bool:
     """Can training continue from this file? Tensors and plain values only: nothing in it is executed."""
     try:
         return bool(training_state(path))

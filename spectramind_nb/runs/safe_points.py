@@ -16,9 +16,7 @@ from ..core.errors import ConfigError, WallReached
 from .wall_and_signals import Signals, Wall
 
 # %% ../../nbs/runs/624_safe_points.ipynb #gradients-pending
-def gradients_pending(
-    trainer: Trainer,
-) -> bool:
+def gradients_pending(trainer: Trainer) -> bool:
     """Is the optimizer still waiting for batches? Their gradients are in no checkpoint."""
     return bool(trainer.fit_loop.epoch_loop._should_accumulate())
 
@@ -103,9 +101,7 @@ class SafePoints(StateSaver):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._held = None
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.wall.steps_s.append(self.wall.clock() - self._step_began)  # with the time that its batch was waited for
         if not (gradients_pending(trainer) or _validation_follows(trainer)):
             self.safe_point(trainer, self.wall.step_s * trainer.accumulate_grad_batches)

@@ -67,9 +67,7 @@ class Session:
         return self.dir / "checkpoints" / f"{name}.ckpt"
 
 # %% ../../nbs/runs/644_session.ipynb #preflight
-def preflight(
-    session: Session,
-) -> None:
+def preflight(session: Session) -> None:
     """Process, trackers, devices and disk. Raises `PreflightError` for the first that will not do."""
     config, trainer = session.config, session.config.trainer
     prepare_process(config)
@@ -95,10 +93,7 @@ def _steadied(session: Session, devices: Devices) -> Devices:
     return devices
 
 # %% ../../nbs/runs/644_session.ipynb #write-first-submission
-def write_first_submission(
-    session: Session,
-    challenge: Challenge,
-) -> None:
+def write_first_submission(session: Session, challenge: Challenge) -> None:
     """A valid submission from the first minute on. Raises `SchemaError` where there are too few labels to learn from."""
     labelled_planets(challenge)  # too few labels are told before the long work, and so is which ones are of no use
     path, naive, faults = session.dir / "submission.csv", naive_statistics(challenge), challenge.label_faults()
@@ -110,10 +105,7 @@ def write_first_submission(
         session.log("baseline", path=path.name)
 
 # %% ../../nbs/runs/644_session.ipynb #load-planets
-def load_planets(
-    session: Session,
-    challenge: Challenge,
-) -> VisitDataModule:
+def load_planets(session: Session, challenge: Challenge) -> VisitDataModule:
     """Fill the stores and divide the planets; what they were is recorded.
 
     Raises `PreflightError` when the data are not those of earlier attempts.
@@ -156,10 +148,7 @@ def load_pretrained(
     model.load_state_dict({**state, **{name: own[name] for name in getattr(model, "own", PlanetModel.own)}})
 
 # %% ../../nbs/runs/644_session.ipynb #prepared-model
-def prepared_model(
-    session: Session,
-    train: PlanetSet,
-) -> pl.LightningModule:
+def prepared_model(session: Session, train: PlanetSet) -> pl.LightningModule:
     """The model, prepared by its training planets; its first weights are recorded."""
     pl.seed_everything(session.config.seed, workers=True, verbose=False)
     model = build(session.config.model, loss=build(session.config.loss))

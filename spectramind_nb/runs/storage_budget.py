@@ -21,9 +21,7 @@ from ..core.quantities import size_bytes
 from ..core.storage import atomic_path
 
 # %% ../../nbs/runs/632_storage_budget.ipynb #directory-bytes
-def directory_bytes(
-    folder: Path,
-) -> int:
+def directory_bytes(folder: Path) -> int:
     """Size of all files in a folder and below."""
     total = 0
     for path in folder.rglob("*"):
@@ -46,12 +44,7 @@ _SPARE = 0.05  # of the budget, for what is written after the last checkpoint: e
 class BudgetedCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically, and only as far as the run directory stays within its budget."""
 
-    def __init__(
-        self,
-        run_dir: Path,
-        budget_bytes: int,
-        on_event: Callable[..., None] = lambda event, **fields: None,
-    ):
+    def __init__(self, run_dir: Path, budget_bytes: int, on_event: Callable[..., None] = lambda event, **fields: None):
         self.run_dir, self.budget_bytes, self.on_event = run_dir, budget_bytes, on_event
         self.kept = [run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
         self.written = 0  # checkpoints in this attempt

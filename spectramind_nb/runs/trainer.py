@@ -45,10 +45,7 @@ def trainer_arguments(
     return arguments
 
 # %% ../../nbs/runs/638_trainer.ipynb #bare-trainer
-def bare_trainer(
-    profile: TrainerConfig,
-    callbacks: Sequence[Callback] = (),
-) -> pl.Trainer:
+def bare_trainer(profile: TrainerConfig, callbacks: Sequence[Callback] = ()) -> pl.Trainer:
     """A trainer for looking, not learning: one device, the same precision, every planet predicted, nothing written."""
     alone = resolve_devices(one_device(profile.plain()), Place())
     looking = {

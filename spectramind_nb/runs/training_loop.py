@@ -81,10 +81,7 @@ def _note_precision(session: Session, precision: str, computed: Mapping[str, str
         session.record.update(precision_note=note)
 
 # %% ../../nbs/runs/646_training_loop.ipynb #load-best
-def load_best(
-    session: Session,
-    model: pl.LightningModule,
-) -> None:
+def load_best(session: Session, model: pl.LightningModule) -> None:
     """Give the model its best weights, if a validation has chosen any; which ones it has now is noted."""
     best = session.checkpoint("best")
     if best.is_file():
@@ -123,9 +120,7 @@ def _fit(session: Session, model: pl.LightningModule, data: VisitDataModule, ove
 
 # %% ../../nbs/runs/646_training_loop.ipynb #with-followers
 @contextlib.contextmanager
-def with_followers(
-    session: Session,
-) -> Iterator[None]:
+def with_followers(session: Session) -> Iterator[None]:
     """Within: the other processes of the run train along, if there are any and this one leads."""
     if session.devices.world_size == 1 or not session.here.leads:
         yield
@@ -158,11 +153,7 @@ def _leave(session: Session, error: SpectraMindError) -> None:
     os._exit(error.exit_code)
 
 # %% ../../nbs/runs/646_training_loop.ipynb #fit-model
-def fit_model(
-    session: Session,
-    model: pl.LightningModule,
-    data: VisitDataModule,
-) -> dict[str, float]:
+def fit_model(session: Session, model: pl.LightningModule, data: VisitDataModule) -> dict[str, float]:
     """Train to the end or to a safe point, load the best weights, return the last training metrics.
 
     Raises `PreflightError` when the run would need more disk than it may have, `WallReached` and the like when it leaves early.

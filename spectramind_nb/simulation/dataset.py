@@ -100,9 +100,7 @@ def _whole(name: str, value: Any, least: int) -> int:
 _TEST_INDEX = 2**20  # test planets are counted from here, so that more train planets don't change them
 
 
-def _draw_population(
-    seed: int, sizes: Mapping[str, int], config: Mapping, given: pd.DataFrame | None
-) -> dict[str, list[Planet]]:
+def _draw_population(seed: int, sizes: Mapping[str, int], config: Mapping, given: pd.DataFrame | None) -> dict[str, list[Planet]]:
     planets: dict[str, list[Planet]] = {}
     if given is not None:
         drawn = [draw_planet(seed, int(name), config, depth) for name, depth in zip(given.index, given.to_numpy())]
@@ -112,9 +110,7 @@ def _draw_population(
         for split, size in sizes.items():
             names = [planet_number(seed, first[split] + index) for index in range(size)]
             planets[split] = [draw_planet(seed, name, config) for name in names]
-    return {
-        split: sorted(members, key=lambda planet: planet.planet_id) for split, members in planets.items() if members
-    }
+    return {split: sorted(members, key=lambda planet: planet.planet_id) for split, members in planets.items() if members}
 
 
 def _given_spectra(path: Path, wanted: int) -> pd.DataFrame:
@@ -173,9 +169,7 @@ def _by_content(config: Mapping) -> Mapping:
     return {**config, "calibration": calibration | {"folder": calibration_digest(calibration["folder"])}}
 
 # %% ../../nbs/simulation/340_dataset.ipynb #tables
-def _write_tables(
-    out: Path, planets: Mapping[str, list[Planet]], seed: int, n_frames: Mapping, config: Mapping
-) -> None:
+def _write_tables(out: Path, planets: Mapping[str, list[Planet]], seed: int, n_frames: Mapping, config: Mapping) -> None:
     truth, nuisances = {}, dict[str, Any]()
     for split, members in planets.items():
         index = pd.Index([planet.planet_id for planet in members], name="planet_id")

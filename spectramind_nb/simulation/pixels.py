@@ -96,9 +96,7 @@ def real_detector(
     split, where = choices[int(rng_for(seed, planet_id, visit, "calibration set").integers(len(choices)))]
     shape = FRAME_SHAPE[instrument]
     shapes = dict.fromkeys(PRODUCTS, shape) | {"linear_corr": (LINEARITY_ORDERS * shape[0], shape[1])}
-    planes = {
-        name: read_plane(challenge.calibration_path(split, *where, instrument, name), shapes[name]) for name in PRODUCTS
-    }
+    planes = {name: read_plane(challenge.calibration_path(split, *where, instrument, name), shapes[name]) for name in PRODUCTS}
     return Detector(**planes | {"linear_corr": planes["linear_corr"].reshape(LINEARITY_ORDERS, *shape)})
 
 # %% ../../nbs/simulation/322_pixels.ipynb #calibration-digest

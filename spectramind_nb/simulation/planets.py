@@ -72,10 +72,7 @@ def limb_darkening(
     return (expected + np.stack([both + apart, both - apart]) / 2).T
 
 # %% ../../nbs/simulation/302_planets.ipynb #planck-photons
-def planck_photons(
-    wavelength_um: np.ndarray,
-    temperature_k: float,
-) -> np.ndarray:  # same shape, arbitrary unit
+def planck_photons(wavelength_um: np.ndarray, temperature_k: float) -> np.ndarray:  # same shape, arbitrary unit
     """Photons per wavelength from a black body (Planck's law divided by the energy of a photon)."""
     return wavelength_um**-4.0 / np.expm1(14387.77 / (wavelength_um * temperature_k))
 
@@ -136,9 +133,7 @@ def _draw_orbit(rng: np.random.Generator, population: Mapping, radius: float | N
     raise ConfigError(what, "simulator.population", "Widen depth, or raise max_impact_parameter.")
 
 # %% ../../nbs/simulation/302_planets.ipynb #draw-spectrum
-def _draw_spectrum(
-    rng: np.random.Generator, star: Mapping, k: float, population: Mapping
-) -> tuple[np.ndarray, dict[str, float]]:
+def _draw_spectrum(rng: np.random.Generator, star: Mapping, k: float, population: Mapping) -> tuple[np.ndarray, dict[str, float]]:
     temperature = star["Ts"] * np.sqrt(0.5 / star["sma"])
     hot = 1 / (1 + np.exp(-(temperature - 1000.0) / 150.0))  # carbon is in CO when hot, in CH4 when cool
     ranges = {"H2O": (-5.0, -2.3), "CO2": (-7.0, -4.0), "CH4": (-5.5 - 1.5 * hot, -3.0 - 1.0 * hot)}

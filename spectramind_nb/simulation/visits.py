@@ -68,10 +68,7 @@ def visits_of(seed: int, planet_id: int, share: float) -> int:
     return 2 if rng_for(seed, planet_id, -1, "visits").random() < share else 1
 
 # %% ../../nbs/simulation/310_visits.ipynb #pair-times-h
-def pair_times_h(
-    n_frames: int,
-    instrument: str,
-) -> np.ndarray:  # (n_frames / 2,) hours
+def pair_times_h(n_frames: int, instrument: str) -> np.ndarray:  # (n_frames / 2,) hours
     """Middle of the time during which the light of each pair is collected."""
     return mid_exposure_h(frame_times_h(n_frames), instrument)
 
@@ -125,10 +122,7 @@ def collected_light(
     """Electrons that each channel is expected to collect per pair: star x transit."""
     fgs1, airs = star_electrons(planet.star["Ts"], planet.brightness, config["star"])
     level = {"FGS1": fgs1, "AIRS-CH0": airs[SCIENCE_COLUMNS][::-1]}
-    return {
-        name: level[name] * relative_light(planet, name, truth.mid_time_h[name], times)
-        for name, times in time_h.items()
-    }
+    return {name: level[name] * relative_light(planet, name, truth.mid_time_h[name], times) for name, times in time_h.items()}
 
 # %% ../../nbs/simulation/310_visits.ipynb #expected-light
 def expected_light(
