@@ -1,6 +1,7 @@
 """The submission job: a valid file in time, whatever happens to a visit, a process, the disk or the job itself."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -164,7 +165,9 @@ def test_killed_then_slow_with_a_crash_and_a_hang_it_leaves_a_valid_degraded_fil
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     done = sum(found["counts"].get(quality, 0) for quality in ("full", "plain"))
     assert done <= len(list(fits.rglob("*.npz"))) <= done + 2  # two were being worked on when the first attempt was killed
-    ours = [line for line in found["log"].splitlines() if not line.startswith("[IPKernelApp]")]
+    # another kernel may have taken the port of this one's heartbeat, which Jupyter tells in a trace of its own
+    log = re.sub(r"Exception in thread Heartbeat:\n(?:.*\n)*?zmq\.error\.ZMQError: Address already in use.*\n", "", found["log"])
+    ours = [line for line in log.splitlines() if not line.startswith("[IPKernelApp]")]
     assert len(ours) < 15 and max(map(len, ours)) < 200, found["log"]
     # only the planets without a prediction have the training mean
     table = read(tmp_path / "submission.csv").set_index("planet_id")
