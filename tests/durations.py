@@ -44,9 +44,10 @@ class Durations:
         self.taken: dict[str, dict[str, float]] = {"tests": {}, "fixtures": {}}  # plain: it travels from the workers
 
     def is_quick(self, item: pytest.Item) -> bool:
-        """Is the test short, and all that is made for it not too dear? What was never measured is taken to be quick."""
+        """Is the test short, and all that is made for it not too dear? What was never measured is taken to be quick; notebooks are not."""
         dear = [name for name in item.fixturenames if self.known["fixtures"].get(fixture_id(item, name), 0) > DEAR_S]
-        return item.get_closest_marker("check") is not None or (not dear and item.nodeid not in self.known["tests"])
+        short = not dear and item.nodeid not in self.known["tests"] and APART not in item.nodeid
+        return short or item.get_closest_marker("check") is not None  # as a notebook is that has changed
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):

@@ -21,6 +21,7 @@ from spectramind_nb.observations.photometry import (
     InstrumentCurves,
     evenly,
     extraction_weights,
+    means_in_time,
     refuse_darkness,
     sums_by_channel,
     time_bins,
@@ -140,7 +141,7 @@ class TracePixels:
     def image(self) -> np.ndarray:  # (rows, channels)
         """Mean over the visit; 0 where nothing was read."""
         image = np.zeros(self.good.shape)
-        image[self.good] = self.values.mean(axis=1)
+        image[self.good] = means_in_time(self.values, self.threads)
         return image
 
     def sums(self, *planes: np.ndarray) -> np.ndarray:  # (planes, channels, T)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import PreflightError
+from ..core.workforce import in_pieces
 from .challenge import Challenge
 from .detector import Calibration, calibrated_pixels, calibrated_sets, read_calibration
 from .layout import mid_exposure_h
@@ -20,12 +21,21 @@ from spectramind_nb.observations.photometry import (
     InstrumentCurves,
     evenly,
     extraction_weights,
+    means_in_time,
     projections,
     refuse_darkness,
     time_bins,
     without_full_wells,
 )
-from .series import excess_noise, jitter_coefficients, running_mean, without_gaps, without_spikes
+from spectramind_nb.observations.series import (
+    excess_noise,
+    fast_answers,
+    high_pass,
+    products_in_time,
+    running_mean,
+    without_gaps,
+    without_spikes,
+)
 from .signals import Frames, Signal, open_signal
 
 # %% ../../nbs/observations/126_fgs1.ipynb #star-position
@@ -109,11 +119,13 @@ class StarWeights:
     sigma: float  # noise of a CDS pair, electrons
 
 
-def _weigh(pixels: StarPixels, counts: np.ndarray, read: np.ndarray, config: Mapping, path: Path) -> StarWeights:
+def _weigh(
+    pixels: StarPixels, counts: np.ndarray, read: np.ndarray, config: Mapping, path: Path, threads: int | None
+) -> StarWeights:
     """Weights from the star's own image. Raises PreflightError where no star is seen."""
     aperture, usable = pixels.aperture, pixels.good[pixels.aperture]
     stellar = np.zeros(aperture.shape)
-    stellar[pixels.usable] = np.maximum(pixels.values.mean(axis=1) - np.average(pixels.background, weights=counts), 0)
+    stellar[pixels.usable] = np.maximum(means_in_time(pixels.values, threads) - np.average(pixels.background, weights=counts), 0)
     around = _neighbourhood(stellar) / np.maximum(_neighbourhood(pixels.usable * 1.0), 1)
     filled = np.where(pixels.good, stellar, around)[aperture]
     level = filled.sum() + 1e-9
@@ -136,6 +148,16 @@ def image_moments(pixels: StarPixels, weighed: StarWeights, threads: int | None 
     return flux, np.array(moments) / norm
 
 # %% ../../nbs/observations/126_fgs1.ipynb #jitter-correction
+_STRETCH = 8192  # pairs: their terms stay in the processor's cache
+
+
+def _image_terms(moments: np.ndarray) -> np.ndarray:
+    """The moments (5, P), their products, and what is cubic in the shifts: (24, P)."""
+    x, y = moments[:2]
+    products = [one * moments[k:] for k, one in enumerate(moments)]
+    return np.concatenate([moments, *products, [x * x * x, x * x * y, x * y * y, y * y * y]])
+
+
 def jitter_correction(
     flux: np.ndarray,  # (pairs,)
     moments: np.ndarray,  # (5, pairs), mean 0
@@ -143,12 +165,25 @@ def jitter_correction(
     threads: int | None = None,
 ) -> np.ndarray:  # (pairs,) about 1
     """Relative flux that the motions and the widths of the image explain."""
-    dx, dy = moments[:2]
-    products = (a * b for k, a in enumerate(moments) for b in moments[k:])
-    terms = np.array([*moments, *products, dx**3, dx * dx * dy, dx * dy * dy, dy**3])
-    terms -= terms.mean(axis=1, keepdims=True)
-    coefficients = jitter_coefficients((flux / flux.mean())[None], terms, half_width)
-    return 1 + projections(terms, coefficients, threads)[0]
+    relative, starts = flux / flux.mean(), range(0, flux.size, _STRETCH)
+    products = [np.empty(0)] * len(starts)
+
+    def learn(number: int, start: int) -> None:
+        first, last = max(0, start - half_width), start + _STRETCH + half_width  # a running mean looks at what is around
+        series = np.vstack([_image_terms(moments[:, first:last]), relative[first:last]])
+        fast = high_pass(series, half_width)[:, start - first :][:, :_STRETCH]
+        products[number] = products_in_time(fast[:-1], fast)
+
+    in_pieces(learn, list(enumerate(starts)), threads)
+    total = np.sum(products, axis=0)
+    coefficients, explained = fast_answers(total[:, :-1], total[:, -1:], flux.size), np.empty(flux.size)
+
+    def explain(start: int) -> None:
+        stretch = slice(start, start + _STRETCH)
+        explained[stretch] = projections(_image_terms(moments[:, stretch]), coefficients, 1)[0]
+
+    in_pieces(explain, [(start,) for start in starts], threads)
+    return 1 + explained - explained.mean()
 
 # %% ../../nbs/observations/126_fgs1.ipynb #extract-fgs1
 def extract_fgs1(
@@ -169,7 +204,7 @@ def extract_fgs1(
     start_h = challenge.time_h(name, signal.n_frames)
     per_bin, time_h, counts = time_bins(start_h, name, config["bin_seconds"][name])
     pixels = _read_star(signal, calibration, per_bin, config, threads)
-    weighed = _weigh(pixels, counts, calibration.read, config, path)
+    weighed = _weigh(pixels, counts, calibration.read, config, path, threads)
     flux, moments = image_moments(pixels, weighed, threads)
     flux -= np.repeat(pixels.background * weighed.total, counts)
     series, gaps = without_gaps(np.array([flux, *moments]), flux)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['running_sum', 'running_mean', 'high_pass', 'wiener_mean', 'mean_during', 'excess_noise', 'without_spikes',
-           'without_gaps', 'products_in_time', 'jitter_coefficients']
+           'without_gaps', 'products_in_time', 'fast_answers', 'jitter_coefficients']
 
 # %% ../../nbs/observations/120_series.ipynb #imports
 import numpy as np
@@ -160,6 +160,19 @@ def products_in_time(
     _inner(np.ascontiguousarray(a), np.ascontiguousarray(b), out)
     return out
 
+# %% ../../nbs/observations/120_series.ipynb #fast-answers
+def fast_answers(
+    products: np.ndarray,  # (k, k) of the terms' fast variations, sums in time
+    side: np.ndarray,  # (k, channels) of these and those of the relative flux
+    samples: int,  # how many were summed
+) -> np.ndarray:  # (channels, k)
+    """Least-squares coefficients from inner products in time; 0 below 20 samples a term."""
+    if samples < 20 * len(products):
+        return np.zeros(side.shape[::-1])
+    scale = np.sqrt(np.diag(products) / samples) + 1e-300
+    gram = products / scale[:, None] / scale + 1e-9 * samples * np.eye(len(scale))
+    return np.linalg.solve(gram, side / scale[:, None]).T / scale
+
 # %% ../../nbs/observations/120_series.ipynb #jitter-coefficients
 def jitter_coefficients(
     relative: np.ndarray,  # (channels, T) flux relative to its mean
@@ -167,11 +180,6 @@ def jitter_coefficients(
     half_width: int,  # samples on each side of the running mean that defines "fast"
 ) -> np.ndarray:  # (channels, k)
     """Change of each channel's relative flux by unit of each term, by least squares on fast variations; 0 below 20 samples a term."""
-    if terms.shape[1] < 20 * len(terms):
-        return np.zeros((len(relative), len(terms)))
-    design = high_pass(terms, half_width)
-    scale = np.sqrt((design**2).mean(axis=1, keepdims=True)) + 1e-300
-    design /= scale
-    gram = products_in_time(design, design) + 1e-9 * terms.shape[1] * np.eye(len(terms))
-    side = products_in_time(design, high_pass(relative, half_width))
-    return (np.linalg.solve(gram, side) / scale).T
+    fast = high_pass(terms, half_width)
+    products, side = products_in_time(fast, fast), products_in_time(fast, high_pass(relative, half_width))
+    return fast_answers(products, side, terms.shape[1])
