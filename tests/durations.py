@@ -26,9 +26,9 @@ def pytest_addoption(parser):
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config):
-    """One more than cores: tests of walls, browsers and kernels wait more than they compute. Quick ones compute, and a start costs too."""
-    return (os.cpu_count() or 1) + (not config.getoption("quick"))
+def pytest_xdist_auto_num_workers():
+    """One more than cores: tests of walls, browsers, kernels and other processes wait more than they compute."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_configure(config):

@@ -1,6 +1,7 @@
 """The submission job: a valid file in time, whatever happens to a visit, a process, the disk or the job itself."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -36,7 +37,7 @@ def prepared(deadline, tmp_path_factory):
 @pytest.fixture
 def root(short_root, tmp_path):
     """A copy of the small data set whose first test planet has a second visit."""
-    root = shutil.copytree(short_root, tmp_path / "root")
+    root = shutil.copytree(short_root, tmp_path / "root", copy_function=os.link)
     planet = sorted((root / "test").iterdir(), key=lambda path: int(path.name))[0]
     for path in list(planet.iterdir()):
         (shutil.copytree if path.is_dir() else shutil.copyfile)(path, planet / path.name.replace("_0", "_1"))

@@ -137,11 +137,10 @@ def test_where_no_model_can_be_made_the_fits_meet_a_population(quick, monkeypatc
 
 @pytest.mark.parametrize("labels", ["none", "empty cell", "no row", "text", "one"])
 def test_labels_that_cannot_be_used_cost_only_themselves(quick, short_root, tmp_path, labels):
-    root = shutil.copytree(short_root, tmp_path / "root", symlinks=True)
+    root = shutil.copytree(short_root, tmp_path / "root", copy_function=os.link)
     table = pd.read_csv(short_root / "train.csv")
-    if labels == "none":
-        (root / "train.csv").unlink()
-    elif labels == "empty cell":
+    (root / "train.csv").unlink()
+    if labels == "empty cell":
         table.iloc[0, 5] = float("nan")
     elif labels == "text":
         (root / "train.csv").write_text("no table\n")

@@ -221,18 +221,18 @@ def test_p10_every_other_command_of_the_readme_runs(shell):
         succeeded(shell(line, warm="multi_gpu" not in line))  # a launcher of several processes starts what was typed
 
 
-def test_p12_p19_p65_the_merged_configuration_is_captured(shell):
+def test_p12_p19_p65_the_merged_configuration_is_captured(filled, short_root, warm_spectramind):
     """What lies in a run directory composes to the run's hash again, and says what was typed."""
     from spectramind_nb.core.configuration import read_config
     from spectramind_nb.core.storage import file_digest
     from spectramind_nb.records.record import load
 
-    succeeded(shell("spectramind train trainer=ci_fast trainer.limit_train_batches=1 run_id=kept", warm=True))
-    record = load(next(path for path in shell("true").runs() if path.parent.name == "kept"))
-    folder = next(path.parent for path in shell("true").runs() if path.parent.name == "kept")
-    stored = read_config(folder / "config.yaml")
+    typed = ["trainer=ci_fast", "trainer.limit_train_batches=1", f"data.root={short_root}", "run_id=kept"]
+    succeeded(warm_spectramind("train", *typed, cwd=filled))
+    folder = filled / "logs" / "kept"
+    record, stored = load(folder / "audit.json"), read_config(folder / "config.yaml")
     assert stored.hash == record["config_hash"] and stored.trainer.limit_train_batches == 1
-    assert (folder / "overrides.txt").read_text().split() == ["trainer=ci_fast", "trainer.limit_train_batches=1", "run_id=kept"]
+    assert (folder / "overrides.txt").read_text().split() == typed
     assert record["choices"]["trainer"] == "ci_fast" and record["argv"][-1] == "run_id=kept"
     assert record["profile"]["sha256"] == file_digest(config_dir() / "trainer" / "ci_fast.yaml")
 
