@@ -72,8 +72,8 @@ def compose(
 def _resolved(config: DictConfig) -> dict[str, Any]:
     """The plain values of a composition. Raises `ConfigError` for what was not given or stands for nothing."""
     try:
-        missing = sorted(OmegaConf.missing_keys(config))
         plain = OmegaConf.to_container(config, resolve=True)
+        missing = sorted(OmegaConf.missing_keys(config)) if "???" in repr(plain) else []
     except (OmegaConfBaseException, RecursionError) as error:
         raise _unresolved(error) from None
     if missing:
