@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from ..core.environment import given_path
 from ..core.errors import DamagedFileError, DataMissingError, SchemaError, SpectraMindError
 from ..core.tables import planet_numbers, read_rows
 from .layout import INSTRUMENTS, LEVELS, PRODUCTS, SPLITS, STAR_COLUMNS, Visit
@@ -304,7 +305,7 @@ def open_challenge(
     edition: str = "auto",  # "2025", "2024", or recognised by its tables
 ) -> Challenge:
     """Open a competition folder without reading any file. Raises DataMissingError, SchemaError."""
-    root = Path(root).expanduser().resolve()
+    root = given_path(root).resolve()
     if not root.is_dir():
         raise DataMissingError("the data folder does not exist", root, "Set data.root to the competition's folder.")
     names = set(os.listdir(root))

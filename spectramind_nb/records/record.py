@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..core.environment import workspace
+from ..core.environment import given_path, workspace
 from ..core.machine import process_start, steady_time
 from spectramind_nb.core.errors import (
     DataMissingError, InterruptedRun, PreflightError, SpectraMindError, TerminatedRun, WallReached, did_you_mean, refused_by_system,
@@ -126,7 +126,7 @@ def find_run(
     which: str | Path,  # a run's identifier, its directory, or one of its checkpoints
 ) -> tuple[Path, Path | None]:  # directory; the checkpoint, where one was named
     """Where a run lies. Raises `DataMissingError` naming the nearest identifier."""
-    path, logs = Path(str(which)), workspace() / "logs"
+    path, logs = given_path(str(which)), workspace() / "logs"
     if path.is_file() and path.suffix == ".ckpt":
         return path.absolute().parent.parent, path.absolute()
     for folder in (path, logs / str(which)):

@@ -1,10 +1,11 @@
 """How the launchpad looks and feels: every key, both themes, a small screen and a large one, one run beside another."""
 
+import contextlib
 import re
 import shutil
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, TimeoutError
 from test_page import button, finished, keep, launch, run_all_cells  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.browser
@@ -89,8 +90,12 @@ def type_in(page, *lines):
 
 
 def pick(page, menu, run):
+    """Choose a run in a menu; what it says of one that goes on may change before it is chosen."""
     menu = page.get_by_label(menu, exact=True)
-    menu.select_option(menu.locator("option", has_text=f"{run}, ").inner_text())
+    for _ in range(10):
+        with contextlib.suppress(TimeoutError):
+            return menu.select_option(menu.locator("option", has_text=f"{run}, ").inner_text(), timeout=3000)
+    raise AssertionError(f"{run} cannot be chosen")
 
 
 def press_everything(page):

@@ -55,7 +55,8 @@ def test_the_run_starts_from_the_weights_of_its_parent_and_both_are_on_record(tu
     handed = tensor_digests(torch.load(known["checkpoint"], weights_only=True)["state_dict"])
     differ = {name for name, value in handed.items() if not value.startswith(first["tensors"][name])}
     assert differ == {"naive_mean", "naive_sigma"} and len(handed) > 30
-    assert audit.verify(Path("logs"), Path("v50_debug_log.md")) == []
+    wrong = audit.verify(Path("logs"), Path("v50_debug_log.md"))  # of the other runs here, tests have changed some
+    assert [one for one in wrong if parent.id in one or tuned.id in one] == []
     lines = [(depth, line["run_id"]) for depth, line in audit.lineage(Path("logs"))]
     assert (0, parent.id) in lines and (1, tuned.id) in lines
 

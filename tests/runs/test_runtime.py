@@ -46,7 +46,7 @@ def test_p12_p16_a_run_leaves_its_files_its_record_and_a_valid_submission(whole_
     assert record["choices"]["trainer"] == "defaults" and record["environment"]["threads"] == 1
     assert whole_run.config.trainer.max_epochs == 3 and "trainer.max_epochs=3" in whole_run.overrides
     assert {"val/score", "val/score_mean", "val/score_fit", "val/nll", "train/loss"} <= set(whole_run.metrics)
-    assert audit.verify(Path("logs"), Path("v50_debug_log.md")) == []
+    assert not any(whole_run.id in fault for fault in audit.verify(Path("logs"), Path("v50_debug_log.md"))), "tests change those of others"
 
 
 def test_the_predictions_are_not_the_baseline(whole_run):
