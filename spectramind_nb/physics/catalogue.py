@@ -44,13 +44,15 @@ def number(
 def star_cells(
     star: Any,  # a dictionary, a row of pandas' or astropy's, a table with one row; None: nothing is known
 ) -> dict[str, Any]:
-    "A row of the star table by the names of its columns. Raises `SchemaError` for what is no row, such as a planet's name."
+    "A row of the star table by the names of its columns. Raises `SchemaError` for what is no such row, as a planet's name."
     remedy = "Give star_row(period=..), a row such as stars.loc[planet], or None"
     if star is None:
         return {}
     if not hasattr(star, "keys"):
         raise SchemaError(f"the star is {str(star)[:40]!r}, no row of a star table", None, remedy)
     row = {str(name): star[name] for name in star.keys()}
+    if row and not row.keys() & RANGES.keys():
+        raise SchemaError(f"the star has {', '.join(list(row)[:6])}, and none of {', '.join(RANGES)}", None, remedy)
     for name, value in row.items():
         if np.size(value) != 1:
             raise SchemaError(f"{name} of the star has {np.size(value)} values, a row has one", None, remedy)

@@ -162,6 +162,8 @@ def test_missing_root_and_a_folder_without_data(tmp_path):
     with pytest.raises(DataMissingError, match="does not exist.*Set data.root") as caught:
         ch.open_challenge(tmp_path / "nowhere")
     assert caught.value.exit_code == 3
+    with pytest.raises(DataMissingError, match="does not exist.*nobody-of-this-name"):
+        ch.open_challenge("~nobody-of-this-name/data")
     with pytest.raises(DataMissingError, match="neither train/ nor test/"):
         ch.open_challenge(tmp_path)
 

@@ -84,6 +84,12 @@ def test_the_latest_run_is_the_one_that_began_last(places, workspace):
         record.find_run("qqqq")
 
 
+def test_a_run_at_home_is_found_there(places, monkeypatch):
+    invocation(places, "a")
+    monkeypatch.setenv("HOME", str(places["logs"].parent.absolute()))
+    assert record.find_run("~/logs/a")[0] == places["logs"].absolute() / "a"
+
+
 def test_p16_p44_the_record_holds_the_promised_fields(places):
     record = invocation(places, "a", overrides=["trainer=ci_fast"])
     promised = ("run_id attempt outcome exit_code argv overrides choices config_hash science_hash run_hash git code modules data weights "

@@ -168,6 +168,7 @@ def test_tensors_units_and_lists_of_one_are_understood(prism):
 
 @pytest.mark.parametrize("star, words", [
     ("WASP-39", "'WASP-39', no row"), (3.5, "no row"), (pd.DataFrame({"P": [3.5, 4]}), "P of the star has 2 values"),
+    ({"period": 3.5, "a_rs": 9}, "has period, a_rs, and none of Rs, Ms"),
 ])  # fmt: skip
 def test_what_is_no_row_of_a_star_is_told(prism, star, words):
     with pytest.raises(SchemaError, match=words):
