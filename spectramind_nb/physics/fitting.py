@@ -34,14 +34,14 @@ from spectramind_nb.observations.lightcurves import (
     told,
 )
 from .catalogue import believed, number, star_cells, transit_hours
-from .normalised_curves import FEWEST_BINS, Curves, normalise
+from .normalised_curves import FEWEST_BINS, Curves, normalise, without_runs
 from .descent import descend
 from .noise import common_shapes, depth_factor, red_over_white, refine_noise, shared_noise, slow_factor
 from .normal_equations import wanted_covariance
 from .orbit import OrbitPrior, orbit_prior
 from .patterns import split_covariance
 from .transit import duration_h
-from .visit_fit import VisitFit, in_spectrum, white_depth
+from .visit_fit import MOST_BENT, VisitFit, in_spectrum, white_depth
 from .visit_model import VisitModel, noise_patterns, normal_equations
 from .white_light import fit_white
 
@@ -128,6 +128,12 @@ def _refuse_coarse_times(curves: list[Curves], row: Mapping[str, float], where: 
                           f"At least {FEWEST_SAMPLES} samples have to lie within it: use light curves with shorter steps")
 
 
+def _bent(widths: float) -> list[str]:
+    "What to say of a fit that ended in a wrong valley, see `VisitFit.plausible`."
+    other = "it may have taken something else for the transit, look at .plot()"
+    return [f"the fit is off what is known of star and orbit by {widths:.0f} times their widths: {other}"] if widths > MOST_BENT else []
+
+
 def _grazing(impact: float, depth: float) -> list[str]:
     "What to say of a planet that never stands before its star as a whole."
     much = "depths hang on it, and may be larger by more than sigma says"
@@ -152,6 +158,8 @@ def fit_visit(
     if light_curves.split == "own":  # a person who tells nothing has not told anything wrong
         star = {name: value for name, value in star_cells(star).items() if str(value) not in ("nan", "None", "<NA>", "--")}
     row, doubts = believed(star, end - start)
+    if light_curves.split == "own":
+        curves = [without_runs(c, config["robust"]["spike_sigma"], transit_hours(row)[0] / 4) for c in curves]
     _refuse_coarse_times(curves, row, f"planet {light_curves.planet_id}, visit {light_curves.visit}")
     orbit = orbit_prior(row, (start + end) / 2, config["geometry"], end - start)
     try:
@@ -187,6 +195,7 @@ def fit_visit(
     remarks = _remarks(doubts, light_curves, model, parameters)
     if light_curves.split == "own":
         remarks += _grazing(geometry["impact"], diagnostics["white_depth"])
+        remarks += _bent(float(((parameters - model.mean) / model.width)[at].abs().max()))
     if remarks:
         diagnostics["remark"] = "; ".join(remarks)
     wavelengths, widths = (None if v is None else torch.from_numpy(np.array(v, dtype=float))

@@ -175,6 +175,27 @@ def test_what_is_no_row_of_a_star_is_told(prism, star, words):
         fit_visit(LightCurves.from_arrays(**prism[0]), star)
 
 
+@pytest.mark.parametrize("lost", [0.0, -999.0, 0.5, 0.95, 1.2, 1e3])
+@pytest.mark.parametrize("run", [slice(40, 43), slice(150, 156)])  # before the transit, and in it
+def test_lost_exposures_in_a_row_cost_themselves_only(prism, lost, run):
+    """Three zeros had made 0.056 +- 0.005 of a depth of 0.012, "converged": single samples that stick out were found, and pairs."""
+    plain, known, _ = prism
+    fits = {}
+    for how, factor in (("lost", lost), ("left out", np.nan)):
+        flux = np.array(plain["flux"], dtype=float)
+        flux[run] = factor if factor <= 0 else flux[run] * factor
+        fits[how] = fit_visit(LightCurves.from_arrays(**{**plain, "flux": flux}), star_row(**known))
+    assert fits["lost"].plausible and (fits["lost"].depth - fits["left out"].depth).abs().max() < 0.1 * fits["left out"].sigma.min()
+
+
+def test_a_fit_that_is_not_of_this_transit_says_so(prism):
+    plain, known, _ = prism
+    flux = np.array(plain["flux"], dtype=float)
+    flux[60:110] *= 0.9  # too long for lost light
+    fit = fit_visit(LightCurves.from_arrays(**{**plain, "flux": flux}), star_row(**known))
+    assert not fit.plausible and "times their widths" in fit.diagnostics["remark"]
+
+
 def test_channels_without_a_told_error_get_the_one_they_show(prism):
     plain, known, fit = prism
     curves = LightCurves.from_arrays(plain["time"], plain["wavelength"], plain["flux"])
