@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESUMABLE', 'Attempt', 'lasting_records', 'can_go_on', 'is_run_of', 'readable_checkpoint', 'new_attempt',
-           'named_attempt', 'unfinished_attempt', 'branch_checkpoint', 'begins_at']
+           'named_attempt', 'unfinished_attempt', 'branch_checkpoint', 'refuse_other_model', 'begins_at']
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #imports
 import contextlib
@@ -189,6 +189,16 @@ def branch_checkpoint(
         what = f"this snapshot has seen {seen} epochs and the branch ends after {max_epochs}"
         raise ConfigError(what, path.name, f"Set trainer.max_epochs above {seen}, or branch from an earlier snapshot")
     return path
+
+# %% ../../nbs/runs/636_run_attempts.ipynb #refuse-other-model
+def refuse_other_model(
+    trunk: RunDirectory,
+    config: RunConfig,  # of a branch
+) -> None:
+    """Raise `ConfigError` where a branch is of another kind of model than the run that it begins with the weights of."""
+    was, now = (model["_target_"].rpartition(".")[2] for model in (trunk.config.model, config.model))
+    if was != now:
+        raise ConfigError(f"run {trunk.id} trained {was}, its branch is to train {now}", "fork", "Leave model as it was, or train anew")
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #begins-at
 def begins_at(

@@ -29,7 +29,7 @@ from ..core.quantities import check_run_id
 from ..core.config_schema import RunConfig
 from ..core.storage import atomic_path, digest
 from ..records import audit
-from .run_attempts import branch_checkpoint, can_go_on, is_run_of, lasting_records
+from .run_attempts import branch_checkpoint, can_go_on, is_run_of, lasting_records, refuse_other_model
 from .directory import RunDirectory
 from .wall_and_signals import Signals
 
@@ -101,6 +101,8 @@ def members(
     """
     if name is not None:
         check_run_id(name)  # its folder lies among those of runs
+    if any(word.lstrip("+").startswith("run_id=") for word in override_words(overrides)):
+        raise ConfigError("each run of a sweep gets its name from the sweep's", "run_id", "Name the sweep with --name")
     asked = combinations(overrides)
     if len(asked) < 2:
         raise ConfigError("nothing varies in this sweep", " ".join(overrides), "Give a key several values, such as seed=1,2,3")
@@ -111,6 +113,8 @@ def members(
     for number, (varied, words) in enumerate(asked, 1):
         own = f"{name}-{number:0{width}d}"
         config = compose(overrides=[*words, f"run_id={own}"])
+        if trunk is not None:
+            refuse_other_model(trunk, config)
         start = None if trunk is None else branch_checkpoint(trunk, config.trainer.max_epochs)
         runs.append(Member(own, varied, words, config, start))
     return name, runs

@@ -15,7 +15,14 @@ from ..core.instantiate import check_targets
 from ..core.overrides import override_words
 from ..core.config_schema import RunConfig
 from ..records import audit
-from .run_attempts import begins_at, branch_checkpoint, named_attempt, new_attempt, unfinished_attempt
+from spectramind_nb.runs.run_attempts import (
+    begins_at,
+    branch_checkpoint,
+    named_attempt,
+    new_attempt,
+    refuse_other_model,
+    unfinished_attempt,
+)
 from .execution import execute, join_run
 from .launch import requested_config
 from .pretraining import begins_with, pretrained, refuse_pretraining
@@ -38,6 +45,7 @@ def train_composed(
     audit.close_dead_records(Path(config.paths.logs), Path(config.paths.debug_log))
     if fork is not None:
         parent = Run.open(fork)
+        refuse_other_model(parent, config)
         snapshot = branch_checkpoint(parent, config.trainer.max_epochs)
         branch = unfinished_attempt(config, resume, parent.id, snapshot) or named_attempt(config, snapshot)
         return execute(config, branch, record, parent=parent.id, **begins_at(snapshot))

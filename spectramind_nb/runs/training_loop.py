@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from ..core.environment import is_terminal, tell
-from ..core.errors import SpectraMindError
+from ..core.errors import ConfigError, SpectraMindError
 from ..core.machine import steady_time
 from ..learning.datamodule import VisitDataModule
 from ..records.training_log import EventLogger, loggers
@@ -105,6 +105,11 @@ def _fit(session: Session, model: pl.LightningModule, data: VisitDataModule, ove
     try:
         with session.signals.wait_for_safe_point():
             trainer.fit(model, datamodule=data, ckpt_path=session.attempt.checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        what = "the checkpoint's weights do not fit this model"
+        raise ConfigError(what, session.attempt.checkpoint, "Leave the model as it was trained, or train anew") from error
     finally:
         session.children += getattr(trainer.strategy.launcher, "procs", [])
         for tracker in trackers:

@@ -18,6 +18,7 @@ from spectramind_nb.runs.replay import tampering
 from spectramind_nb.runs.run import Run, evaluate, predict
 from spectramind_nb.runs.run_attempts import _newest_checkpoint, branch_checkpoint, named_attempt, readable_checkpoint, unfinished_attempt
 from spectramind_nb.runs.storage_budget import BudgetedCheckpointIO
+from spectramind_nb.runs.sweep import members
 from spectramind_nb.runs.training import train
 
 
@@ -213,6 +214,17 @@ def test_half_a_configuration_is_told_in_a_sentence(words, whole_run, end):
             ask()
     assert (half / "audit.json").read_bytes() == before
     shutil.rmtree(half)
+
+
+def test_a_branch_is_of_the_model_whose_weights_it_begins_with(words, whole_run):
+    """PyTorch had said so, with three thousand letters and exit code 1, after the data had been worked through."""
+    with pytest.raises(ConfigError, match="trained PosteriorModel, its branch is to train EncoderModel"):
+        train(overrides=[*words[:-1], "trainer.max_epochs=4", "model=encoder"], fork=whole_run)
+    with pytest.raises(ConfigError, match="trained PosteriorModel, its branch"):
+        members([*words[:-1], "trainer.max_epochs=4", "model=posterior,encoder"], fork=whole_run)
+    with pytest.raises(ConfigError, match="weights do not fit this model") as refused:
+        train(overrides=[*words[:-1], "trainer.max_epochs=4", "model.outlier_scales=[30.0]", "model.components=3"], fork=whole_run)
+    assert "\n" not in str(refused.value) and refused.value.exit_code == 2
 
 
 def test_a_branch_goes_on_after_the_epochs_that_its_run_has_made_with_and_without_validations(words):

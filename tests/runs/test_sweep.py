@@ -30,6 +30,7 @@ def test_hydra_says_what_varies():
 
 @pytest.mark.parametrize("words, said", [
     (["seed=1"], "nothing varies"), (["seed=1,two"], "seed"), (["trainer.max_epoch=1,2"], "max_epochs"), (["seed"], "not an override"),
+    (["seed=1,2", "run_id=mine"], "--name"),
     (["seed=1,2", "trainer=nope"], "no trainer profile"),
 ])
 def test_what_does_not_compose_is_told_before_the_first_run(here, words, said):
