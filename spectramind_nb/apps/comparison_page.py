@@ -33,8 +33,8 @@ def _with_differences(metrics: pd.DataFrame) -> pd.DataFrame:
 def comparison_page(found: Comparison) -> str:  # HTML
     "Verdicts, metrics, settings and curves of several runs as one page that opens anywhere."
     first, *others = found.names
-    bare = [name for name, run in zip(found.names, found.runs) if not run.metrics]
-    without = "".join(f"<p>{html.escape(name)} has no metrics: it ended before its final validation, or goes on.</p>" for name in bare)
+    said = "has no metrics: it ended before its final validation, or goes on."
+    without = "".join(f"<p>{html.escape(name)} {said}</p>" for name in found.unfinished)
     sections = {
         f"Against {first}": _table(found.judged[_VERDICT_FIRST], index=False, float_format="{:+.4f}".format),
         "Metrics": without + (_table(_with_differences(found.metrics)) if len(found.metrics) else ""),

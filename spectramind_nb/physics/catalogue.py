@@ -25,7 +25,7 @@ RANGES = {  # lowest and highest value that a row may have, and the unit
     "omega": (-360.0, 360.0, "degrees"),  # of own light curves only: the competition's table has no such column
     "P": (0.1, 1000.0, "days"),
     "sma": (1.0, 1000.0, "stellar radii"),
-    "i": (0.0, 180.0, "degrees"),
+    "i": (1.0, 180.0, "degrees"),
 }
 GEOMETRY = ("sma", "P", "i")  # what the orbit's place before the star follows from: of use only together
 

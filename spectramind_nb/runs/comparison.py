@@ -81,10 +81,16 @@ class Comparison:
         several = "" if len(self.runs) == 2 else f", which is 95 % for all {len(self.runs) - 1} together"
         return f"{100 * self.level:.3g} % interval{several}"
 
+    @property
+    def unfinished(self) -> list[str]:
+        """Those that have no metrics."""
+        return [name for name, run in zip(self.names, self.runs) if not run.metrics]
+
     def tables(self) -> dict[str, pd.DataFrame]:
         """What there is to read, by title."""
         judged = f"score on validation planets, against {self.names[0]}; low and high: {self.interval}"
-        return {"configuration": self.changed, "metrics": self.metrics.round(4), judged: self.judged.round(4)}
+        without = "".join(f"; {name} ended before its final validation, or goes on" for name in self.unfinished)
+        return {"configuration": self.changed, f"metrics{without}": self.metrics.round(4), judged: self.judged.round(4)}
 
     def __str__(self) -> str:
         told = {title: table.to_string() if len(table) else "  no difference" for title, table in self.tables().items()}
