@@ -27,6 +27,7 @@ class Instrument(NamedTuple):
     colour: np.ndarray  # (C, K) polynomials along the wavelength, the first of them 1
     limb: np.ndarray  # (2, C) expected u1 and u2
     terms: int  # F
+    slopes: int  # how many of the polynomials along the wavelength limb darkening may be off by
     later: float  # 1 where the mid-time has the offset, else 0
     middle_h: float  # of the window
     period_d: float
@@ -58,7 +59,7 @@ def channels_at(
     "The channels at these parameters."
     colour, limb, terms = instrument.colour, instrument.limb, instrument.terms
     count, colours = colour.shape
-    slopes, shifts = min(colours, 2), instrument.slow.shape[1] - 1 - terms
+    slopes, shifts = instrument.slopes, instrument.slow.shape[1] - 1 - terms
     in_f = 4 + 2 * slopes
     in_g, in_h = in_f + terms, in_f + terms + colours - 1
     shares, by_sum, by_difference = np.empty((count, 3)), np.empty((count, 3)), np.empty((count, 3))
@@ -151,7 +152,7 @@ def _fill_jacobian(instrument, channels, c, jacobian):
     "Write the coefficients (N + 2, Q) of channel c: of the N shared parameters, the depth, the level."
     first, terms, colour = instrument.slow.shape[1], instrument.terms, instrument.colour[c]
     colours, level, shares = colour.size, channels.level[c], channels.shares[c]
-    slopes, shifts = min(colours, 2), first - 1 - terms
+    slopes, shifts = instrument.slopes, first - 1 - terms
     in_f = 4 + 2 * slopes
     in_g, in_h = in_f + terms, in_f + terms + colours - 1
     jacobian[:] = 0.0

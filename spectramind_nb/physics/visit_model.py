@@ -44,24 +44,28 @@ def _instrument(c: Curves, orbit: OrbitPrior, temperature_k: float, config: Mapp
     # A look for each fiftieth of a stellar radius that the planet moves errs by a few ppm of a deep transit; short exposures have one.
     moved = c.exposure_h / 24 * math.exp(float(orbit.mean[2]))
     within_d, share = exposure_nodes(c.exposure_h / 24, min(MOST_LOOKS, 1 + round(50 * moved)))
-    return Instrument(time_h, flux, good, weight, slow, colour, limb, drift["time_degree"], float(later), orbit.middle_h, orbit.period_d,
-                      24 * within_d.numpy(), share.numpy())
+    slopes = min(colour.shape[1], _limb_widths(1.0, config["limb_darkening"]).shape[1])
+    return Instrument(time_h, flux, good, weight, slow, colour, limb, drift["time_degree"], slopes, float(later), orbit.middle_h,
+                      orbit.period_d, 24 * within_d.numpy(), share.numpy())
 
 
-def _limb_widths(wavelength_um: float, config: Mapping) -> torch.Tensor:  # (2, 2)
-    "Prior widths of sum and difference of u1 and u2, and of what they change by from an instrument's middle to its ends."
+def _limb_widths(wavelength_um: float, config: Mapping) -> torch.Tensor:  # (2, L)
+    "Prior widths of sum and difference of u1 and u2, of what they change by from an instrument's middle to its ends, and of how they bend."
     if "sum" not in config:
         what = "limb darkening is expected in other terms than an older version's"
         raise ConfigError(what, "fit.limb_darkening", "Give sum and difference with their widths and tilts, as in configs/fit/default.yaml")
     scales = {"sum": 1.0, "difference": (2 / wavelength_um) ** config["difference"]["bluer"]}
-    return torch.tensor([[scale * config[u]["width"], scale * config[u]["tilt"]] for u, scale in scales.items()])
+    widths = {u: [config[u]["width"], config[u]["tilt"], *config[u].get("bends", [])] for u in scales}
+    return torch.tensor([[scale * width for width in widths[u]] for u, scale in scales.items()])
 
 
-def _expected_limb(instrument: Instrument) -> torch.Tensor:  # (2,) or (4,)
-    "Sum and difference of u1 and u2 that are expected, in the middle and, where channels differ, how they change to the ends."
+def _expected_limb(instrument: Instrument) -> torch.Tensor:  # (2 L,)
+    "Sum and difference of u1 and u2 that are expected, in the middle and, where channels differ, how they change to the ends and bend."
     limb, colour = torch.from_numpy(instrument.limb), torch.from_numpy(instrument.colour)
     both = torch.stack([limb[0] + limb[1], limb[0] - limb[1]])
-    if colour.shape[1] == 1:
+    if instrument.slopes > 2:
+        return torch.linalg.lstsq(colour[:, :instrument.slopes], both.T).solution.T.flatten()
+    if instrument.slopes == 1:
         return both.mean(1)
     off = colour[:, 1] - colour[:, 1].mean()
     tilt = (both * off).sum(1) / off.square().sum()
@@ -73,7 +77,7 @@ def _widths(c: Curves, instrument: Instrument, config: Mapping) -> list[torch.Te
     drift, colours = config["drift"], instrument.colour.shape[1]
     limb = _limb_widths(float(c.wavelength_um.mean()), config["limb_darkening"])
     shifts = instrument.slow.shape[1] - 1 - instrument.terms
-    return [limb[:, :min(colours, 2)].flatten(),
+    return [limb[:, :instrument.slopes].flatten(),
             torch.full((instrument.terms,), drift["amplitude"]), torch.full((colours - 1,), drift["colour"]),
             torch.full((shifts * colours,), config["pointing"]["amplitude"])]
 

@@ -39,10 +39,10 @@ class ReferenceModel:
         mean, width, self._shared, end = [orbit.mean], [orbit.width], [], 4
         for c in curves:
             colours = 1 if c.broad else drift["wavelength_degree"] + 1
-            slopes = min(colours, 2)
             bluer = (2 / float(c.wavelength_um.mean())) ** limb["difference"]["bluer"]
             scales = {"sum": 1.0, "difference": bluer}
-            limb_width = torch.tensor([[scales[u] * limb[u]["width"], scales[u] * limb[u]["tilt"]][:slopes] for u in scales])
+            known = {u: [limb[u]["width"], limb[u]["tilt"], *limb[u].get("bends", [])] for u in scales}
+            limb_width = torch.tensor([[scales[u] * width for width in known[u]][:colours] for u in scales])
             shifts = torch.full((c.pointing.shape[1], colours), pointing["amplitude"])
             parts = [limb_width.flatten(), torch.full((drift["time_degree"],), drift["amplitude"]),
                      torch.full((colours - 1,), drift["colour"]), shifts.flatten()]
