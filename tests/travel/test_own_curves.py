@@ -176,7 +176,7 @@ def test_what_is_no_row_of_a_star_is_told(prism, star, words):
 
 
 def test_limb_darkening_may_bend_along_an_instrument():
-    """A power law of wavelength bends by a few hundredths off what stellar atmospheres have: at 100 ppm a minute errors had been 1.6 of sigma."""
+    """A power law of wavelength bends by a few hundredths off what stellar atmospheres have: at 100 ppm a minute 1.6 of sigma."""
     rng, um, time_d, z = np.random.default_rng(3), np.linspace(1, 5, 12), np.arange(-2 / 24, 2 / 24, 1 / 1440), []
     depth, u1, u2 = 0.012 + 5e-4 * np.sin(3 * um), 0.35 * (um / 0.6) ** -0.7, 0.25 * (um / 0.6) ** -0.5
     model = light_curve(np.tile(time_d, (12, 1)), 0.0, 3.5, 8.8, 88.0465, np.sqrt(depth), u1, u2, 1 / 1440).numpy().T
