@@ -141,11 +141,33 @@ def arrays_of_lightkurve(
         arguments["exposure"] = f"{max(float(resolution_d), float(np.median(np.diff(np.sort(time[seen])))))} d"
     return {**arguments, "error": error[seen]} if np.isfinite(plain_values(error, "the error of the flux")).any() else arguments
 
+# %% ../../nbs/observations/118_curve_readers.ipynb #table-cells
+def _truths(cells: pd.Series, path: Path) -> pd.Series:  # 1 or 0, NaN where a cell is empty
+    """True and false as people and programs write them in a table."""
+    if is_numeric_dtype(cells):  # booleans too
+        return cells.astype(float)
+    truths = cells.astype(str).str.strip().str.lower().map({"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0})
+    if len(strange := cells[truths.isna() & cells.notna()]):
+        raise SchemaError(f"column mask holds {str(strange.iloc[0])[:40]!r}", path, "Say true or 1 where the flux is not to be used")
+    return truths
+
+
+def _same(values: Any, where: str, path: Path) -> pd.Series:  # a value a group
+    """What rows that belong together all say. Raises SchemaError where they contradict each other."""
+    low, high = values.min(), values.max()
+    if (apart := high > low * (1 + 1e-9)).any():
+        what = f"column {low.name} of {where} holds both {low[apart].iloc[0]:.6g} and {high[apart].iloc[0]:.6g}"
+        raise SchemaError(what, path, "Give the same in all its rows")
+    return low
+
 # %% ../../nbs/observations/118_curve_readers.ipynb #arrays-of-file
 def arrays_of_file(
-    path: Path | str,  # .npz with time, wavelength, flux, error; .csv with these columns, and instrument where there are several
+    path: Path | str,  # .npz or .csv with time, wavelength, flux; error, width, mask, exposure as in `from_arrays`; .csv also instrument
 ) -> dict[str, Any]:
-    """The arguments of `LightCurves.from_arrays` in a plain file. Raises DataMissingError, DamagedFileError, SchemaError."""
+    """The arguments of `LightCurves.from_arrays` in a plain file, whose other columns or arrays are ignored.
+
+    Raises DataMissingError, DamagedFileError, SchemaError.
+    """
     path = existing_file(Path(path), "Check the path")
     if path.suffix == ".npz":
         try:
@@ -163,20 +185,27 @@ def arrays_of_file(
 def _arrays_of_table(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """A row for each sample becomes a grid for each instrument: NaN where it has no row, or says nothing."""
     table = read_table(path, ["time", "wavelength", "flux"], key=None)
-    if "error" in table and not is_numeric_dtype(table["error"]):
-        raise SchemaError("column error holds something else than numbers", path, "Leave a cell empty where an error is not known")
+    if "mask" in table:
+        table["mask"] = _truths(table["mask"], path)
+    for what in ("error", "width", "exposure"):
+        if what in table and not is_numeric_dtype(table[what]):
+            raise SchemaError(f"column {what} holds something else than numbers", path, f"Leave a cell empty where the {what} is not known")
     instruments = table["instrument"] if "instrument" in table else pd.Series("spectrograph", table.index)
     if nameless := int(instruments.isna().sum()):
         raise SchemaError(f"{nameless} rows have no instrument", path, "Name it in every row, or leave the column out")
-    found: dict[str, dict[str, np.ndarray]] = {"time": {}, "wavelength": {}, "flux": {}, "error": {}}
+    found: dict[str, dict[str, np.ndarray]] = {what: {} for what in ("time", "wavelength", "flux", "error", "mask", "width", "exposure")}
     for name, rows in table.groupby(instruments.astype(str)):
         if len(twice := rows[rows.duplicated(["time", "wavelength"])]):
             what = f"time {twice['time'].iloc[0]:.10g} at wavelength {twice['wavelength'].iloc[0]:.6g} of {name} has more than one row"
             raise SchemaError(what, path, "Keep one of them")
-        for what in ("flux", *(["error"] if "error" in table else [])):
+        for what in ("flux", *(one for one in ("error", "mask") if one in table)):
             grid = rows.pivot(index="time", columns="wavelength", values=what)  # no aggregation: it drops times without a value
             found[what][name] = grid.to_numpy()
         found["time"][name], found["wavelength"][name] = grid.index.to_numpy(), grid.columns.to_numpy()
+        if "width" in rows and rows["width"].notna().any():
+            found["width"][name] = _same(rows["width"].groupby(rows["wavelength"]), f"a channel of {name}", path).to_numpy()
+        if "exposure" in rows and rows["exposure"].notna().any():
+            found["exposure"][name] = _same(rows["exposure"].groupby(np.zeros(len(rows))), name, path).to_numpy()[0]
     return {what: value for what, value in found.items() if value}
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #own-light-curves

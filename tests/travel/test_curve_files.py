@@ -43,6 +43,10 @@ def test_a_table_with_gaps_keeps_each_value_at_its_time(table, tmp_path):
 @pytest.mark.parametrize("change, words", [
     (lambda table: pd.concat([table, table.iloc[[7]]]), "wavelength 2 of spectrograph has more than one row"),
     (lambda table: table.assign(error=["much", *table["error"][1:]]), "column error"),
+    (lambda table: table.assign(mask=["perhaps", *[True] * (len(table) - 1)]), "column mask holds 'perhaps'"),
+    (lambda table: table.assign(width=["wide", *[0.1] * (len(table) - 1)]), "column width"),
+    (lambda table: table.assign(width=[0.2, *[0.1] * (len(table) - 1)]), "column width of a channel of .* holds both 0.1 and 0.2"),
+    (lambda table: table.assign(exposure=[2e-3, *[1e-3] * (len(table) - 1)]), "column exposure of spectrograph holds both 0.001 and 0.002"),
     (lambda table: table.assign(instrument=["", *["prism"] * (len(table) - 1)]), "1 rows have no instrument"),
 ])  # fmt: skip
 def test_a_table_that_is_not_clear_is_refused(table, tmp_path, change, words):
@@ -168,3 +172,23 @@ def test_width_and_window_are_in_the_units_of_the_data_set():
     assert np.allclose(curves.time_h["spectrograph"][[0, -1]], [1, 4], atol=0.04)
     edges = {f"wavelength_{side}": Variable(("wave",), WAVELENGTH + shift, units="um") for side, shift in (("lower", -0.1), ("upper", 0.1))}
     assert np.allclose(LightCurves.from_xarray(Dataset(dataset, **edges)).widths_um, 0.2)
+
+
+def test_a_table_honours_the_names_of_an_archive(table, tmp_path):
+    """mask, width and exposure had been ignored in a table: fluxes that somebody had masked were fitted."""
+    mask = np.random.default_rng(1).random((200, 3)) < 0.1
+    table = table.assign(mask=mask.ravel(), width=0.1 * table["wavelength"], exposure=7e-4, comment="x")
+    grids = {name: table[name].to_numpy().reshape(200, 3) for name in ("flux", "error")}
+    told = {"mask": mask, "width": 0.1 * WAVELENGTH, "exposure": 7e-4, "comment": "x"}
+    np.savez(tmp_path / "made.npz", time=TIME, wavelength=WAVELENGTH, **grids, **told)
+    wanted = LightCurves.from_file(tmp_path / "made.npz")
+    spelt = {"0, 1": mask.astype(int).ravel(), "words": np.where(mask, "True ", "false").ravel(), "empty": np.where(mask, "", "0").ravel()}
+    for found in (read(table, tmp_path), *(read(table.assign(mask=cells), tmp_path) for cells in spelt.values())):
+        assert np.array_equal(np.isnan(found.flux["spectrograph"]), mask)
+        assert np.array_equal(found.flux["spectrograph"], wanted.flux["spectrograph"], equal_nan=True)
+        assert np.allclose(found.widths_um, wanted.widths_um) and found.exposure_h == wanted.exposure_h == {"spectrograph": 24 * 7e-4}
+    once = table.assign(width=table["width"].where(table["time"] == TIME[0]), exposure=table["exposure"].where(table.index == 7))
+    assert np.allclose(read(once, tmp_path).widths_um, 0.1 * WAVELENGTH) and read(once, tmp_path).exposure_h == wanted.exposure_h
+    b = table["wavelength"] == 1
+    of_one = table.assign(instrument=np.where(b, "b", "a"), exposure=np.where(b, 7e-4, np.nan))
+    assert read(of_one, tmp_path).exposure_h == {"b": 24 * 7e-4}
