@@ -18,7 +18,7 @@ from ..core.errors import DamagedFileError, SchemaError, did_you_mean
 from ..core.environment import optional_package
 from ..core.tables import existing_file, read_table, require_columns
 from .own_curves import light_curve_parts
-from .units import in_unit, plain_values, unit_factor
+from .units import in_unit, plain_values, refuse_logarithms, unit_factor
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #known-names
 _NAMES = {  # what is looked for, if the caller does not say
@@ -58,6 +58,7 @@ def arrays_of_dataset(
         held = ", ".join(map(str, dataset.variables))
         raise SchemaError(f"nothing in the data set is called {absent[0]}", None, f"Say {absent[0]}=NAME; it has {held}")
     time, wavelength, flux = (dataset[found[what]] for what in ("time", "wavelength", "flux"))
+    refuse_logarithms(_unit_of(flux, ""), found["flux"])
     dims = (*time.dims, *wavelength.dims)
     if time.ndim != 1 or wavelength.ndim > 1 or set(flux.dims) != set(dims):
         has = ", ".join(map(str, flux.dims))

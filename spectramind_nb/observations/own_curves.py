@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import NonFiniteError, SchemaError, did_you_mean
-from .units import converted, has_unit, in_unit, one_number, plain_values
+from .units import converted, has_unit, in_unit, one_number, plain_values, refuse_logarithms
 
 # %% ../../nbs/observations/116_own_curves.ipynb #band
 @dataclass(frozen=True)
@@ -135,6 +135,8 @@ def band_of(
     """The light curves of one instrument, in order. Raises SchemaError and NonFiniteError."""
     time_d = _time_axis(time, time_unit, f"the time of {name}")
     wavelength_um = _wavelength_grid(wavelength, wavelength_unit, f"the wavelength of {name}")
+    for what, value in (("flux", flux), ("error", error)):
+        refuse_logarithms(getattr(value, "unit", ""), f"the {what} of {name}")
     if has_unit(error):
         error = converted(error, flux.unit if has_unit(flux) else "", f"the error of {name}")
     flux = _flux_grid(flux, len(time_d), len(wavelength_um), f"the flux of {name}")

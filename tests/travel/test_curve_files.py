@@ -192,3 +192,16 @@ def test_a_table_honours_the_names_of_an_archive(table, tmp_path):
     b = table["wavelength"] == 1
     of_one = table.assign(instrument=np.where(b, "b", "a"), exposure=np.where(b, 7e-4, np.nan))
     assert read(of_one, tmp_path).exposure_h == {"b": 24 * 7e-4}
+
+
+class DataSet(dict):
+    """What is asked of xarray's, before its values are."""
+
+    variables = property(dict.keys)
+
+
+def test_a_data_set_in_magnitudes_is_refused():
+    dims = {"time": ("time",), "wavelength": ("wavelength",), "flux": ("time", "wavelength")}
+    made = DataSet({name: SimpleNamespace(dims=of, ndim=len(of), attrs={"units": "mag"}) for name, of in dims.items()})
+    with pytest.raises(SchemaError, match="flux is given in mag, which is not linear.* Give linear fluxes"):
+        LightCurves.from_xarray(made)

@@ -420,6 +420,12 @@ WRONG = {
     "complex numbers": ({"flux": np.ones((500, 6)) * 1j}, "complex", "real"),
     "rows of quantities": ({"flux": list(np.ones((500, 6)) * u.Jy)}, "list of quantities", "u.Quantity(list)"),
     "a list of times": ({"time": [Time(2459000 + k, format="jd") for k in range(3)]}, "is a time", "one Time"),
+    "magnitudes": ({"flux": np.ones((500, 6)) * u.mag}, "the flux of spectrograph is given in mag", "Give linear fluxes"),
+    "magnitudes of a system": ({"flux": u.Magnitude(np.ones((500, 6)) * u.ABmag), "error": None}, "in mag(AB)", "Give linear fluxes"),
+    "magnitudes a second": ({"flux": np.ones((500, 6)) * u.mmag / u.s}, "in mmag / s", "Give linear fluxes"),
+    "decibels": ({"flux": np.ones((500, 6)) * u.dB}, "in dB", "Give linear fluxes"),
+    "a column of magnitudes": ({"wavelength": 1.0, "flux": Column(np.ones(500), unit="mag")}, "in mag", "Give linear fluxes"),
+    "an error in magnitudes": ({"error": u.Magnitude(1e-3)}, "the error of spectrograph is given in mag", "Give linear fluxes"),
     "another instrument's mask": ({"mask": {"prism": np.ones((500, 6))}}, "the mask names 'prism'", "spectrograph"),
 }
 
