@@ -219,7 +219,7 @@ class OwnLightCurves:
         time: Any,  # (T,) days (BJD) or with its unit; a dictionary by instrument where there are several, as all that follow
         wavelength: Any,  # (C,) um or with its unit
         flux: Any,  # (T, C) in any unit, masked or NaN where it is not to be used
-        error: Any = None,  # one, (C,), (T,) or (T, C); None: as the flux scatters
+        error: Any = None,  # one, (C,), (T,) or (T, C); NaN: its channel's median; None, or a channel of NaN: as the flux scatters
         **known: Any,  # time_unit, wavelength_unit, width, mask, exposure, window, instrument, name, visit: see `light_curve_parts`
     ) -> Self:
         """Light curves of any spectrograph or photometer. Raises SchemaError and NonFiniteError, in a sentence.

@@ -71,6 +71,14 @@ def _error_grid(error: Any, flux: np.ndarray, what: str) -> np.ndarray:  # (T, C
         raise SchemaError(f"{what} has the shape {error.shape} for a flux of shape {flux.shape}", None, remedy)
     return np.broadcast_to(error, flux.shape).copy()
 
+
+def _known_errors(error: np.ndarray, scattered: np.ndarray) -> np.ndarray:  # (T, C)
+    """NaN becomes the median of what the channel's other samples have; a channel that has none is as its flux scatters."""
+    known = np.isfinite(error)
+    error = np.where(known.any(0), error, scattered)
+    typical = [np.median(channel[there]) if there.any() else np.nan for channel, there in zip(error.T, known.T)]
+    return np.where(np.isnan(error), typical, error)
+
 # %% ../../nbs/observations/116_own_curves.ipynb #wavelength-grid
 SHORTEST_UM, LONGEST_UM = 0.3, 30.0  # the limb darkening that the fit expects is thought of for these
 
@@ -125,7 +133,7 @@ def band_of(
     time: Any,  # (T,)
     wavelength: Any,  # (C,) or one
     flux: Any,  # (T, C), or (T,) of one channel
-    error: Any = None,  # one, (C,), (T,) or (T, C) in the flux's unit; the fit takes each channel's median; None, NaN: as the flux scatters
+    error: Any = None,  # one, (C,), (T,) or (T, C) in the flux's unit; the fit takes channels' medians; NaN: that; None: by scatter
     width: Any = None,  # one or (C,): full width of each bin, in the wavelengths' unit
     mask: Any = None,  # (T, C) or (T,): True where the flux is not to be used, as in numpy
     exposure: Any = None,  # over which a sample is the mean, in the unit of time or with its own; 0: an instant; None: not known
@@ -144,8 +152,7 @@ def band_of(
         flux[_error_grid(mask, flux, f"the mask of {name}") != 0] = np.nan  # so is what the mask itself does not know
     rows, columns = np.argsort(time_d), np.argsort(wavelength_um)
     scattered = _error_grid(scatter(flux[rows])[None], flux, f"the error of {name}")
-    noise = scattered if error is None else _error_grid(error, flux, f"the error of {name}")
-    noise = np.where(np.isfinite(noise).any(0), noise, scattered)
+    noise = scattered if error is None else _known_errors(_error_grid(error, flux, f"the error of {name}"), scattered)
     if width is not None:
         width = _widths(in_unit(width, "um", f"the width of {name}", wavelength_unit), wavelength_um, f"the width of {name}")
     at = np.ix_(rows, columns)
@@ -193,7 +200,7 @@ def light_curve_parts(
     time: Any,  # (T,) numbers, quantity or astropy Time; a dictionary by instrument where there are several, as all that follow
     wavelength: Any,  # (C,)
     flux: Any,  # (T, C)
-    error: Any = None,  # one, (C,), (T,) or (T, C); None: as the flux scatters
+    error: Any = None,  # one, (C,), (T,) or (T, C); NaN: its channel's median; None, or a channel of NaN: as the flux scatters
     *,
     time_unit: Any = "d",  # of plain numbers: d (also BJD), h, min, s, or astropy's unit
     wavelength_unit: Any = "um",  # of plain numbers: um, nm, AA, m, or astropy's unit

@@ -19,6 +19,7 @@ from spectramind_nb.apps.cli_exchange import known_star, star_words
 from spectramind_nb.core.errors import ConfigError, NonFiniteError, SchemaError
 from spectramind_nb.observations.units import plain_values
 from spectramind_nb.physics.limb_darkening import limb_darkening_prior
+from spectramind_nb.physics.normalised_curves import normalise
 
 WHITE, ONE, TWO, THREE = ("photometer",), ("prism",), ("photometer", "prism"), ("prism", "photometer", "mid-infrared")
 
@@ -255,6 +256,21 @@ def test_errors_that_are_not_known_are_as_the_flux_scatters():
           for name, error in {"none": None, "nothing": nothing, "one": one}.items()}
     assert np.array_equal(of["none"], of["nothing"])
     assert np.array_equal(of["one"][:, 1], of["none"][:, 1]) and np.all(of["one"][:, [0, 2]] == 0.01)
+
+
+def test_a_sample_whose_error_is_not_known_is_fitted():
+    """With its channel's median error; it had been dropped. Whoever says infinity says that a sample is worth nothing."""
+    error = np.linspace(1, 3, 6) * np.full(FLUX.shape, 1e-4)
+    error[:250, :3] *= 1.5
+    gaps = np.where(np.random.default_rng(6).random(FLUX.shape) < 0.3, np.nan, error)
+    gaps[0, 0] = np.inf
+    curves = LightCurves.from_arrays(**SPACED, flux=FLUX, error=gaps)
+    found, known = curves.noise["spectrograph"], ~np.isnan(gaps)
+    assert np.array_equal(found[known], gaps[known])
+    typical = np.array([np.median(channel[np.isfinite(channel)]) for channel in gaps.T])
+    assert np.array_equal(found[~known], np.broadcast_to(typical, FLUX.shape)[~known])
+    [kept] = normalise(curves)
+    assert (~kept.good).sum() == 1 and not kept.good[0, 0]
 
 
 @pytest.mark.parametrize("told", [True, False])
