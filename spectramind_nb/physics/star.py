@@ -13,6 +13,17 @@ from ..core.errors import SchemaError
 from ..observations.units import one_number
 from .catalogue import believed, kepler_a_rs
 
+# %% ../../nbs/physics/206_star.ipynb #another-impact
+def _refuse_another_impact(row: dict[str, float], impact: float) -> None:
+    """Raise SchemaError where the inclination makes an impact parameter that is not the one told, wherever periastron may lie."""
+    circle, e = abs(row["sma"] * math.cos(math.radians(row["i"]))), row["e"]
+    known = math.isfinite(row["omega"])
+    sines = [math.sin(math.radians(row["omega"]))] if known else [1.0, -1.0]  # of periastron in transit, and of apastron
+    made = [circle * (1 - e**2) / (1 + e * sine) for sine in sines]
+    if impact < made[0] - 0.1 or impact > made[-1] + 0.1:  # never of NaN
+        span = " to ".join(dict.fromkeys(f"{one:.2g}" for one in made))
+        raise SchemaError(f"the impact parameter is {impact:g}, and inclination and axis make it {span}", None, "Give one of the two")
+
 # %% ../../nbs/physics/206_star.ipynb #star-row
 def star_row(
     period: Any = math.nan,  # days, or with its unit: "84.6 h", 84.6 * u.hour
@@ -27,7 +38,10 @@ def star_row(
     planet_mass: Any = math.nan,  # Jupiter masses
     omega: Any = math.nan,  # argument of periastron, degrees: the star's, as radial velocities give it; 90 = periastron in mid-transit
 ) -> dict[str, float]:  # Rs, Ms, Ts, Mp, e, P, sma (stellar radii), i (degrees), omega (degrees); NaN = unknown
-    """What is known of a star and its planet, for `fit_visit`. Raises SchemaError for what cannot be true or is in a wrong unit."""
+    """What is known of a star and its planet, for `fit_visit`.
+
+    Raises SchemaError for what cannot be true, contradicts itself or is in a wrong unit.
+    """
     given = {"P": (period, "d", "the period"), "sma": (a_rs, "", "a_rs"), "i": (inclination, "deg", "the inclination"),
              "e": (eccentricity, "", "the eccentricity"), "Ts": (temperature, "K", "the temperature"),
              "Rs": (radius, "solRad", "the star's radius"), "Ms": (mass, "solMass", "the star's mass"),
@@ -37,10 +51,15 @@ def star_row(
     if math.isfinite(axis):
         if not math.isfinite(row["Rs"]):
             raise SchemaError("a semi-major axis as a length needs the star's radius", None, "Give radius=, or a_rs= in stellar radii")
-        row["sma"] = axis * one_number(1.0, "solRad", "au", "au") / row["Rs"]
+        radii = axis * one_number(1.0, "solRad", "au", "au") / row["Rs"]
+        if abs(radii / row["sma"] - 1) > 0.1:  # never of NaN
+            what = f"a_rs is {row['sma']:.4g}, and the semi-major axis is {radii:.4g} stellar radii"
+            raise SchemaError(what, None, "Give one of the two")
+        row["sma"] = radii
     if not math.isfinite(row["sma"]):
         row["sma"] = kepler_a_rs(row["P"], row["Ms"] / row["Rs"] ** 3)
     row = _possible(row)
+    _refuse_another_impact(row, abs(impact))
     if not math.isfinite(row["i"]) and math.isfinite(impact) and math.isfinite(row["sma"]):
         circle = abs(impact)  # of an orbit of the same axis
         if math.isfinite(row["omega"]):

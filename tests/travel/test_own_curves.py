@@ -550,6 +550,27 @@ def test_an_argument_of_periastron_is_degrees_and_has_a_place_in_own_fits_only()
         known_star(star_words(["period=4,omega=90"]))
 
 
+@pytest.mark.parametrize("said, words", [
+    ({"a_rs": 11.4, "semi_major_axis": 0.06, "radius": 0.92}, "a_rs is 11.4, and the semi-major axis is 14.02 stellar radii"),
+    ({"inclination": 88.0, "impact": 0.6}, "the impact parameter is 0.6, and inclination and axis make it 0.35"),
+    ({"inclination": 88.0, "impact": 0.35, "eccentricity": 0.5, "omega": 90}, "make it 0.17"),
+    ({"inclination": 88.0, "impact": 0.65, "eccentricity": 0.5}, "make it 0.17 to 0.52"),
+])  # fmt: skip
+def test_a_star_that_contradicts_itself_is_refused(said, words):
+    """One of the two had been taken, nobody could tell which."""
+    with pytest.raises(SchemaError, match=words):
+        star_row(**{"period": 3.0, "a_rs": 10.0, **said})
+
+
+@pytest.mark.parametrize("said", [
+    {"a_rs": 11.4, "semi_major_axis": 0.0486, "radius": 0.92}, {"inclination": 92.0, "impact": 0.4}, {"inclination": 88.0, "impact": -0.35},
+    {"inclination": 88.0, "impact": 0.17, "eccentricity": 0.5, "omega": 90}, {"inclination": 88.0, "impact": 0.5, "eccentricity": 0.5},
+])  # fmt: skip
+def test_a_star_may_be_told_twice(said):
+    row = star_row(**{"period": 3.0, "a_rs": 10.0, **said})
+    assert row["i"] == said["inclination"] if "inclination" in said else abs(row["sma"] - 11.4) < 0.1
+
+
 @pytest.mark.parametrize("seed", [100, 103, 121, 125])
 def test_a_short_visit_that_found_another_orbit_does_not_bend_the_spectrum(seed):
     """Nobody told either visit anything: depths had been 8 to 13 sigma off in 3 of 60 draws, of which these are."""
