@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import SchemaError
+from ..observations.units import has_unit, one_number
 from .transit import duration_h
 
 # %% ../../nbs/physics/204_catalogue.ipynb #ranges
@@ -41,13 +42,20 @@ def number(
     return value if math.isfinite(value) else math.nan
 
 # %% ../../nbs/physics/204_catalogue.ipynb #star-cells
+_UNITS = {"Rs": "solRad", "Ms": "solMass", "Ts": "K", "Mp": "jupiterMass", "e": "", "omega": "deg", "P": "d", "sma": "", "i": "deg"}
+
+
 def star_cells(
-    star: Any,  # a dictionary, a row of pandas' or astropy's, a table with one row; None: nothing is known
+    star: Any,  # a dictionary, a row of pandas' or astropy's, a table with one row (also polars'); None: nothing is known
 ) -> dict[str, Any]:
-    "A row of the star table by the names of its columns. Raises `SchemaError` for what is no such row, as a planet's name."
+    "A row of the star table by the names of its columns, quantities in their units. Raises `SchemaError` for what is no such row."
     remedy = "Give star_row(period=..), a row such as stars.loc[planet], or None"
     if star is None:
         return {}
+    if hasattr(star, "get_columns"):  # polars' table
+        star = star.to_dict(as_series=False)
+    elif hasattr(star, "as_void"):  # a row of astropy's: only its table has the units
+        star = star.table[[star.index]]
     if not hasattr(star, "keys"):
         raise SchemaError(f"the star is {str(star)[:40]!r}, no row of a star table", None, remedy)
     row = {str(name): star[name] for name in star.keys()}
@@ -56,7 +64,17 @@ def star_cells(
     for name, value in row.items():
         if np.size(value) != 1:
             raise SchemaError(f"{name} of the star has {np.size(value)} values, a row has one", None, remedy)
-    return {name: np.ravel(value)[0] if np.ndim(value) else value for name, value in row.items()}
+    return {name: _cell(name, value) for name, value in row.items()}
+
+
+def _cell(name: str, value: Any) -> Any:
+    "One value of a column, in the column's unit where it has its own."
+    if name == "sma" and has_unit(value) and value.unit.is_equivalent("m"):
+        remedy = "Give it in stellar radii, or say star_row(semi_major_axis=, radius=)"
+        raise SchemaError(f"sma of the star is given in {value.unit}, which is a length", None, remedy)
+    if name in _UNITS and has_unit(value):
+        return one_number(value, _UNITS[name], f"{name} of the star")
+    return np.ravel(value)[0] if np.ndim(value) else value
 
 # %% ../../nbs/physics/204_catalogue.ipynb #kepler-a-rs
 _SUN_GM, _SUN_RADIUS = 1.32712440018e20, 6.957e8  # m^3 / s^2, m (IAU 2015, nominal)

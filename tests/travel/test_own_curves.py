@@ -1,5 +1,6 @@
 """Anyone's light curves: the same numbers whatever their order and units, honest errors, and a sentence where a unit is wrong."""
 
+import math
 import warnings
 from dataclasses import replace
 
@@ -7,9 +8,10 @@ import astropy.units as u
 import dask.array as da
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
-from astropy.table import Column, MaskedColumn, Table
+from astropy.table import Column, MaskedColumn, QTable, Table
 from astropy.time import Time
 from astropy.utils.masked import Masked
 from own_curves import LONG, draw, errors, pink
@@ -18,6 +20,7 @@ from spectramind_nb import LightCurves, combine_visits, fit_visit, light_curve, 
 from spectramind_nb.apps.cli_exchange import known_star, star_words
 from spectramind_nb.core.errors import ConfigError, NonFiniteError, SchemaError
 from spectramind_nb.observations.units import plain_values
+from spectramind_nb.physics.catalogue import believed
 from spectramind_nb.physics.limb_darkening import limb_darkening_prior
 from spectramind_nb.physics.normalised_curves import normalise
 
@@ -167,8 +170,38 @@ def test_tensors_units_and_lists_of_one_are_understood(prism):
     assert star_row(period=[3.5])["P"] == star_row(period=pd.Series([3.5]))["P"] == 3.5
 
 
+STAR = {"P": 3.5, "sma": 8.8, "i": 87.0, "e": 0.1, "Rs": 1.1, "Ts": 5600.0}
+UNITS = {"P": 84 * u.hour, "sma": 8.8 * u.one, "i": np.radians(87) * u.rad, "e": 10 * u.percent, "Rs": 1.1 * u.R_sun, "Ts": 5.6 * u.kK}
+STARS = {  # the same
+    "quantities": UNITS, "some": {**STAR, "P": 3.5 * u.d, "i": 87 * u.deg},
+    "table": QTable({name: [value] for name, value in UNITS.items()}),
+    "row": QTable({name: [value] for name, value in UNITS.items()})[0],
+    "columns": Table({name: [value] for name, value in (STAR | {"P": 84.0}).items()}, units={"P": "h"}),
+    "row of columns": Table({name: [value, 9] for name, value in (STAR | {"P": 84.0}).items()}, units={"P": "h"})[0],
+    "polars": pl.DataFrame(STAR), "masked": {**STAR, "P": Masked(84 * u.hour, mask=False)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", STARS)
+def test_a_row_of_a_star_keeps_its_units(how):
+    """A period with its unit had been no number, so the row was not believed."""
+    row, doubts = believed(STARS[how], 7.5)
+    assert not doubts and row == pytest.approx(STAR, rel=1e-12)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"sma": 0.047 * u.au}, "sma of the star is given in AU, .* star_row.semi_major_axis="),
+    ({"P": 3.5 * u.kg}, "P of the star is given in kg"), ({"i": 87 * u.K}, "i of the star is given in K"),
+])  # fmt: skip
+def test_a_row_of_a_star_in_wrong_units_is_refused(change, words):
+    with pytest.raises(SchemaError, match=words):
+        believed({**STAR, **change}, 7.5)
+    assert math.isnan(believed({**STAR, "P": np.nan * u.d})[0]["P"])
+
+
 @pytest.mark.parametrize("star, words", [
     ("WASP-39", "'WASP-39', no row"), (3.5, "no row"), (pd.DataFrame({"P": [3.5, 4]}), "P of the star has 2 values"),
+    (pl.DataFrame({"P": [3.5, 4]}), "P of the star has 2 values"), ([3.5, 4] * u.d, "no row"),
     ({"period": 3.5, "a_rs": 9}, "has period, a_rs, and none of Rs, Ms"),
 ])  # fmt: skip
 def test_what_is_no_row_of_a_star_is_told(prism, star, words):
