@@ -190,6 +190,13 @@ def _refuse_strangers(given: Mapping[str, Any], names: list[Any]) -> None:
             raise SchemaError(f"the {what} names {strange[0]!r}, of which there is no flux", None, hint)
 
 
+def _refuse_unclear(names: list[Any]) -> None:
+    """Raise SchemaError where two instruments would have one name: 1 and '1'."""
+    words = list(map(str, names))
+    if twice := [word for word in words if words.count(word) > 1]:
+        raise SchemaError(f"two instruments are called {twice[0]!r}", None, "Give them names of their own")
+
+
 def _edges(window: Any, time_unit: Any) -> list[float]:  # days
     if isinstance(window, str) or not hasattr(window, "__len__") or len(window) != 2:
         raise SchemaError(f"the window is {str(window)[:40]}, not a start and an end", None, "Say window=(start, end)")
@@ -219,6 +226,7 @@ def light_curve_parts(
     """
     given = {"time": time, "wavelength": wavelength, "flux": flux, "error": error, "width": width, "mask": mask, "exposure": exposure}
     names = list(flux) if isinstance(flux, Mapping) else [instrument]
+    _refuse_unclear(names)
     _refuse_strangers(given, names)
     bands = []
     for one in names:

@@ -475,6 +475,8 @@ WRONG = {
     "decibels": ({"flux": np.ones((500, 6)) * u.dB}, "in dB", "Give linear fluxes"),
     "a column of magnitudes": ({"wavelength": 1.0, "flux": Column(np.ones(500), unit="mag")}, "in mag", "Give linear fluxes"),
     "an error in magnitudes": ({"error": u.Magnitude(1e-3)}, "the error of spectrograph is given in mag", "Give linear fluxes"),
+    "a name twice": ({"time": dict.fromkeys((1, "1"), np.linspace(0, 0.3, 500)), "flux": dict.fromkeys((1, "1"), np.ones((500, 6)))},
+                     "two instruments are called '1'", "names of their own"),
     "another instrument's mask": ({"mask": {"prism": np.ones((500, 6))}}, "the mask names 'prism'", "spectrograph"),
 }
 
