@@ -6,6 +6,7 @@
 __all__ = ['arrays_of_dataset', 'open_netcdf', 'arrays_of_rainbow', 'arrays_of_lightkurve', 'arrays_of_file', 'OwnLightCurves']
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #imports
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -183,6 +184,13 @@ def arrays_of_file(
     return _arrays_of_table(path)
 
 
+def _ending(path: Any) -> str:
+    """Of a file's name, with its dot. Raises SchemaError for what is no path."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise SchemaError(f"the file is {str(path)[:40]}, no path", None, "Give the path of a .nc, .h5, .rainbow.npy, .npz or .csv")
+    return Path(path).suffix
+
+
 def _arrays_of_table(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """A row for each sample becomes a grid for each instrument: NaN where it has no row, or says nothing."""
     table = read_table(path, ["time", "wavelength", "flux"], key=None)
@@ -259,9 +267,9 @@ class OwnLightCurves:
     @classmethod
     def from_file(cls, path: Path | str, **known: Any) -> Self:
         """Light curves of a file: netCDF (.nc, .h5), chromatic's .rainbow.npy, numpy's .npz, or .csv."""
-        if str(path).endswith((".nc", ".h5", ".hdf5")):
+        if (ending := _ending(path)) in (".nc", ".h5", ".hdf5"):
             return cls.from_xarray(path, **known)
-        if str(path).endswith(".npy"):
+        if ending == ".npy":
             return cls.from_chromatic(existing_file(Path(path), "Check the path"), **known)
         return cls.from_arrays(**{**arrays_of_file(path), **known})
 

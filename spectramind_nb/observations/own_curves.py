@@ -8,6 +8,7 @@ __all__ = ['SHORTEST_UM', 'LONGEST_UM', 'LONGEST_H', 'Band', 'scatter', 'band_of
 # %% ../../nbs/observations/116_own_curves.ipynb #imports
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -190,8 +191,14 @@ def _refuse_strangers(given: Mapping[str, Any], names: list[Any]) -> None:
             raise SchemaError(f"the {what} names {strange[0]!r}, of which there is no flux", None, hint)
 
 
-def _refuse_unclear(names: list[Any]) -> None:
-    """Raise SchemaError where two instruments would have one name: 1 and '1'."""
+def _refuse_unclear(names: list[Any], planet: Any, visit: Any) -> None:
+    """Raise SchemaError for no instrument, for two of one name (1 and '1'), and for what cannot name a planet or a visit."""
+    if not isinstance(planet, (str, Integral)):
+        raise SchemaError(f"the name of the planet is {str(planet)[:40]}, no text", None, "Say name='WASP-39 b'")
+    if not isinstance(visit, Integral):
+        raise SchemaError(f"the visit is {repr(visit)[:40]}, no whole number", None, "Count visits: visit=0")
+    if not names:
+        raise SchemaError("the flux is an empty dictionary", None, "Give a flux to each instrument: {'prism': flux}")
     words = list(map(str, names))
     if twice := [word for word in words if words.count(word) > 1]:
         raise SchemaError(f"two instruments are called {twice[0]!r}", None, "Give them names of their own")
@@ -226,7 +233,7 @@ def light_curve_parts(
     """
     given = {"time": time, "wavelength": wavelength, "flux": flux, "error": error, "width": width, "mask": mask, "exposure": exposure}
     names = list(flux) if isinstance(flux, Mapping) else [instrument]
-    _refuse_unclear(names)
+    _refuse_unclear(names, name, visit)
     _refuse_strangers(given, names)
     bands = []
     for one in names:

@@ -105,6 +105,14 @@ def _plain(config: Mapping) -> dict[str, Any]:
     return {name: _plain(value) if isinstance(value, Mapping) else value for name, value in config.items()}
 
 
+def _settings(light_curves: LightCurves, config: Mapping | None) -> dict[str, Any]:
+    "What `fit_visit` is told, or the settings for such light curves. Raises SchemaError where they are none."
+    if not isinstance(light_curves, LightCurves):
+        remedy = "Make them with LightCurves.from_arrays or from_file, or with extract_visit"
+        raise SchemaError(f"there are no light curves in {str(light_curves)[:40]!r}", None, remedy)
+    return _plain(group("fit", "own" if light_curves.split == "own" else "default") if config is None else config)
+
+
 FEWEST_SAMPLES = 4  # within a transit: a dip of one or two looks like spikes
 
 
@@ -152,7 +160,7 @@ def fit_visit(
     that grazes its star, while what the row does not tell is nothing to remark.
     Raises `SchemaError` when the light curves do not fit together or are not in hours, `NonFiniteError` when nothing can be fitted.
     """
-    config = _plain(group("fit", "own" if light_curves.split == "own" else "default") if config is None else config)
+    config = _settings(light_curves, config)
     curves = normalise(light_curves, config["robust"]["spike_sigma"])
     start, end = min(float(c.time_h[0]) for c in curves), max(float(c.time_h[-1]) for c in curves)
     if light_curves.split == "own":  # a person who tells nothing has not told anything wrong

@@ -477,6 +477,10 @@ WRONG = {
     "an error in magnitudes": ({"error": u.Magnitude(1e-3)}, "the error of spectrograph is given in mag", "Give linear fluxes"),
     "a name twice": ({"time": dict.fromkeys((1, "1"), np.linspace(0, 0.3, 500)), "flux": dict.fromkeys((1, "1"), np.ones((500, 6)))},
                      "two instruments are called '1'", "names of their own"),
+    "no instrument": ({"time": {}, "wavelength": {}, "flux": {}, "error": {}}, "the flux is an empty dictionary", "each instrument"),
+    "a visit of words": ({"visit": "x"}, "the visit is 'x', no whole number", "visit=0"),
+    "half a visit": ({"visit": 0.5}, "the visit is 0.5, no whole number", "visit=0"),
+    "a list of names": ({"name": ["x"]}, "the name of the planet is ['x'], no text", "name='WASP-39 b'"),
     "another instrument's mask": ({"mask": {"prism": np.ones((500, 6))}}, "the mask names 'prism'", "spectrograph"),
 }
 
@@ -488,6 +492,24 @@ def test_what_is_wrong_is_told_in_a_sentence(case):
     with pytest.raises(SchemaError) as error:
         LightCurves.from_arrays(**{**given, **change})
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value), error.value
+
+
+def test_names_and_visits_are_as_a_table_has_them():
+    curves = LightCurves.from_arrays(**SPACED, flux=FLUX, name=np.int64(39), visit=np.int64(2))
+    assert (curves.planet_id, curves.visit) == (39, 2) and LightCurves.from_arrays(**SPACED, flux=FLUX, name=np.str_("b")).planet_id == "b"
+
+
+@pytest.mark.parametrize("strange", [5, None, tuple(SPACED.values())])
+def test_what_is_no_light_curve_is_told(strange):
+    with pytest.raises(SchemaError, match="no light curves.* LightCurves.from_arrays") as error:
+        fit_visit(strange, star_row())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("strange", [5, None, ["a.csv"]])
+def test_what_is_no_file_is_told(strange):
+    with pytest.raises(SchemaError, match="no path.* Give the path"):
+        LightCurves.from_file(strange)
 
 
 def test_times_that_are_not_finite_are_told():
