@@ -136,16 +136,16 @@ def _refuse_coarse_times(curves: list[Curves], row: Mapping[str, float], where: 
                           f"At least {FEWEST_SAMPLES} samples have to lie within it: use light curves with shorter steps")
 
 
-def _bent(widths: float) -> list[str]:
-    "What to say of a fit that ended in a wrong valley, see `VisitFit.plausible`."
-    other = "it may have taken something else for the transit, look at .plot()"
-    return [f"the fit is off what is known of star and orbit by {widths:.0f} times their widths: {other}"] if widths > MOST_BENT else []
-
-
-def _grazing(impact: float, depth: float) -> list[str]:
-    "What to say of a planet that never stands before its star as a whole."
-    much = "depths hang on it, and may be larger by more than sigma says"
-    return [f"the planet grazes its star with an impact parameter of {impact:.2f}: {much}"] if impact > 1 - max(0.0, depth) ** 0.5 else []
+def _own_remarks(impact: float, depth: float, nuisance: torch.Tensor) -> list[str]:
+    "What to say of a planet that never stands before its star as a whole, and of a fit in a wrong valley, see `VisitFit.plausible`."
+    found, widths = [], float(nuisance.abs().max())
+    if impact > 1 - max(0.0, depth) ** 0.5:
+        much = "depths hang on it, and may be larger by more than sigma says"
+        found.append(f"the planet grazes its star with an impact parameter of {impact:.2f}: {much}")
+    if widths > MOST_BENT:
+        other = "it may have taken something else for the transit, look at .plot()"
+        found.append(f"the fit is off what is known of star and orbit by {widths:.0f} times their widths: {other}")
+    return found
 
 # %% ../../nbs/physics/230_fitting.ipynb #fit-visit
 def fit_visit(
@@ -166,9 +166,10 @@ def fit_visit(
     if light_curves.split == "own":  # a person who tells nothing has not told anything wrong
         star = {name: value for name, value in star_cells(star).items() if str(value) not in ("nan", "None", "<NA>", "--")}
     row, doubts = believed(star, end - start)
-    if light_curves.split == "own":
-        curves = [without_runs(c, config["robust"]["spike_sigma"], transit_hours(row)[0] / 4) for c in curves]
-    _refuse_coarse_times(curves, row, f"planet {light_curves.planet_id}, visit {light_curves.visit}")
+    longest_h = transit_hours(row)[0] / 4 if light_curves.split == "own" else math.nan
+    curves = [without_runs(c, config["robust"]["spike_sigma"], longest_h) for c in curves]
+    where = f"planet {light_curves.planet_id}, visit {light_curves.visit}"
+    _refuse_coarse_times(curves, row, where)
     orbit = orbit_prior(row, (start + end) / 2, config["geometry"], end - start)
     try:
         model, parameters, converged = _fit_channels(curves, orbit, row.get("Ts", math.nan), config)
@@ -176,7 +177,6 @@ def fit_visit(
     except torch.linalg.LinAlgError:
         joint = torch.tensor(math.nan)
     if not joint.isfinite().all():
-        where = f"planet {light_curves.planet_id}, visit {light_curves.visit}"
         raise NonFiniteError("the fit has no finite result", where, "Look at its light curves with .plot()")
     depth, covariance, at = parameters[model.depths], joint[:model.total, :model.total], model.nuisances
     geometry = _geometry(model, parameters)
@@ -184,12 +184,11 @@ def fit_visit(
         geometry |= dict(zip(("a_rs", "inclination_deg"), orbit.ellipse(float(parameters[2]), geometry["impact"])))
     if light_curves.zero_d:
         geometry["mid_time_d"] = light_curves.zero_d + geometry["mid_time_h"] / 24  # on the clock of whoever observed
-    half = geometry["duration_h"] / 2
-    seen = min(end, geometry["mid_time_h"] + half) - max(start, geometry["mid_time_h"] - half)
+    half, middle = geometry["duration_h"] / 2, geometry["mid_time_h"]
     diagnostics: dict[str, Any] = {
         **white_depth(depth, covariance, model.channels),
         "converged": float(converged),
-        "coverage": max(0.0, seen / (2 * half)) if half else 0.0,
+        "coverage": max(0.0, (min(end, middle + half) - max(start, middle - half)) / (2 * half)) if half else 0.0,
     }
     # Of a transit that fills the window nothing is left but the star's level: noise that looks like another one is no depth.
     not_found = diagnostics["white_depth"] < 5 * diagnostics["white_sigma"]
@@ -197,13 +196,11 @@ def fit_visit(
     for c, before, red, common in zip(model.curves, curves, red_factors, common_variances):
         name = c.instrument.removesuffix("-CH0")
         diagnostics[f"chi2_{name}"] = float(((c.sigma / before.sigma) ** 2).median())
-        diagnostics[f"red_{name}"] = red
-        diagnostics[f"common_ppm_{name}"] = 1e6 * common**0.5
+        diagnostics |= {f"red_{name}": red, f"common_ppm_{name}": 1e6 * common**0.5}
         diagnostics[f"dropped_{name}"] = 1 - float(c.good.sum()) / light_curves.flux[c.instrument].size
     remarks = _remarks(doubts, light_curves, model, parameters)
     if light_curves.split == "own":
-        remarks += _grazing(geometry["impact"], diagnostics["white_depth"])
-        remarks += _bent(float(((parameters - model.mean) / model.width)[at].abs().max()))
+        remarks += _own_remarks(geometry["impact"], diagnostics["white_depth"], ((parameters - model.mean) / model.width)[at])
     if remarks:
         diagnostics["remark"] = "; ".join(remarks)
     wavelengths, widths = (None if v is None else torch.from_numpy(np.array(v, dtype=float))

@@ -89,8 +89,8 @@ class Comparison:
     def tables(self) -> dict[str, pd.DataFrame]:
         """What there is to read, by title."""
         judged = f"score on validation planets, against {self.names[0]}; low and high: {self.interval}"
-        without = "".join(f"; {name} ended before its final validation, or goes on" for name in self.unfinished)
-        return {"configuration": self.changed, f"metrics{without}": self.metrics.round(4), judged: self.judged.round(4)}
+        metrics = "".join(["metrics", *(f"; {name} ended before its final validation, or goes on" for name in self.unfinished)])
+        return {"configuration": self.changed, metrics: self.metrics.round(4), judged: self.judged.round(4)}
 
     def __str__(self) -> str:
         told = {title: table.to_string() if len(table) else "  no difference" for title, table in self.tables().items()}
@@ -109,8 +109,7 @@ class Comparison:
         looks = itertools.cycle([f"{marker}{line}" for line in ("-", "--", ":") for marker in "os^Dv"])  # told apart without colours
         for name, run, look in zip(self.names, self.runs, looks):
             if "val/score" in (history := run.history):
-                known = history.dropna(subset=["val/score"])
-                ax.plot(known["step"], known["val/score"], look, ms=3, label=name)
+                ax.plot(*history[["step", "val/score"]].dropna().to_numpy().T, look, ms=3, label=name)
         ax.set(xlabel="optimizer step", ylabel="val/score")
         if ax.get_lines():
             ax.legend(fontsize=8)
