@@ -50,7 +50,9 @@ def is_terminal() -> bool:
 def given_path(
     path: str | Path,  # as somebody wrote it
 ) -> Path:
-    """The path that is meant: `~` and `~user` at its beginning are homes, where there is such a user."""
+    """The path that is meant: `~` and `~user` at its beginning are homes, where there is such a user. Raises `ConfigError` for no path."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigError(f"a path is needed, and {str(path)[:40]!r} is none", None, "Give it as text or a Path")
     return Path(os.path.expanduser(path))
 
 # %% ../../nbs/core/010_environment.ipynb #workspace

@@ -22,6 +22,7 @@ from ..core.errors import ConfigError, DamagedFileError, DataMissingError, NonFi
 from ..core.storage import atomic_path
 from ..core.tables import refuse_other_content
 from ..observations.layout import CHANNELS, LABEL_COLUMNS, SIGMA_COLUMNS
+from ..observations.units import in_unit
 
 # %% ../../nbs/runs/600_submission.ipynb #x-n-channels-depth-columns-tuple-f-wl
 DEPTH_COLUMNS = tuple(LABEL_COLUMNS)  # as the labels' own, channel by channel
@@ -36,13 +37,26 @@ def _first(wrong: np.ndarray, planet_ids: Sequence[int], columns: Sequence[str])
     return f"planet {planet_ids[row]}, column {columns[column]}"
 
 
+def _planets(given: Sequence[int], where: str | Path) -> list[int]:
+    """Identifiers as whole numbers, whatever holds them; True and 1.7 are none, and a masked one is not known."""
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
+        raise SchemaError(f"the planets are {str(given)[:40]!r}, no list", where, "Give a list of planet_id")
+    listed = given.tolist() if hasattr(given, "tolist") else list(given)  # of numpy, pandas and torch
+    listed = [one.tolist() if hasattr(one, "tolist") else one for one in listed]
+    listed = [int(one) if isinstance(one, float) and one.is_integer() else one for one in listed]
+    return _planet_ids(pd.Series([str(one) for one in listed], dtype=object), where).tolist()
+
+
 def check_values(
     planet_ids: Sequence[int],  # (N,) one identifier a row
     mu: np.ndarray,  # (N, 283) depths
     sigma: np.ndarray,  # (N, 283) standard deviations
     where: str | Path = "prediction",  # named in the complaint
 ) -> None:
-    """Raise `SchemaError` or `NonFiniteError` naming the first planet and column that a grader would refuse."""
+    """Raise `SchemaError` or `NonFiniteError` naming the first planet and column that a grader would refuse; a masked one is not finite."""
+    planet_ids, mu, sigma = _planets(planet_ids, where), in_unit(mu, "", "the depths' table"), in_unit(sigma, "", "the sigmas' table")
+    if not planet_ids:
+        raise SchemaError("there are no planets", where, "Give one row a planet")
     for name, values in (("depths", mu), ("sigmas", sigma)):
         if values.shape != (len(planet_ids), CHANNELS):
             raise SchemaError(
@@ -82,10 +96,13 @@ def write(
     mu: np.ndarray,  # (N, 283) transit depths (Rp/Rs)^2, FGS1 first
     sigma: np.ndarray,  # (N, 283) their standard deviations
 ) -> Path:
-    """Write a submission, all of it or none of it; packed where its name ends so. Raises `ConfigError` for a name of another format."""
-    path, ids = given_path(path), [int(i) for i in planet_ids]
-    packing = _packing(path)
-    mu, sigma = np.asarray(mu, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
+    """Write a submission, all of it or none of it; packed where its name ends so.
+
+    Raises `ConfigError` for a name of another format, and the errors of `check_values`.
+    """
+    path = given_path(path)
+    packing, ids = _packing(path), _planets(planet_ids, path)
+    mu, sigma = in_unit(mu, "", "the depths' table"), in_unit(sigma, "", "the sigmas' table")
     check_values(ids, mu, sigma, path)
     table = pd.DataFrame(np.hstack([mu, sigma]), columns=list(COLUMNS[1:]))
     table.insert(0, "planet_id", np.asarray(ids, dtype=np.int64))
@@ -126,8 +143,8 @@ def write_baseline(
     naive_sigma: float | np.ndarray,  # their standard deviation, one number or (283,)
 ) -> Path:
     """Write the submission that predicts the training mean for every planet."""
-    shape = (len(planet_ids), CHANNELS)
-    return write(path, planet_ids, np.broadcast_to(naive_mean, shape), np.broadcast_to(naive_sigma, shape))
+    ids, naive = _planets(planet_ids, path), (in_unit(naive_mean, "", "the mean"), in_unit(naive_sigma, "", "the sigma"))
+    return write(path, ids, *(np.broadcast_to(one, (len(ids), CHANNELS)) if one.shape in ((), (CHANNELS,)) else one for one in naive))
 
 # %% ../../nbs/runs/600_submission.ipynb #check-columns
 def _check_columns(found: list[str], path: Path | str) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from spectramind_nb.apps.scoring import score
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, NonFiniteError, SchemaError
+from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.runs import submission
 
 IDS = [30, 10, 20]
@@ -211,3 +213,51 @@ def test_a_prediction_goes_home_and_through_links(whole_run, tmp_path, monkeypat
         whole_run.predict(out=name)
     assert submission.validate(tmp_path / "home.csv").planets == submission.validate(tmp_path / "target.csv").planets == 2
     assert (tmp_path / "link.csv").is_symlink()
+
+
+MU, SIGMA = np.full((2, 283), 0.01), np.full((2, 283), 1e-4)
+
+
+@pytest.mark.parametrize("planets, mu, kind, words", [
+    ([7, 8], np.ma.masked_array(MU, mask=np.arange(566).reshape(2, 283) == 285), NonFiniteError, "planet 8, column wl_3 is not a finite"),
+    ([7, 8], MU + 1e-3j, SchemaError, "complex"),
+    ([7, 8], "x", SchemaError, "no number"),
+    ([7, 8], [[0.1], [0.1, 0.2]], SchemaError, "no number"),
+    ([7, 8], None, SchemaError, "shape"),
+    *(([7, wrong], MU, SchemaError, f"row 2 has planet_id '{wrong}'") for wrong in (1.7, True, -1, "b", float("nan"), None, 10**30)),
+    ([7, np.ma.masked], MU, SchemaError, "row 2 has planet_id"),
+    ([], MU[:0], SchemaError, "there are no planets"),
+    (None, MU, SchemaError, "the planets are 'None', no list"),
+    ("78", MU, SchemaError, "the planets are '78', no list"),
+])  # fmt: skip
+def test_arrays_that_are_no_prediction_are_refused_before_a_file_is_there(tmp_path, planets, mu, kind, words):
+    with pytest.raises(kind, match=words):
+        submission.write(tmp_path / "s.csv", planets, mu, SIGMA[: len(MU if planets else [])])
+    if planets == [7, 8] and mu is not None:
+        with pytest.raises(kind):
+            submission.check_values(planets, mu, SIGMA)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_masked_mean_is_no_baseline(tmp_path):
+    with pytest.raises(NonFiniteError, match="planet 7, column wl_5"):
+        submission.write_baseline(tmp_path / "s.csv", [7, 8], np.ma.masked_equal(np.where(np.arange(283) == 4, -1.0, 0.01), -1), 1e-4)
+    with pytest.raises(SchemaError, match="shape"):
+        submission.write_baseline(tmp_path / "s.csv", [7, 8], [0.1, 0.2, 0.3], 1e-4)
+
+
+@pytest.mark.parametrize("planets", [
+    ["7", "8"], np.array([7.0, 8.0]), pd.Index([7, 8]), torch.tensor([7, 8]), list(torch.tensor([7, 8])), (7, np.uint8(8)),
+])  # fmt: skip
+def test_tensors_with_gradients_and_planets_of_any_kind_are_written(tmp_path, planets):
+    mu = torch.tensor(MU, requires_grad=True)
+    table = submission.read(submission.write(tmp_path / "s.csv", planets, mu, torch.tensor(SIGMA)))
+    assert table["planet_id"].tolist() == [7, 8] and (table["wl_1"] == 0.01).all()
+
+
+@pytest.mark.parametrize("path", [None, 5, b"s.csv"])
+def test_what_is_no_path_is_told(path):
+    for call in (lambda: submission.write(path, [7, 8], MU, SIGMA), lambda: submission.read(path), lambda: submission.validate(path),
+                 lambda: open_challenge(path)):  # fmt: skip
+        with pytest.raises(ConfigError, match="a path is needed, and .* is none"):
+            call()
