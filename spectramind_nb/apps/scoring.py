@@ -6,6 +6,8 @@
 __all__ = ['score']
 
 # %% ../../nbs/apps/703_scoring.ipynb #imports
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.environment import given_path
 from ..core.errors import SchemaError
 from ..learning.metrics import ariel_score, calibration
 from ..observations.root_tables import read_labels
@@ -20,15 +23,17 @@ from ..runs import submission
 
 # %% ../../nbs/apps/703_scoring.ipynb #score
 def score(
-    submitted: Path | str | pd.DataFrame,  # a submission: planet_id, wl_1..wl_283, sigma_1..sigma_283
-    truth: Path | str | pd.DataFrame,  # planet_id, wl_1..wl_283, at least the submitted planets
-    reference: Path | str | pd.DataFrame | None = None,  # training labels, whose mean and spread score 0; None: `truth`
+    submitted: Path | str | Any,  # a submission: planet_id, wl_1..wl_283, sigma_1..sigma_283; its file, a table, columns by name
+    truth: Path | str | Any,  # planet_id, wl_1..wl_283, at least the submitted planets
+    reference: Path | str | Any | None = None,  # training labels, whose mean and spread score 0; None: `truth`
     edition: str = "2025",  # of the metric
 ) -> dict[str, Any]:  # score, naive_mean, naive_sigma, planets {id: score}, calibration {instrument: {..}}
     """Score a submission with the official metric.
 
     Raises `SchemaError` for planets without truth, and the errors of `submission.checked` and `read` for what a grader would refuse.
     """
+    submitted, truth = _given(submitted, "the submission"), _given(truth, "the truth")
+    reference = None if reference is None else _given(reference, "the reference")
     labels, faults = _labels(truth)
     known = labels if reference is None else _labels(reference)[0]
     table = submission.checked(submitted, "the submission") if isinstance(submitted, pd.DataFrame) else submission.read(submitted)
@@ -48,10 +53,22 @@ def score(
             "planets": single, "calibration": calibration(mu, sigma, true)}
 
 
+def _given(given: Any, what: str) -> Path | str | pd.DataFrame:
+    """A path as it is, and the table that pandas makes of polars' or astropy's and of columns by name."""
+    if isinstance(given, (str, Path, pd.DataFrame)):
+        return given
+    with contextlib.suppress(ValueError):  # columns of different lengths
+        table = given.to_pandas() if hasattr(given, "to_pandas") else pd.DataFrame(given) if isinstance(given, Mapping) else None
+        if isinstance(table, pd.DataFrame):
+            return table
+    what = f"{what} is no table but of type {type(given).__name__}"
+    raise SchemaError(what, None, "Give a file, or a table with planet_id and wl_1..wl_283")
+
+
 def _labels(given: Path | str | pd.DataFrame) -> tuple[pd.DataFrame, dict[int | str, str]]:
     """What `read_labels` makes of a file, or of a table as if it were one."""
     if not isinstance(given, pd.DataFrame):
-        return read_labels(Path(given))
+        return read_labels(given_path(given))
     with TemporaryDirectory() as folder:
         path = Path(folder) / _name(given)
         given.to_csv(path, index=given.index.name == "planet_id" and "planet_id" not in given)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 
@@ -150,6 +151,7 @@ def test_a_table_is_refused_as_its_file_is(good, change, kind, words):
 @pytest.mark.parametrize("change", [
     lambda table: table.set_index("planet_id"), lambda table: table.astype({"planet_id": str}), lambda table: table.astype(str),
     lambda table: table.astype({"wl_1": "Float64"}), lambda table: table.set_axis([7, 7, 7]),
+    pl.from_pandas, lambda table: table.to_dict("list"), lambda table: dict(table.items()),
 ])
 def test_a_table_scores_what_its_file_scores(tmp_path, change):
     ids, depths = np.array(IDS), np.random.default_rng(3).uniform(0.009, 0.011, (3, 283))
@@ -158,6 +160,7 @@ def test_a_table_scores_what_its_file_scores(tmp_path, change):
     truth.to_csv(tmp_path / "truth.csv", index=False)
     found = score(path, tmp_path / "truth.csv", tmp_path / "truth.csv")
     assert score(change(submission.read(path)), truth, truth.set_index("planet_id")) == found and 0 < found["score"] < 1
+    assert score(path, pl.from_pandas(truth), truth.to_dict("list")) == found
     with pytest.raises(SchemaError, match="column wl_9 is missing .the table of labels"):
         score(path, truth.drop(columns="wl_9"))
 
@@ -261,3 +264,10 @@ def test_what_is_no_path_is_told(path):
                  lambda: open_challenge(path)):  # fmt: skip
         with pytest.raises(ConfigError, match="a path is needed, and .* is none"):
             call()
+
+
+@pytest.mark.parametrize("table", [None, np.ones((3, 567)), 5, [1, 2], {"planet_id": [7], "wl_1": [0.1, 0.2]}, pl.Series([1])])
+def test_what_is_no_table_has_no_score(good, table):
+    for given, what in (((table, good[0]), "the submission"), ((good[0], table), "the truth")):
+        with pytest.raises(SchemaError, match=f"{what} is no table but of type {type(table).__name__}"):
+            score(*given)
