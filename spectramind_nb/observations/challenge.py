@@ -122,6 +122,21 @@ _OF_A_VISIT = {  # names of files and folders that only a visit has, by level
 }
 
 
+def _cells(given: Any, what: str) -> list:
+    with contextlib.suppress(TypeError):  # also of an array without dimensions
+        if not isinstance(given, (str, bytes)):
+            return list(given)
+    raise SchemaError(f"{str(given)[:40]!r} is not {what}", None, "Give pairs of whole numbers, (planet_id, visit).")
+
+
+def _visit(given: Any) -> Visit:
+    """A pair of whole numbers, whatever they are written as: names and rows of tables are found by int alone."""
+    numbers = [_planet_number(str(cell)) for cell in _cells(given, "a visit")]
+    if len(numbers) not in (1, 2) or None in numbers:
+        raise SchemaError(f"{str(given)[:40]!r} is not a visit", None, "Give pairs of whole numbers, (planet_id, visit).")
+    return Visit(*numbers)
+
+
 @dataclass(frozen=True)
 class ChallengeVisits(ChallengeFiles):
     """Which planets and visits a competition folder holds."""
@@ -129,8 +144,15 @@ class ChallengeVisits(ChallengeFiles):
     chosen: frozenset[Visit] | None = None  # the visits that count, in whichever split; None: all
 
     def only(self, visits: Iterable[Visit]) -> Self:
-        """The folder as if it held these of its visits alone."""
-        wanted = frozenset(Visit(*visit) for visit in visits)
+        """The folder as if it held these of its visits alone.
+
+        Raises SchemaError for what is no visit, DataMissingError for one that is not there.
+        """
+        wanted = frozenset(map(_visit, _cells(visits, "a list of visits")))
+        for planet, number in sorted(wanted):
+            folders = [split for split in SPLITS if (self.root / split / str(planet)).is_dir()]
+            if not any(number in self._numbers(split, planet) for split in folders):
+                raise DataMissingError(f"planet {planet} has no visit {number}", self.root, "Choose of those that there are.")
         return replace(self, chosen=wanted if self.chosen is None else wanted & self.chosen)
 
     @property
@@ -144,7 +166,7 @@ class ChallengeVisits(ChallengeFiles):
 
     def planets(self, split: str = "train") -> list[int]:
         """Planets that have a folder, ascending. Raises DataMissingError when the split has none."""
-        folder = self.root / split
+        folder = self.root / str(split)
         if self.chosen is None:
             planets = _planet_folders(folder) if folder.is_dir() else []
         else:
@@ -167,14 +189,14 @@ class ChallengeVisits(ChallengeFiles):
 
     def visits(self, split: str = "train") -> list[Visit]:
         """All visits of all planets, ascending; a planet whose folder holds none still has its visit 0."""
-        found = []
-        for planet in self.planets(split):
-            numbers = {0}
-            if self.edition == "2025":
-                matches = (_OF_A_VISIT[self.level].fullmatch(name) for name in _names(self.root / split / str(planet)))
-                numbers = {int(match[1]) for match in matches if match} or numbers
-            found += [Visit(planet, number) for number in sorted(numbers)]
+        found = [Visit(planet, number) for planet in self.planets(split) for number in sorted(self._numbers(split, planet))]
         return [visit for visit in found if self.chosen is None or visit in self.chosen]
+
+    def _numbers(self, split: str, planet: int) -> set[int]:
+        if self.edition == "2024":
+            return {0}
+        matches = (_OF_A_VISIT[self.level].fullmatch(name) for name in _names(self.root / split / str(planet)))
+        return {int(match[1]) for match in matches if match} or {0}
 
 # %% ../../nbs/observations/110_challenge.ipynb #challenge-knowledge
 @dataclass(frozen=True)
@@ -184,26 +206,27 @@ class ChallengeKnowledge(ChallengeVisits):
     def stars(self, split: str = "train") -> pd.DataFrame:  # indexed by planet_id: Rs Ms Ts Mp e P sma i
         """Star and orbit table, as far as it can be used; a planet without a row, or NaN, is one whose star is not known.
 
-        What is wrong with it is told by `faults`; the 2024 edition has no such table, and all is NaN.
+        What is wrong with it is told by `faults`; the 2024 edition has no such table, and all is NaN. Raises DataMissingError as `planets`.
         """
         return self._stars(split)[0]
 
     def _stars(self, split: str) -> tuple[pd.DataFrame, dict[int | str, str]]:
         """The star table and what is wrong with it: a fit finds its way without, so that no fault of it costs a visit."""
+        planets = self.planets(split)  # a split that there is not has no stars either
         if self.edition == "2024":
-            return pd.DataFrame(np.nan, index=pd.Index(self.planets(split), name="planet_id"), columns=STAR_COLUMNS), {}
+            return pd.DataFrame(np.nan, index=pd.Index(planets, name="planet_id"), columns=STAR_COLUMNS), {}
         path = self.root / f"{split}_star_info.csv"
         try:
             table, faults = read_rows(path, STAR_COLUMNS, needed=False)
         except SpectraMindError as error:
             empty = pd.Index([], dtype=np.int64, name="planet_id")
             return pd.DataFrame(index=empty, columns=STAR_COLUMNS, dtype=np.float64), {"table": f"no star is known: {error}"}
-        without = (planet for planet in self.planets(split) if planet not in table.index and planet not in faults)
+        without = (planet for planet in planets if planet not in table.index and planet not in faults)
         return table, faults | {planet: f"planet {planet} has no row in {path.name}" for planet in without}
 
     def faults(self, split: str = "train") -> list[str]:
         """What is wrong with a split's folders and stars, a sentence each; what other frames there are is usable all the same."""
-        entries = _entries(self.root / split)
+        entries = _entries(self.root / str(split))
         known = set(self.planets(split))
         rows = self._stars(split)[1].items()  # of planets that have no folder nobody will ask
         beside = entries if self.chosen is None else []
@@ -302,7 +325,7 @@ def _level(note: Path) -> str:
 
 def open_challenge(
     root: Path | str,  # the folder with train/, test/ and the tables
-    edition: str = "auto",  # "2025", "2024", or recognised by its tables
+    edition: str | int = "auto",  # "2025", "2024", or recognised by its tables
 ) -> Challenge:
     """Open a competition folder without reading any file. Raises DataMissingError, SchemaError."""
     root = given_path(root).resolve()
@@ -311,7 +334,7 @@ def open_challenge(
     names = set(os.listdir(root))
     if not names & set(SPLITS):
         raise DataMissingError("the data folder holds neither train/ nor test/", root, "Set data.root to the folder above them.")
-    if edition not in ("auto", "2025", "2024"):
+    if (edition := str(edition)) not in ("auto", "2025", "2024"):
         raise SchemaError(f"there is no edition {edition!r}", root, "Editions are 2025 and 2024.")
     per_planet = names & {"train_adc_info.csv", "test_adc_info.csv"}
     looks_like = "2024" if per_planet and "adc_info.csv" not in names else "2025"

@@ -109,9 +109,44 @@ def test_some_of_its_visits_are_a_challenge_too(made_up):
     assert few.inputs("train", 7, 1) == challenge.inputs("train", 7, 1) and few.faults() == []
     assert few.only([(7, 0)]).chosen == frozenset() and challenge.chosen is None
     assert few == challenge.only(iter([(7, 1), (7, 1)])) and "1 visits" in repr(few)
-    with pytest.raises(DataMissingError, match="no planet folder"):
-        challenge.only([(8, 0)]).visits()
     assert pickle.loads(pickle.dumps(few)) == few  # workers get it
+
+
+@pytest.mark.parametrize("visits", [[("7", "0")], [("7", 0)], np.array([[7, 0]]), [[np.int64(7)]], {layout.Visit(7)}])
+def test_a_visit_is_two_numbers_whatever_they_are_written_as(made_up_kept, visits):
+    few = ch.open_challenge(made_up_kept.root).only(visits)
+    assert few.visits() == [(7, 0)] and all(type(number) is int for visit in few.visits() for number in visit)
+    assert few.planets()[0] in few.stars().index
+
+
+@pytest.mark.parametrize("visits, words", [
+    (None, "'None' is not a list of visits"), (7, "'7' is not a list"), ("70", "'70' is not a list"), ([7], "'7' is not a visit"),
+    ((7, 0), "'7' is not a visit"), (["70"], "'70' is not a visit"), ([(7, 0, 1)], "'.7, 0, 1.' is not a visit"), ([()], "not a visit"),
+    ([("a", 0)], "not a visit"), ([(7.5, 0)], "not a visit"), ([(7, True)], "not a visit"), ([(7, -1)], "not a visit"),
+    ([(7, None)], "not a visit"),
+])  # fmt: skip
+def test_what_is_no_visit_is_told(made_up_kept, visits, words):
+    with pytest.raises(SchemaError, match=words):
+        ch.open_challenge(made_up_kept.root).only(visits)
+
+
+@pytest.mark.parametrize("visit", [(7, 5), (8, 0)])
+def test_a_visit_that_is_not_there_is_named(made_up, visit):
+    for challenge in (ch.open_challenge(made_up.root), ch.open_challenge(as_2024(made_up.root))):
+        with pytest.raises(DataMissingError, match="planet {} has no visit {}".format(*visit)):
+            challenge.only([visit])
+
+
+@pytest.mark.parametrize("split", ["x", None, 5])
+def test_a_split_that_is_not_there_has_neither_planets_nor_stars(made_up_kept, split):
+    here = ch.open_challenge(made_up_kept.root)
+    for ask in (here.planets, here.stars, here.visits, here.faults, lambda split: here.star(split, 7)):
+        with pytest.raises(DataMissingError, match="there is no planet folder|the folder cannot be read"):
+            ask(split)
+
+
+def test_an_edition_is_a_year(made_up_kept):
+    assert ch.open_challenge(made_up_kept.root, 2025) == ch.open_challenge(made_up_kept.root, "2025")
 
 
 def test_a_folder_without_planets_is_no_split(made_up):
