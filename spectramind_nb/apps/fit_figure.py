@@ -13,7 +13,7 @@ import numpy as np
 
 from .figures import BLACK, BLUE, GREY, new_figure
 from ..observations.lightcurves import LightCurves
-from ..physics.transit import light_curve
+from ..physics.transit import dimmed_flux, sky_separation
 from ..physics.visit_fit import VisitFit
 
 # %% ../../nbs/apps/704_fit_figure.ipynb #transit-and-drift
@@ -29,7 +29,7 @@ def transit_and_drift(
     u1, u2 = np.array([(one, other) for other in grid for one in grid]).T
     mid_d = (geometry["mid_time_h"] + later * geometry["offset_h"]) / 24
     orbit = (geometry["period_d"], geometry["a_rs"], geometry["inclination_deg"])
-    curves = light_curve(time_h / 24, mid_d, *orbit, np.sqrt(max(depth, 0.0)), u1, u2).numpy()
+    curves = dimmed_flux(sky_separation(time_h / 24, mid_d, *orbit), np.sqrt(max(depth, 0.0)), u1, u2).numpy()
     phase = 2 * (time_h - time_h[0]) / (time_h[-1] - time_h[0]) - 1
     basis = np.polynomial.chebyshev.chebvander(phase, 3)
     fitted = [(transit, basis @ np.linalg.lstsq(transit[:, None] * basis, flux, rcond=None)[0]) for transit in curves]

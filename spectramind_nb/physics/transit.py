@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EDGE_NODES', 'EDGE_WEIGHTS', 'sky_separation', 'duration_h', 'occultation_gradients', 'occultation',
-           'limb_darkening_shares', 'exposure_nodes', 'looks_within', 'light_curve']
+           'limb_darkening_shares', 'dimmed_flux', 'exposure_nodes', 'looks_within', 'light_curve']
 
 # %% ../../nbs/physics/200_transit.ipynb #imports
 import math
@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from ..core.errors import SchemaError
 from ..observations.units import in_unit, one_number
 
 # %% ../../nbs/physics/200_transit.ipynb #sky-separation
@@ -28,11 +29,13 @@ def sky_separation(
     cos_i = torch.cos(torch.deg2rad(_column(inclination_deg, "deg", "the inclination")))
     # The square root has no derivative at 0, the centre of an edge-on transit; 1e-15 stellar radii off there is one.
     z = _column(a_rs, "", "a_rs") * torch.sqrt(torch.sin(phase) ** 2 + (cos_i * torch.cos(phase)) ** 2 + 1e-30)
-    return torch.where(torch.cos(phase) > 0, z, math.inf)
+    return torch.where(torch.cos(phase) <= 0, math.inf, z)  # put so that a NaN stays one
 
 
 def _tensor(values, unit: str, what: str) -> torch.Tensor:
-    "The argument as a float64 tensor in the unit; a tensor is in it already. Raises SchemaError for another kind of unit."
+    "The argument as a float64 tensor in the unit; a tensor is in it already. Raises SchemaError for another kind of unit, and None."
+    if values is None:
+        raise SchemaError(f"{what} is not given", None, "Give numbers")
     if isinstance(values, torch.Tensor):
         return values.to(torch.float64)
     return torch.from_numpy(np.array(in_unit(values, unit, what), order="C"))  # torch takes no reversed array
@@ -175,6 +178,18 @@ def limb_darkening_shares(
     whole = 1 - u1 / 3 - u2 / 6
     return (1 - u1 - u2) / whole, 2 / 3 * (u1 + 2 * u2) / whole, -u2 / 2 / whole
 
+# %% ../../nbs/physics/200_transit.ipynb #dimmed-flux
+def dimmed_flux(
+    z: torch.Tensor,  # (..., T) separation of the centres in stellar radii
+    rp_rs,  # planet radius in stellar radii; scalar or shape (...), as what follows
+    u1,  # linear limb darkening
+    u2,  # quadratic limb darkening
+) -> torch.Tensor:  # (..., T) flux relative to the unocculted star
+    "Flux of a limb-darkened star with a planet in front of it."
+    hidden = occultation(z, _column(rp_rs, "", "rp_rs"))
+    shares = limb_darkening_shares(_column(u1, "", "u1"), _column(u2, "", "u2"))
+    return 1 - sum(share * term for share, term in zip(shares, hidden))
+
 # %% ../../nbs/physics/200_transit.ipynb #exposure-nodes
 def exposure_nodes(
     exposure_d: float,  # length of an exposure in days; 0 = instantaneous
@@ -199,6 +214,35 @@ def looks_within(
     return min(1000, math.ceil(72 * moved**0.65)) if moved > 0.0165 else 5
 
 
+# %% ../../nbs/physics/200_transit.ipynb #check-orbit
+_ARGUMENTS = (("d", "the mid-time"), ("d", "the period"), ("", "a_rs"), ("deg", "the inclination"), ("", "rp_rs"), ("", "u1"), ("", "u2"))
+
+
+def _refuse(wrong: torch.Tensor, told: str) -> None:
+    try:
+        found = bool(wrong.any())
+    except RuntimeError:  # `vmap` hides the values
+        return
+    if found:
+        raise SchemaError(told, None, "Give an orbit outside of the star and a planet that has a size")
+
+
+def _check_orbit(
+    shape: torch.Size,  # of the time, without its last dimension
+    arguments: list[torch.Tensor],  # as of _ARGUMENTS
+) -> None:
+    "Raise SchemaError for an orbit or a planet that cannot be, and for shapes that do not fit."
+    for (_, what), values in zip(_ARGUMENTS, arguments):
+        try:
+            shape = torch.broadcast_shapes(shape, values.shape)
+        except RuntimeError:
+            told = f"{what} has the shape {tuple(values.shape)}, and what is before it {tuple(shape)}"
+            raise SchemaError(told, None, "Give one number, or one for each curve") from None
+    _, period_d, a_rs, _, rp_rs, *_ = arguments
+    _refuse(~((period_d > 0) & (period_d < math.inf)), "the period is not a positive number")
+    _refuse(~((a_rs > 1) & (a_rs < math.inf)), "a_rs is not a number above 1, so that the orbit lies in the star")
+    _refuse(rp_rs < 0, "rp_rs is negative")
+
 # %% ../../nbs/physics/200_transit.ipynb #light-curve
 def light_curve(
     time_d,  # (..., T) times in days, or a quantity or Time of astropy's, as all that have a unit
@@ -215,13 +259,18 @@ def light_curve(
     """Flux of a star during the transit of a planet on a circular orbit, differentiable in every argument.
 
     Mandel & Agol (2002), computed after Agol, Luger & Foreman-Mackey (2020); exposures by Gauss-Legendre quadrature.
-    Raises SchemaError for a unit that measures something else.
+    A NaN gives NaN. Raises SchemaError for a unit that measures something else, shapes that do not fit, an orbit within the star, a planet
+    of negative size, a negative exposure; `vmap` hides the values from these checks.
     """
-    time = _tensor(time_d, "d", "the time")
-    if exposure_d := one_number(exposure_d, "d", "the exposure"):
-        within, weights = exposure_nodes(exposure_d, looks or looks_within(exposure_d, period_d, a_rs))
-        flux = light_curve((time[..., None] + within).flatten(-2), t0_d, period_d, a_rs, inclination_deg, rp_rs, u1, u2)
-        return flux.unflatten(-1, (-1, len(within))) @ weights
-    hidden = occultation(sky_separation(time, t0_d, period_d, a_rs, inclination_deg), _column(rp_rs, "", "rp_rs"))
-    shares = limb_darkening_shares(_column(u1, "", "u1"), _column(u2, "", "u2"))
-    return 1 - sum(share * term for share, term in zip(shares, hidden))
+    time, given = _tensor(time_d, "d", "the time"), (t0_d, period_d, a_rs, inclination_deg, rp_rs, u1, u2)
+    arguments = [_tensor(value, *of) for value, of in zip(given, _ARGUMENTS)]
+    _check_orbit(time.shape[:-1], arguments)
+    *orbit, rp_rs, u1, u2 = arguments
+    exposure_d = one_number(exposure_d, "d", "the exposure")
+    if not 0 <= exposure_d < math.inf:
+        raise SchemaError(f"the exposure is {exposure_d:g} days", None, "Give its length, or 0 for a moment")
+    if not exposure_d:
+        return dimmed_flux(sky_separation(time, *orbit), rp_rs, u1, u2)
+    within, weights = exposure_nodes(exposure_d, looks or looks_within(exposure_d, *orbit[1:3]))
+    moments = (torch.atleast_1d(time)[..., None] + within).flatten(-2)
+    return dimmed_flux(sky_separation(moments, *orbit), rp_rs, u1, u2).unflatten(-1, (-1, len(within))) @ weights

@@ -14,7 +14,7 @@ import torch
 from .normalised_curves import Curves, chebyshev
 from .descent import descend
 from .orbit import OrbitPrior
-from .transit import duration_h, light_curve
+from .transit import dimmed_flux, duration_h, sky_separation
 from .visit_model import VisitModel, normal_equations
 
 # %% ../../nbs/physics/226_white_light.ipynb #gain
@@ -49,7 +49,7 @@ def find_transit(
     steps = round(furthest / search["duration_step"])
     longest = max(float((c.time_h - orbit.middle_h).abs().max()) for c in curves) + reach
     lag_h = torch.linspace(0, longest * math.exp(search["duration_step"] * steps), 4096, dtype=torch.float64)
-    dip = 1 - light_curve(lag_h / 24, 0.0, orbit.period_d, a_rs, inclination, 0.1, 0.2, 0.2)
+    dip = 1 - dimmed_flux(sky_separation(lag_h / 24, 0.0, orbit.period_d, a_rs, inclination), 0.1, 0.2, 0.2)
     slower = search["duration_step"] * torch.arange(-steps, steps + 1, dtype=torch.float64)[:, None]
     gain = -((t0 / orbit.width[0]) ** 2) - (slower / orbit.width[2]) ** 2
     for c in curves:

@@ -203,3 +203,41 @@ def test_a_wrong_unit_of_an_orbit_is_told():
         light_curve(TIME, 0.0, 4.0, 1e6 * u.km, 88.0, 0.1, 0.2, 0.3)
     in_hours = duration_h(96 * u.hour, 10.0, (88.0 * u.deg).to(u.rad), 0.1)
     assert float(in_hours) == pytest.approx(float(duration_h(4.0, 10.0, 88.0, 0.1)), rel=1e-9)
+
+
+GOOD = dict(time_d=TIME, t0_d=0.0, period_d=4.0, a_rs=10.0, inclination_deg=88.0, rp_rs=0.1, u1=0.2, u2=0.3)
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"exposure_d": -0.01}, "the exposure is -0.01 days"), ({"exposure_d": math.nan}, "the exposure is nan days"),
+    ({"a_rs": 1.0}, "a_rs is not a number above 1"), ({"a_rs": [10.0, -10.0]}, "a_rs is"),
+    ({"a_rs": math.inf}, "a_rs is"), ({"a_rs": math.nan}, "a_rs is"),
+    ({"period_d": 0.0}, "the period is not a positive"), ({"period_d": -4.0, "exposure_d": 0.02}, "the period is not"),
+    ({"rp_rs": torch.tensor([0.1, -0.1], requires_grad=True)}, "rp_rs is negative"),
+    ({"time_d": None}, "the time is not given"), ({"u1": None}, "u1 is not given"),
+    ({"rp_rs": [0.1, 0.1], "u1": [0.2, 0.2, 0.2]}, "u1 has the shape .3,., and what is before it .2,."),
+    ({"time_d": TIME.expand(3, -1), "rp_rs": [0.1, 0.1]}, "rp_rs has the shape .2,., and what is before it .3,."),
+])  # fmt: skip
+def test_a_transit_that_cannot_be_is_refused(wrong, words):
+    with pytest.raises(SchemaError, match=words):
+        light_curve(**GOOD | wrong)
+
+
+@pytest.mark.parametrize("exposure_d", [0.0, 0.02])
+def test_an_unknown_moment_has_an_unknown_flux(exposure_d):
+    """And no other: it had been 1."""
+    time = TIME.clone()
+    time[[3, 200]] = math.nan
+    flux = light_curve(**GOOD | {"time_d": time}, exposure_d=exposure_d)
+    assert torch.equal(flux.isnan(), time.isnan())
+    assert light_curve(**GOOD | {"inclination_deg": math.nan}, exposure_d=exposure_d).isnan().all()
+    assert float(light_curve(**GOOD | {"time_d": 0.0}, exposure_d=exposure_d)) == pytest.approx(float(flux[199]), abs=1e-4)
+
+
+def test_checks_of_an_orbit_leave_vmap_and_gradients_as_they_are():
+    orbits = torch.tensor([[0.0, PERIOD, A_RS, 88.0, 0.1, 0.2, 0.3], [0.01, 3.0, 8.0, 87.0, 0.05, 0.1, 0.4]], dtype=torch.float64)
+    one_by_one = torch.stack([light_curve(TIME, *orbit) for orbit in orbits])
+    assert torch.equal(torch.func.vmap(lambda p: light_curve(TIME, *p))(orbits), one_by_one)
+    jacobian = torch.func.vmap(torch.func.jacfwd(lambda p: light_curve(TIME, *p)))(orbits)
+    backward = torch.func.vmap(torch.func.jacrev(lambda p: light_curve(TIME, *p)))(orbits)
+    assert jacobian.isfinite().all() and torch.allclose(jacobian, backward)
