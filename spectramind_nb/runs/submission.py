@@ -37,6 +37,15 @@ def _first(wrong: np.ndarray, planet_ids: Sequence[int], columns: Sequence[str])
     return f"planet {planet_ids[row]}, column {columns[column]}"
 
 
+def _planet_ids(cells: pd.Series, path: Path | str) -> pd.Series:
+    strange = ~cells.str.fullmatch(r"\d{1,18}")
+    if strange.any():
+        row = int(strange.to_numpy().argmax())
+        what = f"row {row + 1} has planet_id {cells[row]!r}, which is not a whole number of at most 18 digits"
+        raise SchemaError(what, path, "Write planet_id as an integer")
+    return cells.astype(np.int64)
+
+
 def _planets(given: Sequence[int], where: str | Path) -> list[int]:
     """Identifiers as whole numbers, whatever holds them; True and 1.7 are none, and a masked one is not known."""
     if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
@@ -184,15 +193,6 @@ def _cells(path: Path) -> pd.DataFrame:
     return table
 
 # %% ../../nbs/runs/600_submission.ipynb #numbers
-def _planet_ids(cells: pd.Series, path: Path | str) -> pd.Series:
-    strange = ~cells.str.fullmatch(r"\d{1,18}")
-    if strange.any():
-        row = int(strange.to_numpy().argmax())
-        what = f"row {row + 1} has planet_id {cells[row]!r}, which is not a whole number of at most 18 digits"
-        raise SchemaError(what, path, "Write planet_id as an integer")
-    return cells.astype(np.int64)
-
-
 def _numbers(cells: pd.DataFrame, planet_ids: Sequence[int], path: Path | str) -> np.ndarray:
     if all(pd.api.types.is_numeric_dtype(kind) for kind in cells.dtypes):  # a table that somebody made, not a file
         return cells.to_numpy(dtype=np.float64, na_value=np.nan)
