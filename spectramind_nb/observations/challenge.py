@@ -115,7 +115,7 @@ class ChallengeFiles:
         """Where the true spectra of the train planets are."""
         return self.root / ("train.csv" if self.edition == "2025" else "train_labels.csv")
 
-# %% ../../nbs/observations/110_challenge.ipynb #challenge-visits
+# %% ../../nbs/observations/110_challenge.ipynb #visits-as-given
 _OF_A_VISIT = {  # names of files and folders that only a visit has, by level
     "frames": re.compile(r"(?:FGS1|AIRS-CH0)_(?:signal|calibration)_(0|[1-9][0-9]*)(?:\.parquet)?"),
     "lightcurves": re.compile(r"light_curves_(0|[1-9][0-9]*)\.npz"),
@@ -131,12 +131,13 @@ def _cells(given: Any, what: str) -> list:
 
 def _visit(given: Any) -> Visit:
     """A pair of whole numbers, whatever they are written as: names and rows of tables are found by int alone."""
-    numbers = [_planet_number(str(cell)) for cell in _cells(given, "a visit")]
-    if len(numbers) not in (1, 2) or None in numbers:
+    cells = _cells(given, "a visit")
+    numbers = [number for cell in cells if (number := _planet_number(str(cell))) is not None]
+    if len(cells) not in (1, 2) or len(numbers) != len(cells):
         raise SchemaError(f"{str(given)[:40]!r} is not a visit", None, "Give pairs of whole numbers, (planet_id, visit).")
     return Visit(*numbers)
 
-
+# %% ../../nbs/observations/110_challenge.ipynb #challenge-visits
 @dataclass(frozen=True)
 class ChallengeVisits(ChallengeFiles):
     """Which planets and visits a competition folder holds."""
