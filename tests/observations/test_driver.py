@@ -216,6 +216,11 @@ def test_twelve_kinds_of_damage_are_twelve_lines(damaged, tmp_path, capsys, monk
     assert not [line for line in lines if "planet 7 " in line or "Traceback" in line]
     assert "train: 5 of 13 visits are in the store" in lines  # 7, 107, 109, 110, 111
 
+    fill_store("calibrate", words)
+    again = "".join(capsys.readouterr()).splitlines()
+    for planet in (109, 110):  # a table's faults are told whatever is done already
+        assert [line for line in again if f"planet {planet} " in line and expected[planet] in line]
+
     for planet in (7, 107, 109, 110, 111):
         shutil.rmtree(damaged / f"train/{planet}")
     with pytest.raises(PreflightError, match="none of 8 visits is usable") as caught:
