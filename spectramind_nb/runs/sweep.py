@@ -113,9 +113,9 @@ def members(
     for number, (varied, words) in enumerate(asked, 1):
         own = f"{name}-{number:0{width}d}"
         config = compose(overrides=[*words, f"run_id={own}"])
+        start = None if trunk is None else branch_checkpoint(trunk, config.trainer.max_epochs)
         if trunk is not None:
             refuse_other_model(trunk, config)
-        start = None if trunk is None else branch_checkpoint(trunk, config.trainer.max_epochs)
         runs.append(Member(own, varied, words, config, start))
     return name, runs
 

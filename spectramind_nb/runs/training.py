@@ -45,8 +45,8 @@ def train_composed(
     audit.close_dead_records(Path(config.paths.logs), Path(config.paths.debug_log))
     if fork is not None:
         parent = Run.open(fork)
-        refuse_other_model(parent, config)
         snapshot = branch_checkpoint(parent, config.trainer.max_epochs)
+        refuse_other_model(parent, config)
         branch = unfinished_attempt(config, resume, parent.id, snapshot) or named_attempt(config, snapshot)
         return execute(config, branch, record, parent=parent.id, **begins_at(snapshot))
     if attempt := unfinished_attempt(config, resume):
