@@ -112,6 +112,7 @@ def press_everything(page):
             assert page.evaluate(CELLS) == before, (name, key, page.evaluate(CELLS), page.evaluate(FOCUS))
         if kind == "SELECT":
             page.keyboard.press("Escape")  # a menu that Enter opened
+        page.wait_for_timeout(500 if kind == "BUTTON" else 2000)  # what was chosen or typed shows further down, and Tab goes through that
         assert len(seen) < 40, "Tab does not lead out of the page"
         page.keyboard.press("Tab")
     return seen
