@@ -134,10 +134,15 @@ def together(taken: dict[str, float]) -> dict[str, float]:
 
 
 def renewed(known: dict[str, int], taken: dict[str, float]) -> dict[str, int]:
-    """Whole seconds of what takes more than one, so that a machine's mood changes few lines; files that did not run keep their entries."""
+    """Whole seconds of what takes more than one; files that did not run keep their entries.
+
+    What took more before stays until it takes less than half: a machine's mood changes few lines, and a test that found done what
+    another had to do is not quick for that.
+    """
     ran = {file_of(name) for name in taken}
     kept = {name: seconds for name, seconds in known.items() if file_of(name) not in ran and (REPO / file_of(name)).exists()}
-    return dict(sorted((kept | {name: round(seconds) for name, seconds in taken.items() if seconds > 1}).items()))
+    long = {name: max(1, round(seconds)) for name, seconds in taken.items() if seconds > (0.5 if name in known else 1)}
+    return dict(sorted((kept | long).items()))
 
 
 def file_of(name: str) -> str:
