@@ -15,30 +15,48 @@ from torch import Tensor
 
 from .conditioning import likelihood_products
 from .metrics import CHANNELS
-from .nuisances import in_ppm, learn_prior, nuisance_facts, with_prior
+from .nuisances import in_ppm, learn_prior, nuisance_facts, on_axes, with_prior
 from .planetset import FEATURES, PlanetSet, has_fit, labels_of
 from .prior import MixedPrior
+from ..physics.visit_fit import NUISANCES
 
 # %% ../../nbs/learning/426_fit_likelihood.ipynb #informed-fit
 class InformedFit(MixedPrior):
     """Fits as they would be, had they known what the stars and orbits of training planets have in common."""
+
+    nuisance_axes: Tensor  # (Q, Q) along which the nuisances of the training planets scatter for themselves, see `learn_prior`
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.register_buffer("nuisance_axes", torch.eye(len(NUISANCES), dtype=torch.float64))
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        state_dict.setdefault(prefix + "nuisance_axes", torch.eye(len(NUISANCES), dtype=torch.float64))  # of an older run
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def heat(self, x: Tensor) -> Tensor:  # (B,)
         """The star's temperature among the standardised features."""
         return x[:, FEATURES.index("log_Ts")]
 
     def nuisance_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, F) -> (B, Q), (Q,)
-        """Expected nuisances and their standard deviations, in widths of the fit's own prior."""
+        """Expected nuisances and their standard deviations along their axes, in widths of the fit's own prior."""
         expected = self.value("nuisance_mean") + self.heat(x)[:, None] * self.value("nuisance_heat")
         return expected, self.value("nuisance_width").clamp(max=-1e-6).exp()
+
+    def turned(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A batch whose nuisances, where there are some, are along their axes."""
+        if "nuisance" not in batch:
+            return dict(batch)
+        found, scatter = on_axes(batch["nuisance"].double(), batch["nuisance_covariance"].double(), self.nuisance_axes)
+        return {**batch, "nuisance": found, "nuisance_covariance": scatter}
 
     def informed(self, batch: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:  # (B, 283) ppm, (B, Q, 283) ppm
         """The fit's depths, had it known what the training stars and orbits have in common, and patterns that its covariance then lacks."""
         depth = batch["depth"].double() * PPM
         if "nuisance" not in batch:
             return depth, depth.new_zeros(len(depth), 0, CHANNELS)
-        found, scatter = batch["nuisance"].double(), in_ppm(batch["nuisance_covariance"].double())
-        return with_prior(depth, found, scatter, *self.nuisance_prior(x))
+        turned = self.turned(batch)
+        return with_prior(depth, turned["nuisance"], in_ppm(turned["nuisance_covariance"]), *self.nuisance_prior(x))
 
     def start_from_nuisances(self, train: PlanetSet) -> None:
         """What the limb darkening and the orbits of the training planets have in common."""
@@ -50,7 +68,7 @@ class InformedFit(MixedPrior):
         facts = [nuisance_facts(error[rows] * PPM, train.own_variance[rows] * PPM**2, train.patterns[rows] * PPM, train.nuisance[rows],
                                 in_ppm(train.nuisance_covariance[rows])) for rows in trusted.nonzero()[:, 0].split(32)]  # fmt: skip
         weighted, precision = (torch.cat(part) for part in zip(*facts))
-        law, width = learn_prior(weighted, precision, design[trusted])
+        law, width, self.nuisance_axes = learn_prior(weighted, precision, design[trusted])
         self.start_nuisance_mean.copy_(law[0])
         self.start_nuisance_heat.copy_(law[1])
         self.start_nuisance_width.copy_(width.log())
@@ -97,7 +115,7 @@ class FitLikelihood(InformedFit):
         log_scale = (self.value("inflation") + x @ self.value("inflation_features").T).clamp(-2, 3)
         expected, width = self.nuisance_prior(x)
         return likelihood_products(
-            batch, columns, log_scale.exp(), unresolved.square(), expected, width, self.value("systematic").exp(), level
+            self.turned(batch), columns, log_scale.exp(), unresolved.square(), expected, width, self.value("systematic").exp(), level
         )
 
     def fields(self, planets: PlanetSet) -> dict[str, Tensor]:  # by name, (N, ...)

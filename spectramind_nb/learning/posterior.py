@@ -71,10 +71,10 @@ class SpectrumPosterior(FitLikelihood):
     def _scale(self, log_factor: Tensor, log_weights: Tensor) -> Tensor:  # (2,), (B, G) -> (B, 283)
         """A factor of sigma per instrument.
 
-        What makes it smaller counts half for a planet that is like none of the training planets: its noise is theirs, its spectrum not.
+        What makes it smaller counts only as far as a planet is like the training planets: of another kind nothing has shown it.
         """
         familiar = log_weights[:, : len(self.node_weights)].exp().sum(1, keepdim=True)
-        return per_channel(log_factor.clamp(max=0) * (1 + familiar) / 2 + log_factor.clamp(min=0)).exp()
+        return per_channel(log_factor.clamp(max=0) * familiar + log_factor.clamp(min=0)).exp()
 
 # %% ../../nbs/learning/428_posterior.ipynb #adaptive-posterior
 class AdaptivePosterior(SpectrumPosterior):

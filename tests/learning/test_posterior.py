@@ -11,6 +11,7 @@ from spectramind_nb.core.errors import ConfigError, SchemaError
 from spectramind_nb.learning.conditioning import condition
 from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.metrics import WeightedGaussianNLL, ariel_score
+from spectramind_nb.learning.nuisances import learn_prior, nuisance_facts, on_axes, with_prior
 from spectramind_nb.learning.planetmodel import raw_fit
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.learning.posterior import PosteriorModel
@@ -417,3 +418,73 @@ def test_hydra_builds_it_from_the_shipped_configuration(few, held, repo):
     assert isinstance(model, PosteriorModel) and model.loss.edition_name == "2024"
     model.prepare(few)
     assert score(model, held) > 0.4
+
+
+# -- what stars have in common ---------------------------------------------------------------------------------------
+
+
+def stars(n: int, seed: int):
+    """Nuisances of which pairs scatter together, and what fits that know of them no more than their priors make of the depths."""
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda *size: torch.randn(*size, generator=g, dtype=torch.float64)  # noqa: E731
+    shared = draw(n, 2)
+    nuisance = 0.4 * torch.cat([shared, 0.9 * shared + 0.44 * draw(n, 2)], dim=1)
+    moves = draw(4, CHANNELS)
+    error, found = nuisance @ moves + draw(n, CHANNELS), torch.zeros(n, 4, dtype=torch.float64)
+    told = torch.cat([-moves, torch.eye(4, dtype=torch.float64)], dim=1).expand(n, -1, -1)
+    return error, torch.ones(n, CHANNELS, dtype=torch.float64), moves.expand(n, -1, -1), found, told, nuisance
+
+
+def test_what_nuisances_are_off_by_together_is_learned_and_used():
+    *facts, true = stars(300, 1)
+    ones = torch.ones(300, 1, dtype=torch.float64)
+    law, width, axes = learn_prior(*nuisance_facts(*facts), ones)
+    covariance = (axes * width**2) @ axes.mT
+    scatter = covariance.diagonal().sqrt()
+    correlation = covariance / scatter / scatter[:, None]
+    assert float(correlation[0, 2]) > 0.7 and float(correlation[1, 3]) > 0.7 and float(correlation[0, 1].abs()) < 0.2
+    torch.testing.assert_close(axes.mT @ axes, torch.eye(4, dtype=torch.float64))
+
+    # fits that have measured the second of each pair, and confuse the first with depths: these are now known better
+    *_, moves, found, told, true = stars(300, 3)
+    moves, found = moves[0, :2], torch.cat([found[:, :2], true[:, 2:]], dim=1)
+    inner = torch.diag(torch.tensor([1.0, 1.0, 1e-4, 1e-4], dtype=torch.float64))
+    told = torch.cat([torch.cat([-moves, 0 * moves]), inner], dim=1).expand(300, -1, -1)
+    left = {}
+    for name, (turn, sizes) in {"alone": (torch.eye(4, dtype=torch.float64), scatter), "together": (axes, width)}.items():
+        nuisance, spread = on_axes(found, told, turn)
+        error, _ = with_prior(true[:, :2] @ moves, nuisance, spread, torch.zeros_like(nuisance), sizes)
+        left[name] = float(error.square().mean().sqrt())
+    assert left["together"] < 0.7 * left["alone"]
+
+
+@pytest.mark.parametrize("planets", [2, 3, 8])
+def test_few_planets_teach_next_to_nothing_of_what_scatters_together(planets):
+    *facts, _ = stars(planets, 5)
+    law, width, axes = learn_prior(*nuisance_facts(*facts), torch.ones(planets, 1, dtype=torch.float64))
+    covariance = (axes * width**2) @ axes.mT
+    scatter = covariance.diagonal().sqrt()
+    off = (covariance / scatter / scatter[:, None]).fill_diagonal_(0)
+    assert float(off.abs().max()) < (1e-12 if planets < 3 else 0.75) and (width < 1).all() and (width > 0).all()
+
+
+def test_a_model_of_an_older_version_still_answers_as_it_did(few, held):
+    model, again = PosteriorModel(), PosteriorModel()
+    model.prepare(few)
+    model.nuisance_axes = torch.eye(8, dtype=torch.float64)  # as it was before
+    old = {name: value for name, value in model.state_dict().items() if name != "nuisance_axes"}
+    again.load_state_dict(old)
+    for a, b in zip(answer(model, held), answer(again, held)):
+        assert torch.equal(a, b)
+
+
+def test_what_training_planets_look_calm_by_says_nothing_of_another_kind(few):
+    model = PosteriorModel()
+    model.prepare(few)
+    known, nodes = len(model.node_weights), len(model.log_node_weights())
+    alike, unlike = torch.full((2, 1, nodes), -50.0, dtype=torch.float64)
+    alike[:, :known], unlike[:, known:] = -math.log(known), -math.log(nodes - known)
+    calm, wild = torch.tensor([[-0.2, -0.1], [0.2, 0.1]], dtype=torch.float64)
+    assert model._scale(calm, alike)[0, :2].tolist() == pytest.approx([math.exp(-0.2), math.exp(-0.1)])
+    assert model._scale(calm, unlike)[0, :2].tolist() == pytest.approx([1.0, 1.0])
+    assert model._scale(wild, unlike)[0, :2].tolist() == pytest.approx([math.exp(0.2), math.exp(0.1)])
