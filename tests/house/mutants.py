@@ -43,7 +43,7 @@ MUTANTS = (  # module, a line's part as it is, the same with a fault
     ("learning/metrics", "sigma) ** 2 - torch.log(sigma)", "sigma) ** 2 + torch.log(sigma)"),
     ("learning/standard_curves", "weight = part.good / part.sigma**2", "weight = part.good / part.sigma"),
     ("learning/datamodule", "return math.ceil(self.planets / self.world_size)", "return math.floor(self.planets / self.world_size)"),
-    ("learning/encoder", "return (mu.clamp(max=0) / scale).square().mean()", "return (mu.clamp(min=0) / scale).square().mean()"),
+    ("learning/curve_network", "return (mu.clamp(max=0) / scale).square().mean()", "return (mu.clamp(min=0) / scale).square().mean()"),
     ("learning/conditioning", "(pull * coefficients).sum(-1) + log_volume)", "(pull * coefficients).sum(-1) - log_volume)"),
     ("learning/nuisances", "root = (precision - 1).sqrt()", "root = (precision + 1).sqrt()"),
     ("runs/submission", "if (counts > 1).any():", "if (counts > 2).any():"),

@@ -1,7 +1,8 @@
 """Scores, errors and error bars beside the oracle, the popular recipes and the harder skies, on planets never seen.
 
-python tests/learning/against_oracle.py [--train 1000] [--test 300] [--shifted 150] [--few 40,200] [--at DIR]
+python tests/learning/against_oracle.py [--train 1000] [--test 300] [--shifted 150] [--few 40,200] [--models] [--at DIR]
 DIR keeps simulated light curves and fits for the next time.
+With --models instead README's table: all models, three times 40 labels, another family.
 """
 
 import argparse
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 import torch
 from oracle import Truth, box_depths, oracle, oracle_of_kinds, pca_replacement, score_of, tuned
 
@@ -20,6 +22,7 @@ from spectramind_nb.learning.metrics import calibration, channel_weights, editio
 from spectramind_nb.learning.planetset import planet_set
 from spectramind_nb.observations.challenge import open_challenge
 from spectramind_nb.observations.layout import wavelength_grid_um
+from spectramind_nb.runs.planets import curves_of
 from spectramind_nb.runs.stages import fill_split
 from spectramind_nb.runs.trainer import bare_trainer
 from spectramind_nb.simulation.dataset import simulate
@@ -45,20 +48,25 @@ def other_family(planets: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns, index=pd.Index(range(1, planets + 1), name="planet_id"))
 
 
-def planets_of(root: Path, split: str, cache: Path, training=None):
-    config = compose(overrides=["data=ariel2025", f"data.root={root}", f"paths.cache={cache}"])
+def planets_of(root: Path, split: str, cache: Path, training=None, model: str = "posterior"):
+    config = compose(overrides=["data=ariel2025", f"data.root={root}", f"paths.cache={cache}", f"model={model}"])
     challenge = open_challenge(root)
     labels = challenge.labels() if split == "train" else Truth(root).table
-    fits = fill_split(config, challenge, split, "fit").done
-    return planet_set(sorted(challenge.planets(split)), fits, challenge.stars(split), labels, training)
+    fits = fill_split(config, challenge, split, "fit")
+    curves = curves_of(config, challenge, fits)
+    return planet_set(sorted(challenge.planets(split)), fits.done, challenge.stars(split), labels, training, curves)
 
 
-def trained(train, model: str = "posterior", epochs: int = 6, **settings):
-    """The model, trained as `spectramind train` would but without a run around it."""
+def trained(train, model: str = "posterior", epochs: int = 6, start=None, **settings):
+    """The model, trained as `spectramind train` would but without a run around it; `start`: the model of a pre-training."""
     words = [f"model={model}", f"trainer.max_epochs={epochs}", *(f"model.{name}={value}" for name, value in settings.items())]
     config = compose(overrides=words)
+    pl.seed_everything(config.seed, verbose=False)
     model = build(config.model, loss=build(config.loss))
     model.prepare(train)
+    if start is not None:
+        own = model.state_dict()
+        model.load_state_dict({**start.state_dict(), **{name: own[name] for name in model.own}})
     trainer = bare_trainer(config.trainer)
     trainer.fit(model, VisitDataModule(train, train[:2], None, 32, config.seed).train_dataloader())
     return model
@@ -142,12 +150,41 @@ def main(train: int, test: int, shifted: int, few: list[int], at: Path) -> dict[
     return scores
 
 
+def models_with_few_labels(labels: int, draws: int, unseen: int, at: Path) -> None:
+    """What each model makes of few labels, drawn several times, on planets of another family in twice the jitter."""
+    other_family(unseen + 2).to_csv(at / "family.csv")
+    root, wild = simulate(at / "few", labels * draws, 2, seed=11, level="lightcurves"), {"jitter": SHIFTED["twice the jitter"]["jitter"]}
+    family = simulate(at / "wild", 2, unseen, seed=13, level="lightcurves", spectra=at / "family.csv", config=wild)
+    made = simulate(at / "made", 500, 2, seed=7, level="lightcurves")  # as in configs/pretrain/simulated.yaml
+    known = planets_of(root, "train", at / "cache", model="encoder")
+    planets = planets_of(family, "test", at / "cache", known, model="encoder")
+    epochs = compose().trainer.max_epochs
+    start = trained(planets_of(made, "train", at / "cache", model="encoder"), "encoder", epochs)
+    models = {"posterior": ("posterior", {}), "ensemble": ("ensemble", {}), "encoder": ("encoder", {}),
+              "pre-trained": ("encoder", {"start": start, "optimizer.lr": 0.0002})}
+    for name, (model, settings) in models.items():
+        scores, worst = [], []
+        for draw in range(draws):
+            train = known[draw * labels:(draw + 1) * labels]
+            naive, made = (train.target.mean(), train.target.std(correction=0)), trained(train, model, epochs, **settings)
+            answers = answer(made.eval(), planets)
+            scores.append(line(f"{name}, labels {draw + 1}", *answers, planets.target, naive))
+            worst.append(float(each(*answers, planets.target, naive).min()))
+            print(f"  worst planet {worst[-1]:.2f}, trust {getattr(made, 'trust', torch.zeros(0)).tolist()}")
+        print(f"{name}: score {np.mean(scores):.3f}, worst planet {min(worst):.2f}")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("train", 1000), ("test", 300), ("shifted", 150)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--few", type=lambda text: [int(word) for word in text.split(",") if word], default=[40, 200])
+    parser.add_argument("--models", action="store_true")
     parser.add_argument("--at", type=Path, default=None)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        main(given.train, given.test, given.shifted, given.few, given.at or Path(folder))
+        at = given.at or Path(folder)
+        if given.models:
+            models_with_few_labels(40, 3, 150, at)
+        else:
+            main(given.train, given.test, given.shifted, given.few, at)

@@ -9,11 +9,15 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from spectramind_nb.core.config_groups import group
+from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, NonFiniteError, SchemaError
+from spectramind_nb.core.instantiate import build
+from spectramind_nb.learning.curve_network import bridges, mirrored, negativity, roughness
 from spectramind_nb.learning.datamodule import VisitDataModule
-from spectramind_nb.learning.encoder import EncoderModel, bridges, mirrored, negativity, roughness
+from spectramind_nb.learning.encoder import EncoderModel, stacking_sums, trust_of
 from spectramind_nb.learning.metrics import CHANNELS, ariel_score
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet, planet_set
+from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.learning.standard_curves import Bins, standard_visit, together
 from spectramind_nb.observations.lightcurves import LightCurves
 from spectramind_nb.physics.limb_darkening import limb_darkening_prior
@@ -188,12 +192,82 @@ def test_answers_are_spectra(few, held):
     assert (mu >= 0).all() and torch.isfinite(mu).all()
 
 
-def test_a_planet_without_light_gets_the_naive_answer(few, held):
-    model = made(few)
+def posterior_of(model, planets):
+    """What the model would say without its networks."""
+    trust = model.trust.clone()
+    model.trust.zero_()
+    mu, sigma = answer(model, planets)
+    model.trust.copy_(trust)
+    return mu, sigma
+
+
+def test_a_planet_without_light_is_answered_for_by_its_fit(trained, few, held):
+    model = trained[0]
     dark = PlanetSet(**{**held[:3].tensors(), "curves": held.curves[:3] * torch.tensor([0.0, 1, 1])[:, None, None, None]})
-    mu, sigma = answer(model, dark)
-    assert (mu[0] == model.naive_mean).all() and (sigma[0] == model.naive_sigma).all() and (mu[1] != model.naive_mean).all()
-    trainer(1).fit(model, datamodule=VisitDataModule(few, dark, None, 12, 0))  # the guards find nothing
+    (mu, sigma), (of_fit, stated) = answer(model, dark), posterior_of(model, dark)
+    assert torch.equal(mu[0], of_fit[0]) and torch.equal(sigma[0], stated[0]) and (mu[1] != of_fit[1]).all()
+    trainer(1).fit(made(few), datamodule=VisitDataModule(few, dark, None, 12, 0))  # the guards find nothing
+
+
+def test_before_training_it_is_the_posterior_to_the_last_bit(few, held):
+    posterior = PosteriorModel(components=SMALL["components"])
+    posterior.prepare(few)
+    for a, b in zip(answer(made(few), held), answer(posterior, held)):
+        assert torch.equal(a, b)
+
+
+def test_networks_that_learn_planets_by_heart_are_not_believed(few, held):
+    """Curves of noise: what a network finds in them is true of no other planet."""
+    torch.manual_seed(1)
+    noise = lambda curves: torch.cat([4e-4 * torch.randn_like(curves[:, :1]), curves[:, 1:]], dim=1)  # noqa: E731
+    few, held = (PlanetSet(**{**planets.tensors(), "curves": noise(planets.curves)}) for planets in (few, held))
+    model = made(few, restraint=0.0, smoothness=0.0, residual_features=8, optimizer={"lr": 0.005, "weight_decay": 0.0})
+    trainer(60, limit_val_batches=0).fit(model, datamodule=VisitDataModule(few, held, None, 12, 0))
+    model.eval().posterior(few.tensors(), model.fold(few.planet_id))
+    mu, sigma, changes = model.proposed
+    gain = (changes[:, 0] * (few.target - mu) / sigma).mean(-1)  # (networks, planets)
+    left_out = model.half(few.planet_id) == torch.arange(2)[:, None]
+    assert float(gain[~left_out].mean()) > 0.1 > 10 * float(gain[left_out].mean()), "each knows the planets that it was shown"
+    assert float(model.trust[0].max()) < 0.2
+    plain = ariel_score(*posterior_of(model, held), held.target, model.naive_mean, model.naive_sigma)
+    assert score(model, held) > plain - 0.005
+
+
+def test_a_planet_is_corrected_by_the_network_that_has_not_seen_it(few):
+    model, planets = made(few), few.tensors()
+    model.trust.fill_(1.0)
+    for number, network in enumerate(model.networks):
+        network.of_planet.bias.data.fill_(0.1 * (1 + number))
+    mu, *_ = model.posterior(planets, model.fold(few.planet_id))
+    start, sigma, changes = model.proposed
+    half = model.half(few.planet_id)
+    assert sorted(half.bincount().tolist()) == [12, 12]
+    for number in (0, 1):
+        rows = half == number
+        torch.testing.assert_close(mu[rows], start[rows] + sigma[rows] * changes[number, 0, rows])
+    both = model.posterior(planets, None)[0]
+    assert not torch.allclose(both, mu)
+
+
+@pytest.mark.parametrize("planets", [8, 40, 400])
+def test_trust_in_chance_is_rare_and_trust_in_knowledge_is_not(planets):
+    g = torch.Generator().manual_seed(planets)
+    z, luck, noise = torch.randn(3, planets, 500, generator=g, dtype=torch.float64)
+    chance = trust_of(stacking_sums(luck * z, luck.square()))
+    assert float((chance > 0.2).double().mean()) < (0.15 if planets == 8 else 0.03)
+    knows = 0.5 * z + 0.2 * noise
+    assert float(trust_of(stacking_sums(knows * z, knows.square())).mean()) > 0.9
+    doubles = 2 * z + 0.2 * noise
+    assert float(trust_of(stacking_sums(doubles * z, doubles.square())).mean()) == pytest.approx(0.49, abs=0.06)
+
+
+def test_a_pre_training_hands_on_the_networks_and_nothing_else(trained, few):
+    model, before = trained[0], made(few)
+    own = before.state_dict()
+    handed = {name for name in model.state_dict() if name not in before.own}
+    assert handed and all(name.startswith("networks.") for name in handed)
+    before.load_state_dict({**model.state_dict(), **{name: own[name] for name in before.own}})
+    assert not before.trust.any() and torch.equal(before.taught, few.planet_id)
 
 
 def test_an_answer_does_not_depend_on_the_company(trained, held):
@@ -223,9 +297,10 @@ def test_penalties_pull_the_way_they_should(few):
 def test_every_trained_number_gets_a_gradient(trained, few):
     model, *_ = trained
     model.zero_grad()
-    mu, sigma = model.answer(few.curves, few.features)
-    model.loss(mu, sigma, few.target, model.naive_mean, model.naive_sigma).backward()
-    for name, parameter in model.named_parameters():
+    model.posterior(few.tensors(), model.fold(few.planet_id))
+    mu, sigma, changes = model.proposed
+    sum(model.network_loss(mu, sigma, change, few.target) for change in changes).backward()
+    for name, parameter in model.networks.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all() and parameter.grad.abs().max() > 0, name
 
 
@@ -290,14 +365,10 @@ def test_errors_have_their_class(few, held):
             EncoderModel(**{**SMALL, **wrong})
 
 
-def test_hydra_builds_it_from_the_shipped_configuration(repo):
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
+def test_hydra_builds_it_from_the_shipped_configuration():
     from spectramind_nb.runs.planets import bins_of
 
-    shipped = {name: OmegaConf.load(repo / "configs" / name / f"{file}.yaml") for name, file in [("model", "encoder"), ("loss", "gll")]}
-    settings = OmegaConf.merge({"data": {"edition": "2024"}}, shipped)
-    model = instantiate(settings.model, loss=instantiate(settings.loss))
-    assert isinstance(model, EncoderModel) and model.loss.edition_name == "2024" and model.bins == bins_of(settings.model)
-    assert bins_of(OmegaConf.load(repo / "configs" / "model" / "posterior.yaml")) is None
+    config = compose(overrides=["model=encoder", "data.edition='2024'", "model.components=3"])
+    model = build(config.model, loss=build(config.loss))
+    assert isinstance(model, EncoderModel) and model.loss.edition_name == "2024" and model.bins == bins_of(config.model)
+    assert model.hparams.components == 3 and bins_of(compose().model) is None

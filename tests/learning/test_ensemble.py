@@ -14,6 +14,7 @@ from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.encoder import EncoderModel
 from spectramind_nb.learning.ensemble import Ensemble, mixture
 from spectramind_nb.learning.metrics import CHANNELS, WeightedGaussianNLL, ariel_score, calibration_factors
+from spectramind_nb.learning.planetmodel import PlanetModel
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.runs.planets import bins_of
@@ -168,7 +169,7 @@ def test_members_begin_differently_and_the_global_stream_does_not_notice(planets
     torch.manual_seed(5)
     ensemble = Ensemble(member, folds=2)
     assert torch.equal(torch.rand(3), expected) and torch.initial_seed() == 5
-    first, second = (member.network.position for member in ensemble.members)
+    first, second = (member.networks[0].position for member in ensemble.members)
     assert not torch.equal(first, second) and ensemble.needs == ("curves",)
 
 
@@ -230,7 +231,10 @@ def test_the_configuration_chooses_and_builds_members():
 
 
 def test_members_that_know_sigmas_alone_say_so():
-    assert Ensemble(EncoderModel(), folds=2).shared_errors({"depth": torch.zeros(1, CHANNELS)}) is None
+    class SigmasAlone(PosteriorModel):
+        shared_errors = PlanetModel.shared_errors
+
+    assert Ensemble(SigmasAlone(), folds=2).shared_errors({"depth": torch.zeros(1, CHANNELS)}) is None
 
 
 def test_it_trains_predicts_and_evaluates_like_any_model(words, tmp_path):
@@ -250,7 +254,8 @@ def test_encoders_can_be_members_and_follow_their_own_schedule(words):
     run = train(overrides=[*words, *small], resume="never")
     assert run.outcome == "finished" and "cv/score" in run.metrics
     kept = torch.load(run.weights, weights_only=True)
-    (group,), (schedule,) = kept["optimizer_states"][0]["param_groups"], kept["lr_schedulers"]
-    assert len(group["params"]) == 2 * len(list(EncoderModel(**sizes).parameters())) and group["initial_lr"] == 0.002
+    groups, (schedule,) = kept["optimizer_states"][0]["param_groups"], kept["lr_schedulers"]
+    assert [group["initial_lr"] for group in groups] == [0.003, 0.001]
+    assert sum(len(group["params"]) for group in groups) == 2 * len(list(EncoderModel(**sizes).parameters()))
     assert schedule["last_epoch"] == kept["epoch"] + 1
     assert run.evaluate(["model.member.dropout=0.0"]).items() <= run.metrics.items()

@@ -39,9 +39,8 @@ from spectramind_nb.runs.run import Run
 
 REPO = Path(__file__).resolve().parents[2]
 PROFILES = ("defaults", "kaggle_safe", "multi_gpu", "a100", "h100", "t4x2")
-EXACT = {
-    "posterior": ["model.compute.conditioning=float64", "model.compute.exemplars=float64"], "encoder": ["model.compute.network=float64"],
-}  # fmt: skip
+_FITS_EXACT = ["model.compute.conditioning=float64", "model.compute.exemplars=float64"]
+EXACT = {"posterior": _FITS_EXACT, "encoder": [*_FITS_EXACT, "model.compute.network=float64"]}
 NEAR = {"posterior": 0.02, "encoder": 0.1}  # of a sigma: predictions of a GPU beside the processor's, in float32
 SCORES = {"posterior": 0.001, "encoder": 0.02}  # between precisions
 BATCHES, PLANETS, STEPS = (32, 256), 1100, 12
