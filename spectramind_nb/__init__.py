@@ -61,10 +61,11 @@ def __getattr__(name: str):
         raise AttributeError(f"module 'spectramind_nb' has no attribute '{name}'")
     from importlib import import_module
 
-    if _HOME[name].startswith("runs."):
-        import_module("spectramind_nb.apps.report")  # gives Run, which lies below it, its report
-    found = getattr(import_module(f"spectramind_nb.{_HOME[name]}"), name)
-    return import_module("spectramind_nb.core.docments").explained(found, _EXAMPLE.get(name, ""))
+    with import_module("spectramind_nb.core.imports").quick_imports():
+        if _HOME[name].startswith("runs."):
+            import_module("spectramind_nb.apps.report")  # gives Run, which lies below it, its report
+        found = getattr(import_module(f"spectramind_nb.{_HOME[name]}"), name)
+        return import_module("spectramind_nb.core.docments").explained(found, _EXAMPLE.get(name, ""))
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,7 @@ import typer
 
 from .cli_base import RunName
 from ..core.errors import SpectraMindError
+from ..core.imports import quick_imports
 
 # %% ../../nbs/apps/780_cli_audit.ipynb #audit
 audit_commands = typer.Typer(help="The record of every invocation.", invoke_without_command=True)
@@ -66,9 +67,10 @@ def drift_audit(
     rehash: Annotated[bool, typer.Option("--rehash", help="Read every data file again, whatever its time stamps say.")] = False,
 ):
     "What differs between two runs, or a run and today: one line each, by configuration, code, data and environment."
-    from spectramind_nb.runs.replay import identity_now
-    from spectramind_nb.records.provenance import drift
-    from spectramind_nb.runs.run import Run
+    with quick_imports(own_process=True):
+        from spectramind_nb.runs.replay import identity_now
+        from spectramind_nb.records.provenance import drift
+        from spectramind_nb.runs.run import Run
 
     run = Run.open(left)
     rows = drift(run.record, identity_now(run, rehash) if right is None else Run.open(right).record)

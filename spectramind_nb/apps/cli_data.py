@@ -15,6 +15,7 @@ import typer
 
 from .cli_base import Overrides
 from ..core.errors import PreflightError
+from ..core.imports import quick_imports
 
 # %% ../../nbs/apps/774_cli_data.ipynb #announce-size
 def announce_size(
@@ -53,8 +54,9 @@ def simulate_command(
     from spectramind_nb.records.audit import recorded
 
     with recorded("simulate", overrides or []):
-        from spectramind_nb.core.configuration import compose
-        from spectramind_nb.simulation import dataset
+        with quick_imports(own_process=True):
+            from spectramind_nb.core.configuration import compose
+            from spectramind_nb.simulation import dataset
 
         config = compose(overrides=overrides or []).simulator
         announce_size(out, train + test, short, level)
@@ -68,7 +70,8 @@ def fill_store(stage: str, overrides: list[str] | None) -> None:
     from spectramind_nb.records.audit import recorded
 
     with recorded(stage, overrides or []):
-        from spectramind_nb.runs.stages import fill_stores
+        with quick_imports(own_process=True):
+            from spectramind_nb.runs.stages import fill_stores
 
         for split, done, failed in fill_stores(stage, overrides or []):
             for visit, error in failed.items():

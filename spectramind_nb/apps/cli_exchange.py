@@ -13,6 +13,7 @@ import typer
 
 from .cli_base import RunName
 from ..core.errors import ConfigError
+from ..core.imports import quick_imports
 
 # %% ../../nbs/apps/784_cli_exchange.ipynb #star-words
 def star_words(
@@ -22,7 +23,8 @@ def star_words(
     import inspect
 
     from spectramind_nb.core.errors import did_you_mean
-    from spectramind_nb.physics.star import star_row
+    with quick_imports(own_process=True):  # brings torch
+        from spectramind_nb.physics.star import star_row
 
     keys = list(inspect.signature(star_row).parameters)
     found: dict[str, Any] = {}
@@ -54,10 +56,11 @@ def fit_lightcurves_command(
     known = star_words(star or [])
     with recorded("fit-lightcurves", []):
         check_writable(out)
-        from spectramind_nb.observations.exchange import FORMATS, check_format, export_spectra
-        from spectramind_nb.observations.lightcurves import LightCurves
-        from spectramind_nb.physics.fitting import fit_visit
-        from spectramind_nb.physics.star import star_row
+        with quick_imports(own_process=True):
+            from spectramind_nb.observations.exchange import FORMATS, check_format, export_spectra
+            from spectramind_nb.observations.lightcurves import LightCurves
+            from spectramind_nb.physics.fitting import fit_visit
+            from spectramind_nb.physics.star import star_row
 
         endings: dict[str, str] = {}
         for form in formats or ():
@@ -83,10 +86,11 @@ def export_command(
     out: Annotated[Path, typer.Option(help="Folder for one file a planet.")] = Path("spectra"),
 ):
     "The spectra that a run predicted, one file a planet, as retrievals read them."
-    from spectramind_nb import Run
-    from spectramind_nb.apps.predicted_spectra import NOT_ASKED
-    from spectramind_nb.core.environment import check_writable
-    from spectramind_nb.observations.exchange import check_format, export_spectra
+    with quick_imports(own_process=True):
+        from spectramind_nb import Run
+        from spectramind_nb.apps.predicted_spectra import NOT_ASKED
+        from spectramind_nb.core.environment import check_writable
+        from spectramind_nb.observations.exchange import check_format, export_spectra
 
     check_format(form)
     check_writable(out)

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from .cli_base import Overrides, RunName
+from ..core.imports import quick_imports
 
 # %% ../../nbs/apps/772_cli_runs.ipynb #train-command
 class TrainCommand(TyperCommand):
@@ -65,7 +66,8 @@ def train_command(
         from spectramind_nb.runs.launch import requested_config
 
         config = requested_config(overrides or [])  # refuses what is not there before anything heavy is imported
-        from spectramind_nb.runs.training import train_composed
+        with quick_imports(own_process=True):
+            from spectramind_nb.runs.training import train_composed
 
         train_composed(config, record, resume, fork)
     if record.folder is None:  # another process leads this run
@@ -90,7 +92,8 @@ def predict_command(
     from spectramind_nb.records.audit import recorded
 
     with recorded("predict", overrides or []):
-        from spectramind_nb.runs import run as runs, submission
+        with quick_imports(own_process=True):
+            from spectramind_nb.runs import run as runs, submission
 
         runs.predict(run, overrides=overrides or [], out=out)
         print(submission.validate(out))
@@ -107,8 +110,9 @@ def evaluate_command(
     from spectramind_nb.records.audit import recorded
 
     with recorded("evaluate", overrides or []), redirect_stdout(sys.stderr):  # stdout carries the JSON and nothing else
-        from spectramind_nb.apps.notebooks import json_text
-        from spectramind_nb.runs import run as runs
+        with quick_imports(own_process=True):
+            from spectramind_nb.apps.notebooks import json_text
+            from spectramind_nb.runs import run as runs
 
         curve = {}
         if learning_curve is not None:
@@ -122,7 +126,8 @@ def evaluate_command(
 # %% ../../nbs/apps/772_cli_runs.ipynb #report
 def report_command(run: RunName):
     "One HTML page about a run, readable offline."
-    from spectramind_nb.apps.report import report
+    with quick_imports(own_process=True):
+        from spectramind_nb.apps.report import report
 
     print(report(run))
 
@@ -136,7 +141,8 @@ def replay_command(
     from spectramind_nb.records.audit import recorded
 
     with recorded("replay", overrides or []):
-        from spectramind_nb.runs.replay import replay
+        with quick_imports(own_process=True):
+            from spectramind_nb.runs.replay import replay
 
         print(replay(run, overrides or [], tolerance))
 
@@ -149,7 +155,8 @@ def score_command(
 ):
     "The official metric of a submission."
     from spectramind_nb.apps.notebooks import json_text
-    from spectramind_nb.apps import scoring
+    with quick_imports(own_process=True):
+        from spectramind_nb.apps import scoring
 
     scored = scoring.score(submission, truth, train)
     print(json_text(scored) if as_json else f"{scored['score']:.6f}")
@@ -190,9 +197,10 @@ def compare_command(
 
     if out is not None:
         check_writable(out, "file", ".html")
-    from spectramind_nb.apps.comparison_page import comparison_page
-    from spectramind_nb.core.storage import atomic_path
-    from spectramind_nb.runs.comparison import compare
+    with quick_imports(own_process=True):
+        from spectramind_nb.apps.comparison_page import comparison_page
+        from spectramind_nb.core.storage import atomic_path
+        from spectramind_nb.runs.comparison import compare
 
     found = compare(runs)
     print(found)

@@ -8,6 +8,7 @@ __all__ = ['START_S', 'in_processes', 'one_thread', 'side_by_side', 'in_pieces',
 # %% ../../nbs/core/012_workforce.ipynb #imports
 import contextlib
 import gc
+import importlib
 import multiprocessing
 import os
 import signal
@@ -20,8 +21,9 @@ from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
 from typing import Any
 
-from .machine import cpu_count, pin_threads
 from .errors import ConfigError, SpectraMindError
+from .imports import quick_imports
+from .machine import cpu_count, pin_threads
 
 # %% ../../nbs/core/012_workforce.ipynb #in-processes
 def in_processes(
@@ -31,11 +33,12 @@ def in_processes(
     threads: int = 1,  # of each process
 ) -> Iterator[tuple[Any, Any]]:
     """Yield each item with what `work` returns, in the order in which they finish."""
+    begin = (_begin_worker, (threads, getattr(work, "func", work).__module__))
     waiting, suspects = deque(items), deque[Any]()
     while waiting or suspects:
         one_by_one = bool(suspects)
         queue, width = (suspects, 1) if one_by_one else (waiting, workers)
-        pool = ProcessPoolExecutor(width, multiprocessing.get_context("spawn"), _begin_worker, (threads,))
+        pool = ProcessPoolExecutor(width, multiprocessing.get_context("spawn"), *begin)
         running: dict[Future, Any] = {}
         try:
             while queue or running:
@@ -57,12 +60,14 @@ def in_processes(
             pool.shutdown(cancel_futures=True)
 
 
-def _begin_worker(threads: int) -> None:
+def _begin_worker(threads: int, module: str) -> None:
     for decided_by_parent in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C, a closed terminal
         signal.signal(decided_by_parent, signal.SIG_IGN)
     os.environ["POLARS_MAX_THREADS"] = str(threads)  # before Polars is imported
     pin_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with quick_imports(own_process=True), contextlib.suppress(Exception):  # what fails is told with the first item
+        importlib.import_module(module)  # as unpickling the work would
 
 
 def _end_with_parent() -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..core.errors import SpectraMindError
+from ..core.imports import quick_imports
 from .followers import leave_with_parent
 
 # %% ../../nbs/runs/660_job_workers.ipynb #serve
@@ -37,7 +38,9 @@ def serve(
         answers.flush()
 
     module, _, name = maker.partition(":")
-    work = getattr(importlib.import_module(module), name)(json.loads(sys.stdin.readline()))
+    with quick_imports(own_process=True):
+        make = getattr(importlib.import_module(module), name)
+    work = make(json.loads(sys.stdin.readline()))
     answer(ready=True)
     for line in sys.stdin:
         try:
