@@ -19,6 +19,8 @@ pytest_plugins = ["durations"]
 # Whoever reads a notebook imports jsonschema, which builds a grammar of links where it can: two seconds in each process, for nothing.
 sys.modules.setdefault("rfc3987_syntax", None)
 gc.disable()  # while everything is imported: half a million objects that stay
+# A thread that waits for another sleeps: where every core works on a test, two threads that wait awake take ten times the processor time.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.hookimpl(trylast=True)
