@@ -1,10 +1,9 @@
 """Visits are fitted and simulated by processes where that pays: the same bytes, whoever made them, and a worker's death costs one visit."""
 
-import os
-import signal
 from functools import partial
 
 import pytest
+from mortal import dies
 
 from spectramind_nb.core import workforce
 from spectramind_nb.core.errors import SpectraMindError
@@ -51,12 +50,6 @@ def test_a_cluster_fits_the_same(root, tmp_path, monkeypatch):
     alone, there = fits_in(root, tmp_path / "alone", 1), fits_in(root, tmp_path / "there", 1, "dask")
     assert asked and list(alone) == list(there)
     assert all((alone[visit].covariance == there[visit].covariance).all() for visit in alone)
-
-
-def dies(number):
-    if number == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return -number
 
 
 def test_a_worker_that_dies_costs_its_item_alone(monkeypatch):

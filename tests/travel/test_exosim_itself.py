@@ -1,5 +1,6 @@
 """NDRs that ExoSim itself makes, in an environment of its own, `.venv-exosim`, which is made at the first use; see exosim_planet.py."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -51,11 +52,19 @@ def exosim() -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(exosim, tmp_path_factory) -> Path:
-    """A folder in which ExoSim made focal plane, sub-exposures and NDRs of half a minute."""
-    folder = tmp_path_factory.mktemp("exosim")
-    ran = subprocess.run([exosim, REPO / "tests/travel/exosim_planet.py", folder], capture_output=True, text=True, cwd=folder)
-    assert ran.returncode == 0, ran.stderr[-3000:]
+def made(exosim) -> Path:
+    """A folder in which ExoSim made focal plane, sub-exposures and NDRs of half a minute.
+
+    Kept beside ExoSim: they depend on its version and on what it is told, and on nothing of ours.
+    """
+    script, home = REPO / "tests/travel/exosim_planet.py", exosim.parents[1]
+    folder = home / f"made-{hashlib.sha256(script.read_bytes()).hexdigest()[:16]}"
+    if not (folder / "whole").is_file():
+        for old in home.glob("made-*"):
+            shutil.rmtree(old)
+        ran = subprocess.run([exosim, script, folder], capture_output=True, text=True, cwd=home)
+        assert ran.returncode == 0, ran.stderr[-3000:]
+        (folder / "whole").touch()
     return folder
 
 
