@@ -16,7 +16,13 @@ import time
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
-JOB = "import sys, json; from spectramind_nb.runs.job import submit; print(submit(*json.loads(sys.argv[1])))"
+JOB = """
+import json, sys
+from spectramind_nb.core.imports import quick_imports
+with quick_imports(own_process=True):
+    from spectramind_nb.runs.job import submit
+print(submit(*json.loads(sys.argv[1])))
+"""
 TIMES = {"budget": "30m", "reserve": "15s", "predict": "1m", "train": "3m"}
 CASES = {  # name -> profile, changes of the settings, words, what the reason says
     "nothing": ("ci_fast", {}, [], None),

@@ -16,7 +16,7 @@ def dvc(repo, tmp_path):
     tool = Path(os.environ.get("SPECTRAMIND_DVC", repo / ".venv-dvc" / "bin" / "dvc"))
     if not tool.is_file():
         pytest.skip(f"NOT TESTED WITH DVC: {tool} is not there; make test installs it, or set SPECTRAMIND_DVC")
-    left = shutil.ignore_patterns("*.pyc", "*.tmp.*", "tmp", "cache")  # what Numba has compiled comes along: its sources are the same
+    left = shutil.ignore_patterns("*.tmp.*", "tmp", "cache")  # what Python and Numba have compiled comes along: its sources are the same
     for name in ("spectramind_nb", "configs", ".dvc"):
         shutil.copytree(repo / name, tmp_path / name, ignore=left)
     shutil.copy(repo / ".dvcignore", tmp_path)

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from failing_training import JOB
 
 from spectramind_nb.core.errors import ConfigError, DataMissingError
 from spectramind_nb.observations.challenge import open_challenge
@@ -136,10 +137,9 @@ TIMES = {"reserve": "15s", "predict": "40s", "visit_timeout": "15s", "workers": 
 
 def start(root, run, place, deadline, plan=None, prefix=(), **settings):
     """The job in a process of its own."""
-    words = "import sys, json; from spectramind_nb.runs.job import submit; print(submit(*json.loads(sys.argv[1])))"
     settings = {**TIMES, "budget": "10m", **settings}
     asked = json.dumps([str(run), [f"data.root={root}"], "ci_fast", "submission.csv", settings])
-    return subprocess.Popen([*prefix, sys.executable, "-c", words, asked], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    return subprocess.Popen([*prefix, sys.executable, "-c", JOB, asked], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True, env=deadline.environment(plan, SPECTRAMIND_CACHE=str(place / "cache")))
 
 
