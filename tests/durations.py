@@ -44,9 +44,11 @@ class Durations:
         self.taken: dict[str, dict[str, float]] = {"tests": {}, "fixtures": {}}  # plain: it travels from the workers
 
     def is_quick(self, item: pytest.Item) -> bool:
-        """Is the test short, and all that is made for it not too dear? What was never measured is taken to be quick; notebooks are not."""
+        """Is the test short, and all that is made for it not too dear? What was never measured is taken to be quick; notebooks are not,
+        nor what is marked `slow`, however long it took this time."""
         dear = [name for name in item.fixturenames if self.known["fixtures"].get(fixture_id(item, name), 0) > DEAR_S]
         short = not dear and item.nodeid not in self.known["tests"] and APART not in item.nodeid
+        short = short and item.get_closest_marker("slow") is None
         return short or item.get_closest_marker("check") is not None  # as a notebook is that has changed
 
     @pytest.hookimpl(trylast=True)

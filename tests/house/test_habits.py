@@ -88,6 +88,8 @@ def test_quick(): pass
 def test_of_something_dear(dear): pass
 @pytest.mark.check
 def test_always(): time.sleep(1.1)
+@pytest.mark.slow
+def test_whose_files_are_kept(): pass
 """
 
 
@@ -97,7 +99,7 @@ def test_durations_choose_what_is_quick_and_what_begins_first(tmp_path):
     assert "DEAR_S = 1.0" in plugin
     (tmp_path / "tests/durations.py").write_text(plugin)
     (tmp_path / "tests/conftest.py").write_text('pytest_plugins = ["durations"]\n')
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = check\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  check\n  slow\n")
     (tmp_path / "tests/test_a.py").write_text("def test_first_by_name(): pass\n")
     (tmp_path / "tests/test_b.py").write_text(TESTS.format(dear_s=2.1))
 

@@ -110,7 +110,7 @@ def test_p50_a_named_run_that_was_stopped_with_nothing_to_go_on_from_begins_anew
         train(profile, words)
 
 
-LONG = ["trainer.max_epochs=60", "trainer.checkpoint.every=0s"]
+LONG = ["trainer.max_epochs=30", "trainer.checkpoint.every=0s"]
 
 
 @pytest.mark.parametrize("number, code, outcome", [

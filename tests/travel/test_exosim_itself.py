@@ -21,6 +21,7 @@ from spectramind_nb.observations.exosim_options import open_options, system_row
 from spectramind_nb.observations.signals import read_plane, read_signal
 from spectramind_nb.physics.catalogue import GEOMETRY, believed, transit_hours
 
+pytestmark = pytest.mark.slow  # where ExoSim and what it made are not kept yet
 REPO = Path(__file__).resolve().parents[2]
 PINNED = ("exosim==2.2.1", "setuptools")  # batman-package imports distutils, which nothing declares
 
