@@ -121,7 +121,8 @@ def main(train: int, test: int, shifted: int, few: list[int], at: Path) -> dict[
     known = {
         "oracle": ("oracle that knows orbit, limb, pointing, drift", *oracle(own)),
         "oracle without drift": ("oracle that knows all of that but the drift", *oracle(own, False)),
-        "oracle of kinds": ("oracle that knows only kinds: of stars, orbits, spectra", *oracle_of_kinds(own, unseen, model)),
+        "oracle without sky": ("oracle that knows noise and pointing, and kinds", *oracle(own, False, False)),
+        "oracle of kinds": ("our fit, met by one who knows what kinds there are", *oracle_of_kinds(own, unseen, model)),
         "posterior": ("posterior model", *answer(model, unseen)),
     }
     scores |= {name: line(*answers, truth, naive) for name, answers in known.items()}
@@ -137,7 +138,7 @@ def main(train: int, test: int, shifted: int, few: list[int], at: Path) -> dict[
     scores["box"] = line("box depth, polynomial in time, tuned sigma", spread["test"], sigma, truth, naive)
     scores["mean"] = line("mean of the training planets", naive[0].expand_as(truth), naive[1].expand_as(truth), truth, naive)
     of_planets = {name: each(*answers, truth, naive) for name, (_, *answers) in known.items()}
-    print(", ".join(f"posterior / {name} {ratio(of_planets['posterior'], of_planets[name])}" for name in list(known)[:3]))
+    print(", ".join(f"posterior / {name} {ratio(of_planets['posterior'], of_planets[name])}" for name in list(known)[:4]))
     for words, settings in SHIFTED.items() if shifted else ():
         folder = simulate(at / words.replace(" ", "_"), 2, shifted, seed=12, level="lightcurves", config=settings)
         planets = planets_of(folder, "test", cache, training)

@@ -1,6 +1,7 @@
 """What nobody can beat, and what many are content with: answers built from the simulator's truth, and popular recipes."""
 
 import json
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,14 +11,15 @@ from numpy.polynomial.chebyshev import chebval, chebvander
 
 from spectramind_nb.core.tables import read_table
 from spectramind_nb.learning.metrics import ariel_score
-from spectramind_nb.observations.layout import INSTRUMENTS, LABEL_COLUMNS, PPM
+from spectramind_nb.observations.challenge import open_challenge
+from spectramind_nb.observations.layout import INSTRUMENTS, LABEL_COLUMNS, PPM, wavelength_grid_um
 from spectramind_nb.observations.lightcurve_files import VisitFiles
 from spectramind_nb.observations.lightcurves import load_light_curves
 from spectramind_nb.physics.patterns import joined_covariance
 from spectramind_nb.simulation import light_curves, planets, visits
 from spectramind_nb.simulation.exposure import SECONDS
 from spectramind_nb.simulation.image import image_expansion, pointing
-from spectramind_nb.simulation.settings import settings
+from spectramind_nb.simulation.settings import rng_for, settings
 
 CHANNELS = {"FGS1": slice(0, 1), "AIRS-CH0": slice(1, 283)}
 
@@ -36,45 +38,104 @@ class Truth:
     def depth(self) -> torch.Tensor:  # (N, 283)
         return torch.tensor(self.table.to_numpy(np.float64))
 
+    @cached_property
+    def stars(self):  # as the catalogue has them
+        return open_challenge(self.root).stars(self.split)
+
     def light_curves(self, planet_id: int, visit: int):
         folder = VisitFiles(self.root / self.split / str(planet_id))
         return load_light_curves(folder, f"light_curves_{visit}")
 
 
-def oracle_fit(truth: Truth, planet_id: int, drift_known: bool) -> tuple[np.ndarray, np.ndarray]:  # (283,), (283, 283)
-    """Depths and covariance of one who knows orbit, limb darkening, noise and pointing.
+SKY = ("ln_a_rs", "inclination", "u_sum", "u_difference", "mid_time", "offset")  # degrees, hours; of u1 and u2 at 0.7 um
+STEPS = dict(zip(SKY, (1e-3, -0.02, 0.01, 0.01, 1e-3, 1e-3)))  # for derivatives; towards the middle of the star
 
-    With `drift_known` also the drift, as a shape in time and wavelength of unknown strength; without, only that it is a product of
-    polynomials, and how large their coefficients usually are.
+
+def oracle_fit(truth: Truth, planet_id: int, drift_known: bool, sky_known: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Depths (283,) and covariance (283, 283) of one who knows noise and pointing, and whom least squares about the truth cost nothing.
+
+    With `drift_known` the drift is a shape in time and wavelength of unknown strength; without, a product of polynomials with coefficients
+    of the size that they usually have. With `sky_known` orbit and limb darkening are known; without, their catalogue and its errors.
     """
     about = truth.nuisances[str(planet_id)]
     depth = truth.table.loc[planet_id].to_numpy(np.float64)
     planet = planets.Planet(planet_id, about["star"], depth, np.array(about["limb_darkening"]), about["brightness"], {})
-    precision, pull = np.zeros((283, 283)), np.zeros(283)
+    sky = () if sky_known else SKY
+    size = 283 + len(sky[:4])
+    curvature, pull = np.zeros((size, size)), np.zeros(size)
     for number, visit in enumerate(about["visits"]):
         seen = truth.light_curves(planet_id, number)
         circumstances = visits.VisitTruth(
             number, visit["mid_time_h"], visit["drift_time"], visit["drift_wavelength"], visit["centre_px"])
+        whole, on_data = np.zeros((283 + len(sky),) * 2), np.zeros(283 + len(sky))
         for name, own in CHANNELS.items():
-            found, covariance = _instrument(truth, planet, circumstances, seen, name, drift_known)
-            inverse = np.linalg.inv(covariance)
-            precision[own, own] += inverse
-            pull[own] += inverse @ found
-    covariance = np.linalg.inv(precision)
-    return covariance @ pull, covariance
+            at = np.r_[np.arange(283)[own], np.arange(283, 283 + len(sky))]
+            found, pulled = _instrument(truth, planet, circumstances, seen, name, drift_known, sky)
+            whole[np.ix_(at, at)] += found
+            on_data[at] += pulled
+        if sky:  # the mid-time may be any, both instruments see nearly the same one
+            told = visit["mid_time_h"]["FGS1"] - visit["mid_time_h"]["AIRS-CH0"]
+            _expect(whole, on_data, [-2, -1], [1.0, truth.config["timing"]["instrument_offset_h"]], [0.0, told])
+            whole, on_data = _without(whole, on_data, slice(-2, None))
+        curvature += whole
+        pull += on_data
+    if sky:
+        _expect(curvature, pull, range(-4, 0), *_catalogue(truth, planet))
+    covariance = np.linalg.inv(curvature)
+    return depth + (covariance @ pull)[:283], covariance[:283, :283]
 
 
-def _instrument(truth, planet, circumstances, seen, name, drift_known):
-    """Least squares for levels, depths and drift about the true values."""
+def _catalogue(truth: Truth, planet) -> tuple[np.ndarray, np.ndarray]:  # (4,), (4,)
+    """How exactly the first four of SKY are known beforehand, and what is expected of them less what they are."""
+    row, star, errors = truth.stars.loc[planet.planet_id], planet.star, truth.config["catalogue"]
+    scatter = truth.config["star"]["limb_scatter"]
+    draws = rng_for(truth.recipe["seed"], planet.planet_id, -1, "limb darkening").normal(size=2)
+    limb = np.array([scatter["sum"], scatter["difference"]])
+    widths = np.r_[errors["semi_major_axis"], errors["inclination_deg"], limb]
+    return widths, np.r_[np.log(row["sma"] / star["sma"]), row["i"] - star["i"], -limb * draws]
+
+
+def _expect(curvature, pull, at, width, expected) -> None:
+    """Add what is known beforehand of some parameters."""
+    at, precision = np.asarray(at), np.asarray(width, dtype=float) ** -2
+    curvature[at, at] += precision
+    pull[at] += precision * np.asarray(expected)
+
+
+def _without(curvature, pull, gone: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Normal equations of the other parameters, when these are eliminated."""
+    drop = np.arange(len(pull))[gone]
+    keep = np.setdiff1d(np.arange(len(pull)), drop)
+    share = np.linalg.solve(curvature[np.ix_(drop, drop)], curvature[np.ix_(drop, keep)]).T
+    return curvature[np.ix_(keep, keep)] - share @ curvature[np.ix_(drop, keep)], pull[keep] - share @ pull[drop]
+
+
+def _moved(planet, circumstances, what: str, step: float):
+    """The planet and the circumstances of its visit with one of SKY changed."""
+    star, limb, mid_time_h = dict(planet.star), planet.limb_darkening, dict(circumstances.mid_time_h)
+    if what == "ln_a_rs":
+        star["sma"] *= np.exp(step)
+    elif what == "inclination":
+        star["i"] += step
+    elif what.startswith("u_"):
+        limb = limb + step * 0.35 / wavelength_grid_um()[:, None] * np.array([1, 1 if what == "u_sum" else -1])
+    else:
+        mid_time_h = {name: time + step * (name != "FGS1" or what == "mid_time") for name, time in mid_time_h.items()}
+    return planets.Planet(planet.planet_id, star, planet.depth, limb, planet.brightness, {}), replace(circumstances, mid_time_h=mid_time_h)
+
+
+def _instrument(truth, planet, circumstances, seen, name, drift_known, sky):
+    """Normal equations of depths and sky about their true values; levels and drift are eliminated."""
     config, own, time_h = truth.config, CHANNELS[name], seen.time_h[name]
     n, address = len(time_h), (truth.recipe["seed"], planet.planet_id, circumstances.visit)
 
-    def light(depth):
-        changed = planets.Planet(planet.planet_id, planet.star, depth, planet.limb_darkening, planet.brightness, {})
-        return visits.expected_light(changed, circumstances, {name: time_h}, config)[name].reshape(n, -1)
+    def light(planet, circumstances=circumstances):
+        return visits.expected_light(planet, circumstances, {name: time_h}, config)[name].reshape(n, -1)
 
-    expected, step = light(planet.depth), 1e-4 * planet.depth[own].mean()
-    by_depth = (light(planet.depth + step) - expected) / step
+    expected, step = light(planet), 1e-4 * planet.depth[own].mean()
+    deeper = planets.Planet(planet.planet_id, planet.star, planet.depth + step, planet.limb_darkening, planet.brightness, {})
+    by_depth = (light(deeper) - expected) / step
+    by_sky = [(light(*_moved(planet, circumstances, what, STEPS[what])) - expected) / STEPS[what] for what in sky]
     _, electrons = planets.star_electrons(planet.star["Ts"], planet.brightness, config["star"])
     image = image_expansion(name, circumstances.centre_px, config["jitter"]["intra_pixel"], electrons)
     pairs_h = visits.pair_times_h(config["frames"]["full"][name], name)
@@ -99,27 +160,27 @@ def _instrument(truth, planet, circumstances, seen, name, drift_known):
     weight = 1 / np.median(seen.noise[name].reshape(n, -1), axis=0)
     residual = (seen.flux[name].reshape(n, -1) - expected_with_jitter) * weight
     level, by_depth = expected * weight, by_depth * weight
-    drift = np.stack([term * level for term in drift], axis=2)  # (T, C, K)
-    c, k = expected.shape[1], drift.shape[2]
+    shared = np.stack([*(term * level for term in drift), *(term * weight for term in by_sky)], axis=2)  # (T, C, K)
+    c, k = expected.shape[1], shared.shape[2]
     blocks, curvature, pull = (level, by_depth), np.zeros((2 * c + k, 2 * c + k)), np.zeros(2 * c + k)
-    shared, diagonal = slice(2 * c, None), np.arange(c)
+    last, diagonal = slice(2 * c, None), np.arange(c)
     for i, one in enumerate(blocks):
         pull[i * c:(i + 1) * c] = (one * residual).sum(axis=0)
-        curvature[i * c:(i + 1) * c, shared] = np.einsum("tc,tck->ck", one, drift)
-        curvature[shared, i * c:(i + 1) * c] = curvature[i * c:(i + 1) * c, shared].T
+        curvature[i * c:(i + 1) * c, last] = np.einsum("tc,tck->ck", one, shared)
+        curvature[last, i * c:(i + 1) * c] = curvature[i * c:(i + 1) * c, last].T
         for j, other in enumerate(blocks):
             curvature[diagonal + i * c, diagonal + j * c] = (one * other).sum(axis=0)
-    flat = drift.reshape(-1, k)
-    curvature[shared, shared] = flat.T @ flat + np.diag(width**-2.0)
-    pull[shared] = flat.T @ residual.ravel() + off / width**2
-    covariance = np.linalg.inv(curvature)
-    depths = slice(c, 2 * c)
-    return planet.depth[own] + (covariance @ pull)[depths], covariance[depths, depths]
+    flat = shared.reshape(-1, k)
+    curvature[last, last] = flat.T @ flat
+    pull[last] = flat.T @ residual.ravel()
+    in_drift = slice(2 * c, 2 * c + len(drift))
+    _expect(curvature, pull, np.arange(len(pull))[in_drift], width, off)
+    return _without(*_without(curvature, pull, in_drift), slice(0, c))
 
 
-def oracle(truth: Truth, drift_known: bool = True) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
+def oracle(truth: Truth, drift_known: bool = True, sky_known: bool = True) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
     """The oracle's answer: its fit, and all that can be known of the spectrum beforehand."""
-    return with_own_spectra(truth, (oracle_fit(truth, planet_id, drift_known) for planet_id in truth.table.index))
+    return with_own_spectra(truth, (oracle_fit(truth, planet_id, drift_known, sky_known) for planet_id in truth.table.index))
 
 
 def oracle_of_kinds(truth: Truth, fits, model) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)

@@ -11,6 +11,7 @@ from synthetic_visits import observe
 from spectramind_nb.core.config_groups import group
 from spectramind_nb.core.errors import PreflightError, SchemaError, SpectraMindError
 from spectramind_nb.observations.challenge import open_challenge
+from spectramind_nb.observations.layout import wavelength_grid_um
 from spectramind_nb.physics.fitting import fit, fit_store, fit_visit
 from spectramind_nb.physics.noise import common_shapes, noise_spectrum, red_over_white, slow_factor
 from spectramind_nb.physics.normalised_curves import cosines, normalise
@@ -256,3 +257,20 @@ def test_another_configuration_is_another_fit(tmp_path):
 def test_when_no_visit_can_be_fitted_the_driver_says_why(sample_root, tmp_path):
     with pytest.raises(PreflightError, match="1 time bins are too few to fit a transit"):
         fit(open_challenge(sample_root), store_root=tmp_path)  # 50 frames last ten seconds
+
+
+@pytest.mark.parametrize("along", ["columns", "wavelength"])
+def test_a_drift_that_is_cubic_along_columns_or_wavelength_bends_no_spectrum(along):
+    """Columns are not evenly spaced in wavelength: what is cubic along one is not along the other."""
+    curves, star, _ = observe(5, bins=(300, 180), impact=0.3, mid_time_h=3.8)
+    um = wavelength_grid_um()
+    curves = replace(curves, wavelengths_um=um)
+    place = np.linspace(-1, 1, 282) if along == "columns" else (2 * um[1:] - um[1] - um[-1]) / (um[-1] - um[1])
+    cubic, phase = np.polynomial.chebyshev.chebval(place, [1, 0.2, 0, 0.5]), curves.time_h["AIRS-CH0"] / 3.75 - 1
+    drifting = curves.flux["AIRS-CH0"] * (1 + 6e-3 * (2 * phase**2 - 1)[:, None] * cubic)
+    calm, moved = fit_visit(curves, star), fit_visit(replace(curves, flux={**curves.flux, "AIRS-CH0": drifting}), star)
+    waves = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, 282), 5)[:, 1:]
+    weight = 1 / calm.sigma.numpy()[1:, None] ** 2
+    read = np.linalg.solve(waves.T @ (weight * waves), (weight * waves).T)
+    change, covariance = read @ (moved.depth - calm.depth).numpy()[1:], read @ moved.covariance.numpy()[1:, 1:] @ read.T
+    assert np.abs(change / np.sqrt(np.diag(covariance))).max() < 1.2, "of a drift six times the usual one; 1.8 with one degree less"
