@@ -1,14 +1,16 @@
 """What nobody can beat, and what many are content with: answers built from the simulator's truth, and popular recipes."""
 
 import json
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.polynomial.chebyshev import chebval, chebvander
 
+from spectramind_nb.core.machine import cpu_count
 from spectramind_nb.core.tables import read_table
 from spectramind_nb.learning.metrics import ariel_score
 from spectramind_nb.observations.challenge import open_challenge
@@ -180,7 +182,9 @@ def _instrument(truth, planet, circumstances, seen, name, drift_known, sky):
 
 def oracle(truth: Truth, drift_known: bool = True, sky_known: bool = True) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
     """The oracle's answer: its fit, and all that can be known of the spectrum beforehand."""
-    return with_own_spectra(truth, (oracle_fit(truth, planet_id, drift_known, sky_known) for planet_id in truth.table.index))
+    fit = partial(oracle_fit, truth, drift_known=drift_known, sky_known=sky_known)
+    with ProcessPoolExecutor(cpu_count()) as pool:
+        return with_own_spectra(truth, pool.map(fit, truth.table.index, chunksize=4))
 
 
 def oracle_of_kinds(truth: Truth, fits, model) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
@@ -193,19 +197,23 @@ def oracle_of_kinds(truth: Truth, fits, model) -> tuple[torch.Tensor, torch.Tens
     return with_own_spectra(truth, zip((depth / PPM).detach().numpy(), covariance.detach().numpy()))
 
 
-def with_own_spectra(truth: Truth, fits, draws: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
+def with_own_spectra(truth: Truth, fits) -> tuple[torch.Tensor, torch.Tensor]:  # mu, sigma (N, 283)
     """Fits, (283,) and (283, 283), and the spectra that the simulator draws for just each star and planet, taken as Gaussian."""
-    mu, sigma = [], []
-    for planet_id, (depth, covariance) in zip(truth.table.index, fits):
-        level = max(1e-4, np.average(depth[1:], weights=1 / np.diag(covariance)[1:]))
-        star, rng = truth.nuisances[str(planet_id)]["star"], np.random.default_rng(planet_id)
-        drawn = [planets._draw_spectrum(rng, star, np.sqrt(level), truth.config["population"])[0] for _ in range(draws)]
-        shapes = np.array(drawn) - np.mean(np.array(drawn)[:, 1:], axis=1, keepdims=True)
-        mean, prior = level + shapes.mean(axis=0), np.cov(shapes.T) + 1e-4 + 1e-14 * np.eye(283)  # any level is as likely
-        gain = np.linalg.solve(prior + covariance, prior).T
-        mu.append(mean + gain @ (depth - mean))
-        sigma.append(np.sqrt(np.maximum(np.diag(prior - gain @ prior), 1e-14)))
+    with ProcessPoolExecutor(cpu_count()) as pool:
+        answers = list(pool.map(partial(_with_own_spectrum, truth), truth.table.index, fits, chunksize=4))
+    mu, sigma = zip(*answers)
     return torch.tensor(np.array(mu)), torch.tensor(np.array(sigma))
+
+
+def _with_own_spectrum(truth: Truth, planet_id: int, fit, draws: int = 1000) -> tuple[np.ndarray, np.ndarray]:  # (283,) each
+    depth, covariance = fit
+    level = max(1e-4, np.average(depth[1:], weights=1 / np.diag(covariance)[1:]))
+    star, rng = truth.nuisances[str(planet_id)]["star"], np.random.default_rng(planet_id)
+    drawn = np.array([planets._draw_spectrum(rng, star, np.sqrt(level), truth.config["population"])[0] for _ in range(draws)])
+    shapes = drawn - np.mean(drawn[:, 1:], axis=1, keepdims=True)
+    mean, prior = level + shapes.mean(axis=0), np.cov(shapes.T) + 1e-4 + 1e-14 * np.eye(283)  # any level is as likely
+    gain = np.linalg.solve(prior + covariance, prior).T
+    return mean + gain @ (depth - mean), np.sqrt(np.maximum(np.diag(prior - gain @ prior), 1e-14))
 
 
 # -- what many are content with ---------------------------------------------------------------------------------------
