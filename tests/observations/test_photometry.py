@@ -18,7 +18,7 @@ from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations import layout, signals, writing
 from spectramind_nb.observations import lightcurves as lc
-from spectramind_nb.observations.airs import extract_airs, trace_width, without_motions
+from spectramind_nb.observations.airs import believed_answers, extract_airs, trace_width, without_motions
 from spectramind_nb.observations.detector import calibrated_bins, read_calibration
 from spectramind_nb.observations.photometry import extraction_weights
 from spectramind_nb.simulation.exposure import SECONDS
@@ -166,6 +166,21 @@ def test_light_that_a_trembling_image_loses_is_given_back():
     scatter = {name: white.std() / white.mean() for name, white in left.items()}
     print({name: f"{1e6 * value:.1f} ppm" for name, value in scatter.items()})
     assert scatter["seen"] < 0.1 * scatter["unseen"] and scatter["unseen"] > 100e-6
+
+
+def test_answers_that_are_chance_are_not_believed_and_others_are_even_if_terms_are_nearly_alike():
+    rng, channels = np.random.default_rng(3), 282
+    terms = rng.normal(size=(7, 1125)) * np.array([7e-4, 5e-3, 1e-5, 4e-5, 6e-5, 1e-2, 3e-3])[:, None]
+    terms[6] += 0.9 * terms[1]  # what two terms tell together no single one tells
+    products, noise = terms @ terms.T, 3e-3 * rng.uniform(0.5, 2, channels)
+    errors = (rng.normal(size=(channels, 7)) @ np.linalg.inv(np.linalg.cholesky(products))) * noise[:, None]
+    wander = 10 * terms  # what a slow motion of that size does with answers
+    effect = lambda answers: np.linalg.norm(answers @ np.linalg.cholesky(wander @ wander.T), axis=1)  # noqa: E731
+    assert np.median(effect(believed_answers(errors, noise, products)) / effect(errors)) < 0.4
+    true = np.zeros((channels, 7))
+    true[:, 1], true[:, 5] = 3.0 * rng.normal(size=channels), 0.5
+    found = believed_answers(true + errors, noise, products)
+    assert np.median(effect(found - true) / effect(errors)) < 0.8 and np.median(effect(found) / effect(true)) == pytest.approx(1, abs=0.1)
 
 
 def test_what_fgs1_sees_of_the_pointing_steadies_airs(shaken):
