@@ -95,15 +95,18 @@ def guided_shift(
     if own.size < 4 * half_width:
         return np.zeros((2, own.size))
     noise, told = (np.diff(own, 2) ** 2).mean() / 6, np.zeros_like(own)
-    both = np.vstack([own, guide - guide.mean(axis=1, keepdims=True)])
-    slow = running_mean(both, half_width)
-    for part in (slow, both - slow):
-        seen, moved = part[0], part[1:]
-        gram = products_in_time(moved, moved) + 1e-12 * np.eye(len(moved))
-        answer = np.linalg.solve(gram, products_in_time(moved, seen[None])[:, 0])
-        certainty = answer @ gram @ answer / (noise + 1e-300)  # chi^2 of two numbers: chance exceeds 20 once in 20,000 times
-        told += max(0.0, 1 - 20 / (certainty + 1e-300)) * np.einsum("k,kt->t", answer, moved)
+    x, y = guide - guide.mean(axis=1, keepdims=True)
+    for terms in (np.array([x, y]), np.array([x * x, x * y, y * y])):
+        both = np.vstack([own - told, terms - terms.mean(axis=1, keepdims=True)])
+        slow = running_mean(both, half_width)
+        for part in (slow, both - slow):
+            seen, moved = part[0], part[1:] / (np.sqrt((part[1:] ** 2).sum(axis=1, keepdims=True)) + 1e-12)
+            gram = products_in_time(moved, moved) + 1e-9 * np.eye(len(moved))
+            answer = np.linalg.solve(gram, products_in_time(moved, seen[None])[:, 0])
+            certainty = answer @ gram @ answer / (noise + 1e-300)  # chi^2 of two or three numbers: chance exceeds 20 once in 5,000 times
+            told += max(0.0, 1 - 20 / (certainty + 1e-300)) * np.einsum("k,kt->t", answer, moved)
     return np.array([told, wiener_mean(own - told, half_width)])
+
 
 # %% ../../nbs/observations/124_airs.ipynb #believed-answers
 def believed_answers(
@@ -111,17 +114,19 @@ def believed_answers(
     noise: np.ndarray,  # (channels,) scatter of a sample of relative flux
     products: np.ndarray,  # (K, K) inner products of the terms
 ) -> np.ndarray:  # (channels, K)
-    """Answers as far as those of all channels exceed their errors, direction by direction (James and Stein 1961)."""
+    """Answers as far as those of all channels exceed their errors, term by term (James and Stein 1961); the first comes first."""
     scale = np.sqrt(products.diagonal() + 1e-300)
-    values, vectors = np.linalg.eigh(products / np.outer(scale, scale))
-    root = vectors * np.sqrt(np.maximum(values, 1e-12)) * scale[:, None]  # products = root root^T
+    root = scale[:, None] * np.linalg.cholesky(products / np.outer(scale, scale) + 1e-9 * np.eye(len(scale)))  # products = root root^T
     seen = answers @ root / (noise[:, None] + 1e-300)  # with errors of 1 that do not depend on each other
-    mean, count = seen.mean(axis=0), len(seen)
-    strength, axes = np.linalg.eigh((seen - mean).T @ (seen - mean) / count)
-    luck = (1 + np.sqrt(len(values) / count)) ** 2  # chance alone hardly exceeds it (Marchenko and Pastur 1967)
-    kept = (seen - mean) @ (axes * np.where(strength > luck, 1 - 1 / np.maximum(strength, 1), 0)) @ axes.T
-    kept += np.where(count * mean**2 > 4, mean, 0)  # what all have in common is known much better
+    alike = 1 / (noise + 1e-300)  # to which an answer that all channels share is proportional
+    alike /= np.sqrt((alike**2).sum())
+    shared = np.einsum("c,ck->k", alike, seen)
+    apart = seen - np.outer(alike, shared)
+    strength, luck = (apart**2).mean(axis=0), 1 + 6 * np.sqrt(2 / len(seen))  # six standard deviations of chance
+    kept = apart * np.where(strength > luck, 1 - 1 / np.maximum(strength, 1), 0)
+    kept += np.outer(alike, np.where(shared**2 > 4, shared, 0))
     return noise[:, None] * np.linalg.solve(root.T, kept.T).T
+
 
 # %% ../../nbs/observations/124_airs.ipynb #without-motions
 def without_motions(
@@ -136,8 +141,7 @@ def without_motions(
     told, rest = guided_shift(along, guide, config["slow_half_bins"])
     mean, known = flux.mean(axis=1, keepdims=True), told + rest
     flux = flux / (1 - np.gradient(mean[:, 0])[:, None] / mean * known)
-    lively = told + high_pass(rest[None], config["slow_half_bins"])[0]  # fast variations say nothing of the answer to a slow mean
-    terms = np.array([lively, across, lively * lively, lively * across, across * across, along - known, width])
+    terms = np.array([across, width, along - known, across * across])  # known itself wanders more than its fast variations could tell
     terms -= terms.mean(axis=1, keepdims=True)
     relative, half_width = flux / mean, config["jitter_half_width"]
     answers, fast = jitter_coefficients(relative, terms, half_width), high_pass(terms, half_width)

@@ -132,6 +132,13 @@ def shaken(tmp_path_factory):
     return write_full_visit(tmp_path_factory.mktemp("shaken") / "root", None, wander, frames, seed=3)
 
 
+@pytest.fixture(scope="module")
+def wandering(tmp_path_factory):
+    """A whole visit of AIRS, while the telescope wanders as it usually does."""
+    frames = {"FGS1": 40_500, "AIRS-CH0": layout.FULL_FRAMES["AIRS-CH0"]}
+    return write_full_visit(tmp_path_factory.mktemp("wandering") / "root", None, None, frames, seed=10)
+
+
 def true_shifts(visit, bins):
     """(2, bins) rows, columns: what the simulator drew for AIRS."""
     n = "AIRS-CH0"
@@ -190,11 +197,31 @@ def test_what_fgs1_sees_of_the_pointing_steadies_airs(shaken):
     with mock.patch.object(lc, "extract_airs", lambda *arguments, guide: extract_airs(*arguments, guide=lambda: nothing)):
         found["alone"] = lc.extract_visit(shaken.root, PLANET, config=CONFIG)
     scatter = {name: relative_residual(shaken, one, "AIRS-CH0").std() * 1e6 for name, one in found.items()}
+    photons = min(one.white_noise_ppm("AIRS-CH0") for one in found.values())  # from second differences, which slow motions hardly reach
+    beyond = {name: np.sqrt(max(value**2 - photons**2, 0)) for name, value in scatter.items()}
     for name, one in found.items():
         bias, error = depth_error_ppm(shaken, one, "AIRS-CH0")
-        print(f"AIRS {name}: white scatter {scatter[name]:.0f} ppm a bin, depth {bias:.0f} +- {error:.0f} ppm off")
-    assert scatter["guided"] < 0.9 * scatter["alone"]
+        print(f"AIRS {name}: scatter {scatter[name]:.0f} ppm, {beyond[name]:.0f} beyond photons, depth {bias:.0f} +- {error:.0f} ppm off")
+    assert beyond["guided"] < 0.5 * beyond["alone"] and scatter["guided"] < 1.06 * photons
     assert abs(depth_error_ppm(shaken, found["guided"], "AIRS-CH0")[0]) < 2.5 * depth_error_ppm(shaken, found["guided"], "AIRS-CH0")[1]
+
+
+@pytest.mark.parametrize("instrument", layout.INSTRUMENTS)
+def test_slow_means_scatter_by_what_photons_leave_of_them(wandering, instrument):
+    """What a channel answers to a slow wander is measured on fast variations; chance in that answer would show in slow means alone."""
+    curves, light = lc.extract_visit(wandering.root, PLANET, config=CONFIG), wandering.light[instrument]
+    bins = len(curves.time_h[instrument])
+    flux, noise, truth = (one.reshape(bins, -1) for one in (curves.flux[instrument], curves.noise[instrument], binned(light, bins)))
+    sums = np.add.reduceat(np.eye(truth.shape[1]), np.arange(0, truth.shape[1], 47), axis=1)  # six groups of channels that belong together
+    for name, add in (("white", np.ones((truth.shape[1], 1))), ("groups", sums), ("channels", np.eye(truth.shape[1]))):
+        ratio, sigma = (flux @ add) / (truth @ add), np.sqrt(noise**2 @ add) / (flux @ add)
+        slow = (ratio / ratio.mean(axis=0) - 1)[: bins // 50 * 50].reshape(-1, 50, add.shape[1]).mean(axis=1)
+        drift = np.polynomial.chebyshev.chebvander(np.linspace(-1, 1, len(slow)), 3)
+        left = slow - drift @ np.linalg.lstsq(drift, slow, rcond=None)[0]
+        z = np.sqrt((left**2).sum(axis=0) / (len(slow) - 4)) / (sigma.mean(axis=0) / np.sqrt(50))
+        rms = np.sqrt((z**2).mean())
+        print(f"{instrument} {name}: means of 50 bins scatter by {rms:.2f} of what their noise says")
+        assert rms < 1 + 2.5 / np.sqrt(2 * z.size * (len(slow) - 4)) + 0.1
 
 
 def test_full_wells_do_not_bias_the_depth(sample_root, tmp_path):
