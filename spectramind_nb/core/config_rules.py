@@ -131,8 +131,9 @@ _BOUNDED = {  # by the words that come after the group's name; * stands for any
         Bound("optimal or sum", lambda x: x in ("optimal", "sum")): "weights",
     },
     "fit": {
-        _POSITIVE: "geometry.* limb_darkening.*.width limb_darkening.*.tilt drift.amplitude drift.colour pointing.amplitude depth_width "
-                   "search.step_h search.duration_step red_noise.shortest_h red_noise.corners_per_h robust.clip_sigma robust.spike_sigma",
+        _POSITIVE: "geometry.* limb_darkening.*.width limb_darkening.*.tilt limb_darkening.*.bends drift.amplitude drift.colour "
+                   "pointing.amplitude depth_width search.step_h search.duration_step red_noise.shortest_h red_noise.corners_per_h "
+                   "robust.clip_sigma robust.spike_sigma",
         Bound("at least 20", lambda x: x >= 20): "search.bins",  # fewer do not tell a transit from a drift
         _SHARE: "red_noise.white",
     },

@@ -45,8 +45,8 @@ def combinations(
         except HydraException:
             raise ConfigError("this is not an override", word, "Write KEY=VALUE, KEY=VALUE,VALUE or KEY=range(START,STOP)") from None
         name = read.get_key_element()
-        values = [f"{name}={value}" for value in read.sweep_string_iterator()] if read.is_sweep_override() else [word]
-        choices.append((read.is_sweep_override(), values))
+        different = dict.fromkeys(read.sweep_string_iterator()) if read.is_sweep_override() else {}
+        choices.append((read.is_sweep_override(), [f"{name}={value}" for value in different] or [word]))
     varied = [sweeps for sweeps, _ in choices]
     return [([word for word, sweeps in zip(words, varied) if sweeps], list(words))
             for words in itertools.product(*(values for _, values in choices))]

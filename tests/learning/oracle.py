@@ -14,9 +14,9 @@ from spectramind_nb.core.machine import cpu_count
 from spectramind_nb.core.tables import read_table
 from spectramind_nb.learning.metrics import ariel_score
 from spectramind_nb.observations.challenge import open_challenge
-from spectramind_nb.observations.layout import INSTRUMENTS, LABEL_COLUMNS, PPM, wavelength_grid_um
+from spectramind_nb.observations.layout import INSTRUMENTS, LABEL_COLUMNS, PPM, Visit, wavelength_grid_um
 from spectramind_nb.observations.lightcurve_files import VisitFiles
-from spectramind_nb.observations.lightcurves import load_light_curves
+from spectramind_nb.observations.lightcurves import lightcurve_store, load_light_curves, visit_key
 from spectramind_nb.physics.patterns import joined_covariance
 from spectramind_nb.simulation import light_curves, planets, visits
 from spectramind_nb.simulation.exposure import SECONDS
@@ -47,6 +47,18 @@ class Truth:
     def light_curves(self, planet_id: int, visit: int):
         folder = VisitFiles(self.root / self.split / str(planet_id))
         return load_light_curves(folder, f"light_curves_{visit}")
+
+
+class TruthOfFrames(Truth):
+    """Of a data set of raw frames, with the light curves that were made of them, of whose jitter nothing is known to be left."""
+
+    def __init__(self, root: Path, cache: Path, detector, split: str = "test"):
+        super().__init__(root, split)
+        self.challenge, self.store = open_challenge(root), lightcurve_store(cache, detector)
+        self.config["light_curves"]["jitter_left"] = dict.fromkeys(INSTRUMENTS, 0.0)
+
+    def light_curves(self, planet_id: int, visit: int):
+        return load_light_curves(self.store, visit_key(self.store, self.challenge, self.split, Visit(planet_id, visit)))
 
 
 SKY = ("ln_a_rs", "inclination", "u_sum", "u_difference", "mid_time", "offset")  # degrees, hours; of u1 and u2 at 0.7 um
@@ -126,10 +138,21 @@ def _moved(planet, circumstances, what: str, step: float):
     return planets.Planet(planet.planet_id, star, planet.depth, limb, planet.brightness, {}), replace(circumstances, mid_time_h=mid_time_h)
 
 
+def _jitter(truth, planet, circumstances, name) -> np.ndarray:
+    """What the telescope's motions do to the flux, relative, in the bins of simulated light curves."""
+    config, address = truth.config, (truth.recipe["seed"], planet.planet_id, circumstances.visit)
+    _, electrons = planets.star_electrons(planet.star["Ts"], planet.brightness, config["star"])
+    image = image_expansion(name, circumstances.centre_px, config["jitter"]["intra_pixel"], electrons)
+    pairs_h = visits.pair_times_h(config["frames"]["full"][name], name)
+    per_bin = round(config["light_curves"]["bin_s"][name] / 3600 / (pairs_h[1] - pairs_h[0]))
+    shift = pointing(pairs_h, SECONDS[name][1], *address, name, config["jitter"])
+    return light_curves.jitter_in_flux(name, image, shift, np.arange(0, len(pairs_h), per_bin))[0]
+
+
 def _instrument(truth, planet, circumstances, seen, name, drift_known, sky):
     """Normal equations of depths and sky about their true values; levels and drift are eliminated."""
     config, own, time_h = truth.config, CHANNELS[name], seen.time_h[name]
-    n, address = len(time_h), (truth.recipe["seed"], planet.planet_id, circumstances.visit)
+    n = len(time_h)
 
     def light(planet, circumstances=circumstances):
         return visits.expected_light(planet, circumstances, {name: time_h}, config)[name].reshape(n, -1)
@@ -138,13 +161,8 @@ def _instrument(truth, planet, circumstances, seen, name, drift_known, sky):
     deeper = planets.Planet(planet.planet_id, planet.star, planet.depth + step, planet.limb_darkening, planet.brightness, {})
     by_depth = (light(deeper) - expected) / step
     by_sky = [(light(*_moved(planet, circumstances, what, STEPS[what])) - expected) / STEPS[what] for what in sky]
-    _, electrons = planets.star_electrons(planet.star["Ts"], planet.brightness, config["star"])
-    image = image_expansion(name, circumstances.centre_px, config["jitter"]["intra_pixel"], electrons)
-    pairs_h = visits.pair_times_h(config["frames"]["full"][name], name)
-    per_bin = round(config["light_curves"]["bin_s"][name] / 3600 / (pairs_h[1] - pairs_h[0]))
-    shift = pointing(pairs_h, SECONDS[name][1], *address, name, config["jitter"])
-    jitter, _ = light_curves.jitter_in_flux(name, image, shift, np.arange(0, len(pairs_h), per_bin))
-    expected_with_jitter = expected * (1 + config["light_curves"]["jitter_left"][name] * jitter)
+    left = config["light_curves"]["jitter_left"][name]
+    with_jitter = expected * (1 + left * _jitter(truth, planet, circumstances, name)) if left else expected
 
     in_time = chebvander(2 * time_h / visits.WINDOW_H - 1, config["drift"]["time_degree"])[:, 1:]
     f_true = np.array(circumstances.drift_time[name])
@@ -160,7 +178,7 @@ def _instrument(truth, planet, circumstances, seen, name, drift_known, sky):
             width, off = np.append(width, np.full(len(g_true), 0.3)), np.append(off, -g_true)
 
     weight = 1 / np.median(seen.noise[name].reshape(n, -1), axis=0)
-    residual = (seen.flux[name].reshape(n, -1) - expected_with_jitter) * weight
+    residual = (seen.flux[name].reshape(n, -1) - with_jitter) * weight
     level, by_depth = expected * weight, by_depth * weight
     shared = np.stack([*(term * level for term in drift), *(term * weight for term in by_sky)], axis=2)  # (T, C, K)
     c, k = expected.shape[1], shared.shape[2]

@@ -25,6 +25,7 @@ RATES = "model.optimizer.lr=0.003,0.01,1e9"
 
 def test_hydra_says_what_varies():
     assert [words for _, words in combinations(["seed=range(1,4)"])] == [["seed=1"], ["seed=2"], ["seed=3"]]
+    assert [words for _, words in combinations(["seed=1,2,1"])] == [["seed=1"], ["seed=2"]]  # what is written twice is one run
     assert len(combinations(["model=choice(posterior,ensemble)", "seed=1,2", "data.root=a,b"])) == 4  # a path is a text with a comma in it
 
 

@@ -271,6 +271,10 @@ def test_what_belongs_to_a_member_has_the_bounds_of_the_model():
     assert "model.dropout" in told("model=encoder", "model.dropout=1.5")
 
 
+def test_what_only_some_options_have_has_bounds_too():
+    assert "fit.limb_darkening.sum.bends: must be greater than 0" in told("fit=own", "fit.limb_darkening.sum.bends=[0.03,0]")
+
+
 def test_every_bound_is_about_a_key_that_exists():
     known = {key for name in SCIENCE_GROUPS for option in options(name) for key in flat(compose(**{name: option}).plain())}
     for name, bounds in _BOUNDED.items():
