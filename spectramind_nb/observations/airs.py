@@ -107,14 +107,13 @@ def guided_shift(
             told += max(0.0, 1 - 20 / (certainty + 1e-300)) * np.einsum("k,kt->t", answer, moved)
     return np.array([told, wiener_mean(own - told, half_width)])
 
-
 # %% ../../nbs/observations/124_airs.ipynb #believed-answers
 def believed_answers(
     answers: np.ndarray,  # (channels, K) of relative flux to K terms, by least squares
     noise: np.ndarray,  # (channels,) scatter of a sample of relative flux
     products: np.ndarray,  # (K, K) inner products of the terms
 ) -> np.ndarray:  # (channels, K)
-    """Answers as far as those of all channels exceed their errors, term by term (James and Stein 1961); the first comes first."""
+    """Answers as far as those of all channels exceed their errors (James and Stein 1961), one term after another."""
     scale = np.sqrt(products.diagonal() + 1e-300)
     root = scale[:, None] * np.linalg.cholesky(products / np.outer(scale, scale) + 1e-9 * np.eye(len(scale)))  # products = root root^T
     seen = answers @ root / (noise[:, None] + 1e-300)  # with errors of 1 that do not depend on each other
@@ -126,7 +125,6 @@ def believed_answers(
     kept = apart * np.where(strength > luck, 1 - 1 / np.maximum(strength, 1), 0)
     kept += np.outer(alike, np.where(shared**2 > 4, shared, 0))
     return noise[:, None] * np.linalg.solve(root.T, kept.T).T
-
 
 # %% ../../nbs/observations/124_airs.ipynb #without-motions
 def without_motions(
