@@ -48,16 +48,19 @@ def refuse_other_content(
     path: Path,  # of a table that is there
     packed: bool = True,  # may it be compressed, where its ending says so?
 ) -> None:
-    """Raise DamagedFileError, with what the file holds, unless that is text or what its ending promises."""
+    """Raise DamagedFileError unless the file holds text or what its ending promises, SchemaError where no commas part its columns."""
     with open(path, "rb") as file:
-        head = file.read(16)
+        head = file.readline(4096)
     promised = _COMPRESSED.get(path.suffix.lower(), b"") if packed else b""
     if head and not head.startswith(promised):
         raise DamagedFileError(f"{path.name} is not compressed, as its name says", path, f"Name it without {path.suffix}")
     for begins, (what, remedy) in _FORMATS.items():
         if head.startswith(begins) and not promised:
             raise DamagedFileError(f"{path.name} holds {what}, not CSV", path, remedy)
-
+    for separator, name in ((b";", "semicolons"), (b"\t", "tabs")):
+        if separator in head and b"," not in head and not promised:
+            remedy = "Save it with commas between columns and points within numbers"
+            raise SchemaError(f"the columns are separated by {name}, not commas", path, remedy)
 
 # %% ../../nbs/core/024_tables.ipynb #require-columns
 def require_columns(

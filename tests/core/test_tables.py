@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from spectramind_nb.apps.scoring import score
-from spectramind_nb.core.errors import DamagedFileError
+from spectramind_nb.core.errors import DamagedFileError, SchemaError
 from spectramind_nb.core.tables import read_rows, read_table
 from spectramind_nb.observations.lightcurves import LightCurves
 from spectramind_nb.runs import submission
@@ -106,6 +106,14 @@ def test_a_packed_table_is_what_its_name_says(tmp_path):
     path.write_bytes(plain)
     with pytest.raises(DamagedFileError, match="s.csv.gz is not compressed, as its name says.* Name it without .gz"):
         submission.validate(path)
+
+
+@pytest.mark.parametrize("separator, name, decimal", [(";", "semicolons", "."), (";", "semicolons", ","), ("\t", "tabs", ".")])
+def test_a_table_without_commas_is_told_so(tmp_path, separator, name, decimal):
+    """As spreadsheets write it where numbers have decimal commas."""
+    pd.DataFrame({"planet_id": [7], "wl_1": [0.01]}).to_csv(tmp_path / "table.csv", sep=separator, decimal=decimal, index=False)
+    with pytest.raises(SchemaError, match=f"separated by {name}, not commas .*table.csv"):
+        read_table(tmp_path / "table.csv", ["wl_1"])
 
 
 def test_a_table_at_home_is_found(tmp_path, monkeypatch):
