@@ -206,6 +206,7 @@ def test_what_fgs1_sees_of_the_pointing_steadies_airs(shaken):
     assert abs(depth_error_ppm(shaken, found["guided"], "AIRS-CH0")[0]) < 2.5 * depth_error_ppm(shaken, found["guided"], "AIRS-CH0")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instrument", layout.INSTRUMENTS)
 def test_slow_means_scatter_by_what_photons_leave_of_them(wandering, instrument):
     """What a channel answers to a slow wander is measured on fast variations; chance in that answer would show in slow means alone."""
