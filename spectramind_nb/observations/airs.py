@@ -123,7 +123,7 @@ def believed_answers(
     apart = seen - np.outer(alike, shared)
     strength, luck = (apart**2).mean(axis=0), 1 + 6 * np.sqrt(2 / len(seen))  # six standard deviations of chance
     kept = apart * np.where(strength > luck, 1 - 1 / np.maximum(strength, 1), 0)
-    kept += np.outer(alike, np.where(shared**2 > 4, shared, 0))
+    kept += np.outer(alike, np.where(shared**2 > 4, shared, 0))  # two standard deviations
     return noise[:, None] * np.linalg.solve(root.T, kept.T).T
 
 # %% ../../nbs/observations/124_airs.ipynb #without-motions
