@@ -101,7 +101,7 @@ def guided_shift(
         slow = running_mean(both, half_width)
         for part in (slow, both - slow):
             seen, moved = part[0], part[1:] / (np.sqrt((part[1:] ** 2).sum(axis=1, keepdims=True)) + 1e-12)
-            gram = products_in_time(moved, moved) + 1e-9 * np.eye(len(moved))
+            gram = products_in_time(moved) + 1e-9 * np.eye(len(moved))
             answer = np.linalg.solve(gram, products_in_time(moved, seen[None])[:, 0])
             certainty = answer @ gram @ answer / (noise + 1e-300)  # chi^2 of two or three numbers: chance exceeds 20 once in 5,000 times
             told += max(0.0, 1 - 20 / (certainty + 1e-300)) * np.einsum("k,kt->t", answer, moved)
@@ -144,7 +144,7 @@ def without_motions(
     relative, half_width = flux / mean, config["jitter_half_width"]
     answers, fast = jitter_coefficients(relative, terms, half_width), high_pass(terms, half_width)
     noise = (high_pass(relative, half_width) - np.einsum("ck,kt->ct", answers, fast)).std(axis=1)
-    answers = believed_answers(answers, noise, products_in_time(fast, fast))
+    answers = believed_answers(answers, noise, products_in_time(fast))
     return flux / (1 + np.einsum("ck,kt->ct", answers, terms))
 
 # %% ../../nbs/observations/124_airs.ipynb #trace-pixels

@@ -172,11 +172,11 @@ def jitter_correction(
         first, last = max(0, start - half_width), start + _STRETCH + half_width  # a running mean looks at what is around
         series = np.vstack([_image_terms(moments[:, first:last]), relative[first:last]])
         fast = high_pass(series, half_width)[:, start - first :][:, :_STRETCH]
-        products[number] = products_in_time(fast[:-1], fast)
+        products[number] = products_in_time(fast)
 
     in_pieces(learn, list(enumerate(starts)), threads)
     total = np.sum(products, axis=0)
-    coefficients, explained = fast_answers(total[:, :-1], total[:, -1:], flux.size), np.empty(flux.size)
+    coefficients, explained = fast_answers(total[:-1, :-1], total[:-1, -1:], flux.size), np.empty(flux.size)
 
     def explain(start: int) -> None:
         stretch = slice(start, start + _STRETCH)

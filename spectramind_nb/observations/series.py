@@ -129,15 +129,15 @@ def without_gaps(
 
 # %% ../../nbs/observations/120_series.ipynb #inner-products
 @compiled()
-def _inner(a, b, out):
-    """Inner products in time: (i, T), (j, T) into (i, j), always in the same order."""
+def _inner(a, b, alike, out):
+    """Inner products in time: (i, T), (j, T) into (i, j), always in the same order; where both are alike those with j >= i."""
     times = a.shape[1]
     for start in range(0, times, 512):  # a stretch of all series stays in the cache
         stop = min(start + 512, times)
         fours = (stop - start) // 4 * 4
         for i in range(len(a)):
             x = a[i, start:stop]
-            for j in range(len(b)):
+            for j in range(i if alike else 0, len(b)):
                 y = b[j, start:stop]
                 s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0  # one sum would wait for itself
                 for k in range(0, fours, 4):
@@ -153,12 +153,14 @@ def _inner(a, b, out):
 
 def products_in_time(
     a: np.ndarray,  # (i, T)
-    b: np.ndarray,  # (j, T)
+    b: np.ndarray | None = None,  # (j, T); None: the same series
 ) -> np.ndarray:  # (i, j)
     """Inner products in time; unlike those of BLAS the same bits whatever the number of threads."""
-    out = np.zeros((len(a), len(b)))
-    _inner(np.ascontiguousarray(a), np.ascontiguousarray(b), out)
-    return out
+    a = np.ascontiguousarray(a)
+    other = a if b is None else np.ascontiguousarray(b)
+    out = np.zeros((len(a), len(other)))
+    _inner(a, other, b is None, out)
+    return out if b is not None else np.triu(out) + np.triu(out, 1).T
 
 # %% ../../nbs/observations/120_series.ipynb #fast-answers
 def fast_answers(
@@ -181,5 +183,5 @@ def jitter_coefficients(
 ) -> np.ndarray:  # (channels, k)
     """Change of each channel's relative flux by unit of each term, by least squares on fast variations; 0 below 20 samples a term."""
     fast = high_pass(terms, half_width)
-    products, side = products_in_time(fast, fast), products_in_time(fast, high_pass(relative, half_width))
+    products, side = products_in_time(fast), products_in_time(fast, high_pass(relative, half_width))
     return fast_answers(products, side, terms.shape[1])

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pyarrow.parquet as pq
 
 from ..core.errors import DamagedFileError, SchemaError
@@ -126,10 +127,11 @@ class Signal:
         else:
             table = self._table.select(pl.col([f"column_{pixel}" for pixel in pixels]))
             table = table if first == 0 and last == self.n_frames else table.slice(first, last - first)
-        columns = _collect(self.path, table).get_columns()
-        for one in columns:
-            if one.null_count():
-                what = f"column {one.name} has {one.null_count()} empty values"
+        read = _collect(self.path, table)
+        columns = read.get_columns()
+        for name, empty in zip(read.columns, read.null_count().row(0)):
+            if empty:
+                what = f"column {name} has {empty} empty values"
                 raise SchemaError(what, self.path, "Download this file again.")
         if self.long:
             counts = list(_stacks((stretch.to_numpy() for stretch in columns[0].get_chunks()), size))
@@ -175,10 +177,10 @@ def open_signal(
     path, shape = Path(path), FRAME_SHAPE[instrument]
     size, remedy = shape[0] * shape[1], "Download this file again; is it another instrument's?"
     table = decode(pl.scan_parquet, path)
-    schema = decode(lambda _: table.collect_schema(), path)
-    names, types = schema.names(), schema.dtypes()
-    if set(types) != {pl.UInt16}:
-        name, dtype = next(((n, t) for n, t in zip(names, types) if t != pl.UInt16), ("", "nothing"))
+    head = _collect(path, table.head(0))  # its names and types without an object of Python's for each of 11,392
+    names, others = head.columns, head.select(~cs.by_dtype(pl.UInt16)).schema
+    if others or not names:
+        name, dtype = next(iter(others.items()), ("", "nothing"))
         raise SchemaError(f"column {name} is {dtype}, not uint16", path, remedy)
     if len(names) not in (1, size):
         what = f"{len(names)} columns, but a frame has {shape[0]} x {shape[1]} = {size} pixels"
