@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..core.config_groups import group
+from ..core.config_groups import group, shipped
 from ..core.environment import progress
 from ..core.machine import cpu_count, memory_gb
 from ..core.errors import NonFiniteError, SchemaError, SpectraMindError
@@ -110,7 +110,7 @@ def _settings(light_curves: LightCurves, config: Mapping | None) -> dict[str, An
     if not isinstance(light_curves, LightCurves):
         remedy = "Make them with LightCurves.from_arrays or from_file, or with extract_visit"
         raise SchemaError(f"there are no light curves in {str(light_curves)[:40]!r}", None, remedy)
-    return _plain(group("fit", "own" if light_curves.split == "own" else "default") if config is None else config)
+    return shipped(fit="own" if light_curves.split == "own" else "default")["fit"] if config is None else _plain(config)
 
 
 FEWEST_SAMPLES = 4  # within a transit: a dip of one or two looks like spikes

@@ -79,20 +79,21 @@ def slow_factor(
 
 # %% ../../nbs/physics/224_noise.ipynb #common-noise-2
 def noise_spectrum(
-    power: torch.Tensor,  # (T,) squares of the residuals' `cosines`
-    left: torch.Tensor,  # (T,) share of each that the fit has left in them
+    power: torch.Tensor,  # (..., T) squares of the residuals' `cosines`
+    left: torch.Tensor,  # (..., T) share of each that the fit has left in them
     window_h: float,
     config: Mapping,  # the red_noise part of the fit's configuration
-) -> torch.Tensor:  # (T,)
+) -> torch.Tensor:  # (..., T)
     "Expected power of the noise in each cosine before the fit, averaged over spectra with and without a slow part."
     corner, ratio = (torch.tensor(config[name], dtype=torch.float64) for name in ("corners_per_h", "ratios"))
-    per_h = torch.arange(len(power), dtype=torch.float64) / (2 * window_h)
+    per_h = torch.arange(power.shape[-1], dtype=torch.float64) / (2 * window_h)
     slow = 1 + ratio[:, None, None] / (1 + (per_h / corner[:, None]) ** 2)
-    spectra = torch.cat([torch.ones(1, len(power), dtype=torch.float64), slow.flatten(0, 1)])
+    spectra = torch.cat([torch.ones(1, len(per_h), dtype=torch.float64), slow.flatten(0, 1)])
     share = (1 / corner / (1 / corner).sum()).expand(len(ratio), -1).flatten() * (1 - config["white"]) / len(ratio)
-    level = ((power / spectra).sum(1) / left.sum()).clamp(min=1e-300)  # the best for each; its own doubt is small
-    evidence = -0.5 * (spectra.log() @ left + left.sum() * level.log())
-    weight = torch.softmax(evidence + torch.cat([torch.tensor([config["white"]], dtype=torch.float64), share]).log(), 0)
+    freedom = left.sum(-1, keepdim=True)
+    level = (power @ (1 / spectra).T / freedom).clamp(min=1e-300)  # the best for each; its own doubt is small
+    evidence = -0.5 * (left @ spectra.log().T + freedom * level.log())
+    weight = torch.softmax(evidence + torch.cat([torch.tensor([config["white"]], dtype=torch.float64), share]).log(), -1)
     return (weight * level) @ spectra
 
 # %% ../../nbs/physics/224_noise.ipynb #shared-noise
@@ -128,7 +129,8 @@ def shared_noise(
     time_h = model.curves[i].time_h
     window_h = float(time_h[-1] - time_h[0]) * len(time_h) / (len(time_h) - 1)
     mean, other = (_left_by_fit(instrument, channels, waves, k) for k in (True, False))
-    return torch.stack([noise_spectrum(one**2, other if k else mean, window_h, config) for k, one in enumerate(series.T)])
+    left = torch.stack([mean, *[other] * (len(shapes) - 1)])
+    return noise_spectrum(series.T**2, left, window_h, config)
 
 # %% ../../nbs/physics/224_noise.ipynb #red-over-white
 def red_over_white(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..core.errors import NonFiniteError, SchemaError
+from ..core.machine_code import compiled
 from ..observations.own_curves import LONGEST_H
 from ..observations.root_tables import LONGEST_VISIT_H, refuse_unless_hours
 from ..observations.lightcurves import LightCurves
@@ -115,21 +116,43 @@ def _median(values: torch.Tensor, good: torch.Tensor) -> torch.Tensor:  # (C,)
 
 def _no_light(change: torch.Tensor, level: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     "Which values are no light of a star, such as the 0 or -999 of a lost exposure, however many there are in a row?"
-    return (change.abs() > 0.7 * level) & (change.abs() > 10 * noise)  # the deepest transit known hides 0.57 of its star
+    return change.abs() > torch.maximum(0.7 * level, 10 * noise)  # the deepest transit known hides 0.57 of its star
+
+
+@compiled()
+def _bends(flux, good):
+    "(T, C) how far values are from the middle of their neighbours (the first and the last have one); which of them have good ones."
+    times, bends, judged = flux.shape[0], np.empty_like(flux), np.empty_like(good)
+    for t in range(times):
+        before, after = (t - 1 if t else 1), (t + 1 if t < times - 1 else times - 2)
+        for c in range(flux.shape[1]):
+            bends[t, c] = abs((flux[t, c] - flux[before, c]) + (flux[t, c] - flux[after, c])) / 2
+            judged[t, c] = good[before, c] & good[t, c] & good[after, c]
+    return bends, judged
+
+
+@compiled()
+def _stand_out(flux, judged, limit):
+    "(T, C) which values, alone or two together, stick out from both their neighbours to the same side, by more than their channel's limit."
+    times, found = flux.shape[0], np.zeros_like(judged)
+    for t in range(times):
+        before, after = (t - 1 if t else 1), (t + 1 if t < times - 1 else times - 2)
+        for c in range(flux.shape[1]):
+            left, right = flux[t, c] - flux[before, c], flux[t, c] - flux[after, c]
+            found[t, c] |= judged[t, c] & (left * right > 0) & (min(abs(left), abs(right)) > limit[c])
+            if 0 < t < times - 2:
+                right = flux[t + 1, c] - flux[t + 2, c]
+                pair = judged[t, c] & judged[t + 1, c] & (left * right > 0) & (min(abs(left), abs(right)) > limit[c])
+                found[t, c] |= pair
+                found[t + 1, c] |= pair
+    return found
 
 
 def _spikes(flux: torch.Tensor, good: torch.Tensor, threshold: float) -> torch.Tensor:
-    "Which good bins, alone or two together, stick out from both their neighbours to the same side? Those beside a gap are left to the fit."
-    step, known = flux.diff(dim=0), good[1:] & good[:-1]
-    before, after = torch.cat([-step[:1], step]), torch.cat([-step, step[-1:]])  # the first and the last have one neighbour
-    judged = torch.cat([known[:1], known]) & torch.cat([known, known[-1:]])
-    limit = threshold * 1.4826 * _median((before + after).abs() / 2, judged) + 1e-12
-    stands_out = lambda left, right: (left * right > 0) & (torch.minimum(left.abs(), right.abs()) > limit)
-    found = judged & stands_out(before, after)
-    pair = judged[1:-2] & judged[2:-1] & stands_out(step[:-2], -step[2:])
-    found[1:-2] |= pair
-    found[2:-1] |= pair
-    return found
+    "Which good bins are spikes; those beside a gap are left to the fit."
+    bends, judged = _bends(flux.numpy(), good.numpy())
+    limit = threshold * 1.4826 * _median(torch.from_numpy(bends), torch.from_numpy(judged)) + 1e-12
+    return torch.from_numpy(_stand_out(flux.numpy(), judged, limit.numpy()))
 
 # %% ../../nbs/physics/212_normalised_curves.ipynb #normalise
 def normalise(
@@ -162,7 +185,7 @@ def normalise(
         # Detectors that look all the time expose for as long as the steps between samples; of the challenge's curves nothing is assumed.
         exposure_h = light_curves.exposure_h.get(instrument, float(time_h.diff().median()) if light_curves.split == "own" else 0.0)
         flux, noise = flux.reshape(shape), noise.reshape(shape)
-        good = torch.isfinite(flux) & torch.isfinite(noise) & (noise > 0)
+        good = torch.from_numpy(np.isfinite(flux.numpy()) & np.isfinite(noise.numpy())) & (noise > 0)
         level = _median(flux, good)
         good &= (level > 0) & ~_no_light(flux - level, level, noise)
         lit = good.any(1)

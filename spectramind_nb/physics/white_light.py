@@ -56,11 +56,11 @@ def find_transit(
         # a slower planet has the same dip, stretched
         lags = (c.time_h - orbit.middle_h - t0[:, None]).abs() * torch.exp(-slower)[..., None]
         gain += _gain(c, dip[(lags / lag_h[1] + 0.5).long()], config["drift"])
-    found = [(float(g), float(t), -float(s)) for s, row in zip(slower, gain) for g, t in zip(row, t0)]
     starts: list[torch.Tensor] = []
-    for _, t, faster in sorted(found, reverse=True):
+    for place in gain.flatten().argsort(descending=True, stable=True).tolist():
+        s, t = float(slower[place // len(t0)]), float(t0[place % len(t0)])
         if all(abs(t - float(other[0])) > 0.5 for other in starts):
-            starts.append(torch.tensor([t, 0.0, ln_speed + faster, impact**2], dtype=torch.float64))
+            starts.append(torch.tensor([t, 0.0, ln_speed - s, impact**2], dtype=torch.float64))
         if len(starts) == search["starts"]:
             break
     return starts
