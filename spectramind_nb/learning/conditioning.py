@@ -24,14 +24,16 @@ class _Coefficients(torch.autograd.Function):
         scaled = information[:, None] * deviations[..., :, None]
         scaled.mul_(deviations[..., None, :]).diagonal(dim1=-2, dim2=-1).add_(1)
         factor, failed = torch.linalg.cholesky_ex(scaled)  # positive definite unless a number is not finite: then so is the answer
-        covariance = torch.cholesky_inverse(factor.masked_fill_((failed > 0)[..., None, None], torch.nan))
-        covariance = covariance.mT  # the same numbers, and this way round products need no copy
+        log_volume = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        unit = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
+        inverse = torch.linalg.solve_triangular(factor.masked_fill_((failed > 0)[..., None, None], torch.nan), unit, upper=False)
+        covariance = torch.matmul(inverse.mT, inverse, out=scaled)
         shrinkage = covariance.diagonal(dim1=-2, dim2=-1).clone()
         covariance.mul_(deviations[..., :, None]).mul_(deviations[..., None, :])
         mean = (covariance @ pull[..., None])[..., 0]
         covariance = covariance.to(dtype)
         ctx.save_for_backward(covariance, mean, deviations, shrinkage)
-        return covariance, mean, 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return covariance, mean, log_volume
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -72,14 +74,14 @@ def _choice(
     log_shares: Tensor,  # (B, K) log prior
     slope: Tensor,  # (B, G, p)
     curvature: Tensor,  # (B, G, p, p)
-    half: torch.dtype,  # of the products with all values
+    half: torch.dtype,  # of the sums over all values
 ) -> tuple[Tensor, Tensor, Tensor]:  # log evidence (B, G), expected value (B, G, p), its covariance (B, G, p, p)
     """Which of some values v it is, where the data's log-likelihood is slope v - v curvature v / 2."""
     p = slope.shape[-1]
     one, other = torch.triu_indices(p, p, device=values.device)
     twice = torch.where(one == other, 0.5, 1.0).to(slope)
     quadratic = torch.cat([slope, -twice * curvature[..., one, other]], dim=-1)
-    each = (quadratic.to(half) @ values.to(half).mT).to(slope) + log_shares[:, None]
+    each = quadratic @ values.mT + log_shares[:, None]  # exponents: what is rounded here is a factor of a share
     top = each.detach().amax(dim=2, keepdim=True)
     likely = (each - top).exp()
     total = likely.sum(2, keepdim=True)
@@ -98,7 +100,7 @@ def condition(
     exemplars: tuple[slice, Tensor, Tensor, Tensor] | None = None,  # which coefficients, scales (B, p), `with_squares`, log weights (B, K)
     level: Tensor | None = None,  # (B,) expected value of the first coefficient; the others', and its own without, are 0
     work: torch.dtype = torch.float64,  # of all that comes after the factors
-    half: torch.dtype = torch.float64,  # of the products with all exemplars
+    half: torch.dtype = torch.float64,  # of the sums over all exemplars
 ) -> tuple[Tensor, Tensor, Tensor]:  # mean (B, q + 1) and covariance (B, q + 1, q + 1), log of the nodes' posterior weights (B, G)
     """Posterior of the coefficients of basis and mean shape, the amplitude (which is that of the mean shape) integrated out.
 

@@ -78,7 +78,7 @@ def learn_prior(
     weighted: Tensor,  # (N, Q) from `nuisance_facts`
     precision: Tensor,  # (N, Q, Q)
     design: Tensor,  # (N, F) what the nuisances may depend on, 1 first
-    steps: int = 300,  # of expectation maximisation
+    steps: int = 300,  # of expectation maximisation, at most
 ) -> tuple[Tensor, Tensor, Tensor]:  # along axes: coefficients (F, Q), widths (Q,) in those of the fit's own prior; axes (Q, Q), in columns
     """The prior of the nuisances that planets with known depths have in common; the fit's own for fewer than three of them."""
     n, q = weighted.shape
@@ -97,8 +97,10 @@ def learn_prior(
         off = estimate - design @ coefficients
         found = (off.mT @ off + scatter.sum(0) + unit) / (max(1, n - design.shape[1]) + 1)
         found = torch.where(unit > 0, found, found * n / (n + q))  # and so are correlations
-        value, axes = torch.linalg.eigh(found)
+        before, (value, axes) = value, torch.linalg.eigh(found)
         value = value.clamp(0.02**2, WIDEST**2)
+        if ((value / before - 1).abs() < 1e-5).all():  # what is left to come is a thousandth of a width
+            break
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # each points to where it is longest
     return coefficients @ axes, value.sqrt(), axes
 
