@@ -18,11 +18,13 @@ from .challenge import Challenge
 from .detector import Calibration, calibrated_pixels, calibrated_sets, read_calibration
 from .layout import FRAME_SHAPE, SCIENCE_COLUMNS, mid_exposure_h
 from spectramind_nb.observations.photometry import (
+    Background,
     InstrumentCurves,
     evenly,
     extraction_weights,
     means_in_time,
     refuse_darkness,
+    starlight,
     sums_by_channel,
     time_bins,
     trace_profile,
@@ -197,17 +199,27 @@ def read_trace(
     return TracePixels(columns, centre, on_trace, off_trace, good, values, full_wells, threads)
 
 # %% ../../nbs/observations/124_airs.ipynb #trace-background
+_NEAR = 8  # columns on each side whose light reaches a pixel of the background
+
+
 def trace_background(
     pixels: TracePixels,
+    wavelengths_um: np.ndarray,  # (channels,)
     config: Mapping,  # the `detector` group
-) -> np.ndarray:  # (channels, T) electrons per CDS pair and pixel
+) -> Background:
     """Background of each channel; zeros where none is measured."""
+    (rows, channels), bins = pixels.good.shape, pixels.values.shape[1]
+    pooled, half_bins = config["background_half_columns"], config["background_half_bins"]["AIRS-CH0"]
     if not pixels.off_trace.any():
-        return np.zeros((pixels.good.shape[1], pixels.values.shape[1]))
-    dark, pooled = (pixels.good & pixels.off_trace[:, None]).astype(float), config["background_half_columns"]
-    count = running_sum(dark.sum(axis=0), pooled)[:, None]
-    background = running_sum(pixels.sums(dark)[0], pooled) / np.maximum(count, 1)
-    return running_mean(background, config["background_half_bins"]["AIRS-CH0"])
+        return Background(np.zeros((channels, bins)), np.zeros(channels), half_bins)
+    image, on_trace, dark = pixels.image(), pixels.good[pixels.on_trace], pixels.good & pixels.off_trace[:, None]
+    whole = on_trace.all(axis=0)
+    light = running_sum(np.where(whole, image[pixels.on_trace].sum(axis=0), 0), _NEAR) / np.maximum(running_sum(1.0 * whole, _NEAR), 1)
+    wings = light * wavelengths_um / np.maximum(np.abs(np.arange(rows) - pixels.row), 1)[:, None] ** 2
+    wings *= starlight(image[dark], wings[dark])
+    count = np.maximum(running_sum(dark.sum(axis=0), pooled), 1)
+    background = running_sum(pixels.sums(dark.astype(float))[0], pooled) / count[:, None]
+    return Background(running_mean(background, half_bins), running_sum((wings * dark).sum(axis=0), pooled) / count, half_bins)
 
 # %% ../../nbs/observations/124_airs.ipynb #trace-weights
 @dataclass(frozen=True)
@@ -225,9 +237,9 @@ class TraceWeights:
         return plain * (np.arange(len(plain)) - pixels.row)[:, None] ** np.arange(3)[:, None, None]
 
 
-def _weigh(pixels: TracePixels, background: np.ndarray, read: np.ndarray, config: Mapping, path: Path) -> TraceWeights:
+def _weigh(pixels: TracePixels, background: Background, read: np.ndarray, config: Mapping, path: Path) -> TraceWeights:
     """Weights from the trace's own profile. Raises PreflightError where no spectrum is seen."""
-    usable, sky = pixels.good[pixels.on_trace], background.mean(axis=1)
+    usable, sky = pixels.good[pixels.on_trace], background.slow.mean(axis=1)
     stellar = np.where(usable, pixels.image()[pixels.on_trace] - sky, 0)
     profile = trace_profile(stellar, usable)
     level = np.maximum((stellar * profile).sum(axis=0) / np.maximum((profile**2 * usable).sum(axis=0), 1e-9), 0)
@@ -264,10 +276,13 @@ def extract_airs(
     start_h = challenge.time_h(name, signal.n_frames)
     per_bin, time_h, counts = time_bins(start_h, name, config["bin_seconds"][name])
     pixels = read_trace(signal, calibration, per_bin, config, threads)
-    background = trace_background(pixels, config)
+    read = np.arange(pixels.columns.start, pixels.columns.stop)
+    wavelengths_um = np.interp(read, np.arange(SCIENCE_COLUMNS.start, SCIENCE_COLUMNS.stop), challenge.wavelengths_um[:0:-1])
+    background = trace_background(pixels, wavelengths_um, config)
     weighed = _weigh(pixels, background, calibration.read[pixels.on_trace, pixels.columns], config, path)
     planes = weighed.planes(pixels)
-    moments = pixels.sums(*planes) - planes.sum(axis=1)[:, :, None] * background
+    moments = pixels.sums(*planes)
+    moments -= planes.sum(axis=1)[:, :, None] * background.under(moments[0].sum(axis=0))
     (flux, across, squares), gaps = without_gaps(moments, moments[0].sum(axis=0))
     refuse_darkness(gaps, path)
     noise, lost = weighed.sigma[:, None] / np.sqrt(counts), weighed.share <= config["least_share"]
@@ -290,7 +305,7 @@ def extract_airs(
     noise[:, gaps] = flux[:, gaps]  # no weight
     diagnostics = {
         "trace_row": float(pixels.row), "bad_trace_pixels": float((~pixels.good[pixels.on_trace][:, inner]).sum()),
-        "lost_channels": float(lost.sum()), "bins_without_light": float(gaps.sum()), "background_electrons": float(background.mean()),
+        "lost_channels": float(lost.sum()), "bins_without_light": float(gaps.sum()), "background_electrons": float(background.slow.mean()),
         "shift_rms": float(np.sqrt(shifts.var(axis=1).sum())), "excess_noise": float(np.median(excess)),
     }  # fmt: skip
     flux, noise = (np.ascontiguousarray(part[::-1].T) for part in (flux, noise))

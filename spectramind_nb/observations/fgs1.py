@@ -18,12 +18,14 @@ from .challenge import Challenge
 from .detector import Calibration, calibrated_pixels, calibrated_sets, read_calibration
 from .layout import mid_exposure_h
 from spectramind_nb.observations.photometry import (
+    Background,
     InstrumentCurves,
     evenly,
     extraction_weights,
     means_in_time,
     projections,
     refuse_darkness,
+    starlight,
     time_bins,
     without_full_wells,
 )
@@ -85,7 +87,7 @@ class StarPixels:
     usable: np.ndarray  # (32, 32) bool, pixels of the aperture that can be used
     good: np.ndarray  # (32, 32) bool, pixels that are neither masked nor full
     values: np.ndarray  # (n, pairs) electrons per CDS pair of the usable ones
-    background: np.ndarray  # (T,) electrons per CDS pair and pixel, smooth
+    background: Background  # one for all, in time bins
     full_wells: list[list[int]]  # [row, column]
 
 
@@ -102,10 +104,12 @@ def _read_star(signal: Signal, calibration: Calibration, per_bin: int, config: M
     sets, full = [(np.flatnonzero(usable), 1), (np.flatnonzero(corners), per_bin)], (config["full_from_counts"], config["full_share"])
     values, sky = calibrated_sets(signal, calibration, sets, config["cosmic_ray_sigma"], threads, full)
     inner, good[usable], values = without_full_wells(values, usable)
-    outer, _, sky = without_full_wells(sky, corners)
-    background = np.zeros(sky.shape[1])
+    outer, left, sky = without_full_wells(sky, corners)
+    half_bins, background = config["background_half_bins"]["FGS1"], np.zeros((1, sky.shape[1]))
+    wings = distance[corners][left] ** -3
     if len(sky):
-        background = running_mean(sky.mean(axis=0)[None], config["background_half_bins"]["FGS1"])[0]
+        background, wings = running_mean(sky.mean(axis=0)[None], half_bins), wings * starlight(sky.mean(axis=1), wings)
+    background = Background(background, np.array([wings.sum() / max(len(wings), 1)]), half_bins)
     return StarPixels(row, column, aperture, usable & good, good, values, background, inner + outer)
 
 # %% ../../nbs/observations/126_fgs1.ipynb #star-weights
@@ -125,12 +129,12 @@ def _weigh(
     """Weights from the star's own image. Raises PreflightError where no star is seen."""
     aperture, usable = pixels.aperture, pixels.good[pixels.aperture]
     stellar = np.zeros(aperture.shape)
-    stellar[pixels.usable] = np.maximum(means_in_time(pixels.values, threads) - np.average(pixels.background, weights=counts), 0)
+    stellar[pixels.usable] = np.maximum(means_in_time(pixels.values, threads) - np.average(pixels.background.slow[0], weights=counts), 0)
     around = _neighbourhood(stellar) / np.maximum(_neighbourhood(pixels.usable * 1.0), 1)
     filled = np.where(pixels.good, stellar, around)[aperture]
     level = filled.sum() + 1e-9
     profile = filled / level
-    variance = profile * level + max(pixels.background.mean(), 0) + 2 * read[aperture] ** 2 + 1
+    variance = profile * level + max(pixels.background.slow.mean(), 0) + 2 * read[aperture] ** 2 + 1
     weights, share = extraction_weights(profile[:, None], variance[:, None], usable[:, None], config["weights"] == "optimal")
     weights = weights[:, 0]
     if share[0] <= config["least_share"] or level < 5 * np.sqrt((weights**2 * variance).sum()):
@@ -206,7 +210,9 @@ def extract_fgs1(
     pixels = _read_star(signal, calibration, per_bin, config, threads)
     weighed = _weigh(pixels, counts, calibration.read, config, path, threads)
     flux, moments = image_moments(pixels, weighed, threads)
-    flux -= np.repeat(pixels.background * weighed.total, counts)
+    starts = np.arange(0, flux.size, per_bin)
+    background = pixels.background.under(np.add.reduceat(flux, starts) / counts)[0]
+    flux -= np.repeat(background * weighed.total, counts)
     series, gaps = without_gaps(np.array([flux, *moments]), flux)
     refuse_darkness(gaps, path)
     flux, moments = series[0], series[1:] - series[1:].mean(axis=1, keepdims=True)
@@ -215,7 +221,6 @@ def extract_fgs1(
     flux = flux / correction
     if config["cosmic_ray_sigma"] > 0:
         flux = without_spikes(flux, config["cosmic_ray_sigma"])
-    starts = np.arange(0, flux.size, per_bin)
     flux, model = np.add.reduceat(flux, starts) / counts, weighed.sigma / np.sqrt(counts)
     excess = float(excess_noise(flux[None], model[None])[0])
     dark = np.add.reduceat(gaps, starts) > counts / 2
@@ -226,7 +231,7 @@ def extract_fgs1(
         pointing = (np.add.reduceat(np.array([y, x, y * y, x * x, y * x]), starts, axis=1) / counts).T
     diagnostics = {
         "row": float(pixels.row), "column": float(pixels.column), "bad_aperture_pixels": float((pixels.aperture & ~pixels.good).sum()),
-        "bins_without_light": float(dark.sum()), "background_electrons": float(pixels.background.mean()),
+        "bins_without_light": float(dark.sum()), "background_electrons": float(background.mean()),
         "shift_rms": float(np.sqrt(moments[:2].var(axis=1).sum())), "correction_rms": float(correction.std()), "excess_noise": excess,
     }  # fmt: skip
     curves = InstrumentCurves(time_h, flux, noise, pointing, pixels.full_wells, diagnostics)

@@ -128,15 +128,14 @@ class Signal:
             table = self._table.select(pl.col([f"column_{pixel}" for pixel in pixels]))
             table = table if first == 0 and last == self.n_frames else table.slice(first, last - first)
         read = _collect(self.path, table)
-        columns = read.get_columns()
         for name, empty in zip(read.columns, read.null_count().row(0)):
             if empty:
                 what = f"column {name} has {empty} empty values"
                 raise SchemaError(what, self.path, "Download this file again.")
         if self.long:
-            counts = list(_stacks((stretch.to_numpy() for stretch in columns[0].get_chunks()), size))
+            counts = list(_stacks((stretch.to_numpy() for stretch in read.to_series().get_chunks()), size))
         else:
-            counts = [one.to_numpy() for one in columns]
+            counts = [one.to_numpy() for one in read.get_columns()]
         return Frames(counts, pixels, last - first, self.shape, self.long)
 
     def columns(

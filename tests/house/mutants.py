@@ -35,7 +35,7 @@ MUTANTS = (  # module, a line's part as it is, the same with a fault
     ("observations/series", "/ 0.6745 / np.sqrt(2)", "/ 0.6745 * np.sqrt(2)"),
     ("physics/transit", "sin2 = q2 * torch.sin(s) ** 2", "sin2 = q2 * torch.sin(s)"),
     ("physics/limb_darkening", "torch.stack([both + apart, both - apart])", "torch.stack([both - apart, both + apart])"),
-    ("physics/normalised_curves", "lambda left, right: (left * right > 0) &", "lambda left, right: (left * right < 0) &"),
+    ("physics/normalised_curves", "left, right = flux[t, c] - flux[before, c],", "left, right = flux[before, c] - flux[t, c],"),
     ("simulation/planets", "* np.sqrt(0.5 / star[\"sma\"])", "* np.sqrt(0.5 * star[\"sma\"])"),
     ("simulation/visits", "middle, half = (k.max() + k.min()) / 2", "middle, half = (k.max() - k.min()) / 2"),
     ("simulation/image", "jitter[\"white_px\"] * np.sqrt(0.1 / exposure_s)", "jitter[\"white_px\"] * np.sqrt(exposure_s / 0.1)"),

@@ -18,7 +18,7 @@ from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.observations import challenge as ch
 from spectramind_nb.observations import layout, signals, writing
 from spectramind_nb.observations import lightcurves as lc
-from spectramind_nb.observations.airs import believed_answers, extract_airs, trace_width, without_motions
+from spectramind_nb.observations.airs import believed_answers, extract_airs, read_trace, trace_background, trace_width, without_motions
 from spectramind_nb.observations.detector import calibrated_bins, read_calibration
 from spectramind_nb.observations.photometry import extraction_weights
 from spectramind_nb.simulation.exposure import SECONDS
@@ -122,6 +122,34 @@ def test_jitter_background_and_bad_pixels_do_not_bias_the_depth(quiet, instrumen
     # a short visit averages over fewer pairs of jitter: what is left of it is noise of the size of the second number
     assert abs(found["default"][0]) < 5 + 2 * found["default"][1] and found["default"][1] < 12
     assert abs(found["plain"][0]) > 2 * abs(found["default"][0])
+
+
+def test_an_hour_of_background_costs_a_deep_transit_nothing(tmp_path):
+    """The far wings of the image, most of the background, dim with the star. An average that does not made this depth 0.18 % larger."""
+    visit, instrument = write_full_visit(tmp_path / "root", None, None, N_FRAMES, seed=1, noiseless=True), "AIRS-CH0"
+    config = configuration.group("detector")
+    config.jitter = False
+    averaged = lc.extract_visit(visit.root, PLANET, config=config).white(instrument)
+    config.background_half_bins = {"FGS1": 0, "AIRS-CH0": 0}
+    change = averaged - lc.extract_visit(visit.root, PLANET, config=config).white(instrument)
+    transit = binned(visit.transit[instrument].mean(axis=1), len(change))
+    design = np.column_stack([np.linspace(-1, 1, len(change))[:, None] ** np.arange(5), transit])
+    share = np.linalg.lstsq(design, change, rcond=None)[0][-1]  # of the depth; +- 0.012 %
+    print(f"{instrument}: {100 * share:.3f} % of a depth of {1 - transit.min():.4f}")
+    assert transit.min() < 0.98 and abs(share) < 6e-4
+
+
+def test_the_background_of_real_frames_is_the_stars_own_light(sample_root):
+    challenge, name = ch.open_challenge(sample_root), "AIRS-CH0"
+    planet, number = challenge.visits("train")[0]
+    calibration = read_calibration(challenge, "train", planet, number, name)
+    pixels = read_trace(signals.open_signal(challenge.signal_path("train", planet, number, name), name), calibration, 1, CONFIG)
+    channels = pixels.good.shape[1]
+    found = trace_background(pixels, np.linspace(4.1, 1.7, channels), CONFIG)
+    inner = (found.slow.mean(axis=1) - found.wings)[CONFIG.edge_columns : -CONFIG.edge_columns]
+    thirds = [part.mean() for part in np.array_split(inner, 3)]  # alike in all columns, where the whole differs threefold
+    print(f"wings {found.wings.mean():.1f} of {found.slow.mean():.1f} electrons; what is left, by thirds: {np.round(thirds, 1)}")
+    assert found.wings.mean() > 0.85 * found.slow.mean() and np.ptp(thirds) < 0.1 * found.slow.mean()
 
 
 @pytest.fixture(scope="module")
