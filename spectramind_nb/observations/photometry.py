@@ -53,7 +53,7 @@ def trace_profile(
     profile = np.maximum(profile, 0)
     return profile / np.maximum(profile.sum(axis=0), 1e-9)
 
-# %% ../../nbs/observations/122_photometry.ipynb #background
+# %% ../../nbs/observations/122_photometry.ipynb #starlight
 def starlight(
     means: np.ndarray,  # (n,) electrons, of pixels that measure the background
     wings: np.ndarray,  # (n,) how bright the wings of the star's image are there, in any unit
@@ -69,7 +69,7 @@ def starlight(
         used = np.abs(rest) <= 15 * 1.4826 * np.median(np.abs(rest[used]))
     return float(share)
 
-
+# %% ../../nbs/observations/122_photometry.ipynb #background
 @dataclass(frozen=True)
 class Background:
     """What lies under the image of a star: a sky that changes slowly, and the far wings of the image, which dim as the star does."""
