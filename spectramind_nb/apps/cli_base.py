@@ -43,7 +43,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx):
         try:
             done = super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it may be closed
+                sys.stdout.flush()
             return done
         except (typer.Exit, typer.Abort):
             raise

@@ -47,7 +47,7 @@ def simulate_command(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     short: Annotated[bool, typer.Option("--short", help="Fewer frames in the same window.")] = False,
     spectra: Annotated[Path | None, typer.Option(help="CSV of planet_id, wl_1..wl_283 to use as truth.")] = None,
-    level: Annotated[str, typer.Option(metavar="frames|lightcurves", help="Light curves are forty times smaller.")] = "frames",
+    level: Annotated[str, typer.Option(metavar="frames|lightcurves", help="Light curves of a full visit are 40 times smaller.")] = "frames",
     calibration: Annotated[Path | None, typer.Option(help="A data set whose calibration files are taken.")] = None,
 ):
     "A data set in the competition's layout, with known truth."

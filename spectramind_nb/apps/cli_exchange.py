@@ -33,7 +33,8 @@ def star_words(
         if not equals or key not in keys:
             hint = did_you_mean(key, keys) or f"Known are {', '.join(keys)}"
             raise ConfigError(f"{word!r} says nothing about a star", "--star", hint)
-        found[key] = value
+        if found.setdefault(key, value) != value:
+            raise ConfigError(f"{key} is told twice, as {found[key]} and as {value}", "--star", "Give one of them")
     return found
 
 # %% ../../nbs/apps/784_cli_exchange.ipynb #fit-lightcurves
@@ -91,11 +92,15 @@ def export_command(
         from spectramind_nb.apps.predicted_spectra import NOT_ASKED
         from spectramind_nb.core.environment import check_writable
         from spectramind_nb.observations.exchange import check_format, export_spectra
+        from spectramind_nb.records.audit import recorded
 
     check_format(form)
-    check_writable(out)
-    spectra = Run.open(run).spectra(covariances=form not in ("csv", "taurex"))
-    written = export_spectra(spectra, form, out)
+    with recorded("export", []) as record:
+        check_writable(out)
+        opened = Run.open(run)
+        record.update(run_id=opened.id, parent=opened.id, output={"path": str(out)})
+        spectra = opened.spectra(covariances=form not in ("csv", "taurex"))
+        written = export_spectra(spectra, form, out)
     print(f"{len(written)} spectra: {written[0]} .." if written else "the run predicted no spectrum")
     for why in sorted({spectrum.provenance.get("no covariance", "") for spectrum in spectra.values()} - {"", NOT_ASKED}):
         print(f"without covariance: {why}")

@@ -20,7 +20,7 @@ from ..observations.exchange import ExportableSpectrum
 from ..runs.prediction import covariance_of
 
 # %% ../../nbs/apps/702_spectrum.ipynb #spectrum-2
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spectrum(ExportableSpectrum):
     "The spectrum of a planet: transit depths (Rp/Rs)^2 with their uncertainty, FGS1 first."
 

@@ -126,7 +126,8 @@ def adjusted(
 ) -> RunConfig:
     """A recorded configuration with overrides on top. Raises `ConfigError`.
 
-    Its paths become those of this workspace, unless the run was told others that are still there.
+    Its paths become those of this workspace, unless the run was told others that are still there. Its data are those beside its own
+    workspace, from wherever the run is looked at.
     """
     overrides = last_choices(override_words(overrides))
     check_words(overrides)
@@ -150,4 +151,6 @@ def adjusted(
     for key in keys:
         if key not in groups() and not key.startswith("hydra."):
             OmegaConf.update(config, key, OmegaConf.select(fresh, key), force_add=True)
+    if config.data.root is not None and "data.root" not in keys and (there := Path(recorded.paths.root, config.data.root)).is_dir():
+        config.data.root = str(there)
     return checked_config(OmegaConf.to_container(config))

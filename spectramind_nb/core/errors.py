@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['shortened', 'SpectraMindError', 'ConfigError', 'PreflightError', 'DataMissingError', 'DamagedFileError',
-           'SchemaError', 'NonFiniteError', 'ReplayMismatch', 'WallReached', 'InterruptedRun', 'TerminatedRun',
-           'refused_by_system', 'did_you_mean', 'none_usable']
+           'SchemaError', 'NonFiniteError', 'ReplayMismatch', 'StoppedRun', 'WallReached', 'InterruptedRun',
+           'TerminatedRun', 'refused_by_system', 'did_you_mean', 'none_usable']
 
 # %% ../../nbs/core/000_errors.ipynb #imports
 import difflib
@@ -82,14 +82,18 @@ class ReplayMismatch(SpectraMindError):
 
     exit_code = 20
 
+# %% ../../nbs/core/000_errors.ipynb #stoppedrun
+class StoppedRun(SpectraMindError):
+    """A run leaves before its end because it is asked to: whoever keeps faults to the visit that has them lets this pass."""
+
 # %% ../../nbs/core/000_errors.ipynb #wallreached
-class WallReached(SpectraMindError):
+class WallReached(StoppedRun):
     """The run stopped at its wall-time limit, with everything saved to resume it."""
 
     exit_code = 75
 
 # %% ../../nbs/core/000_errors.ipynb #interruptedrun
-class InterruptedRun(SpectraMindError):
+class InterruptedRun(StoppedRun):
     """The run was interrupted from the keyboard; its state is saved."""
 
     exit_code = 130
@@ -99,7 +103,7 @@ class InterruptedRun(SpectraMindError):
         return [f"{type(self).__name__}: {self}"]
 
 # %% ../../nbs/core/000_errors.ipynb #terminatedrun
-class TerminatedRun(SpectraMindError):
+class TerminatedRun(StoppedRun):
     """The run received SIGTERM; its state is saved."""
 
     exit_code = 143

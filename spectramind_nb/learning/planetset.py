@@ -8,7 +8,7 @@ __all__ = ['UNKNOWN_VARIANCE', 'STAR_FEATURES', 'FIT_FEATURES', 'FEATURES', 'LEA
 
 # %% ../../nbs/learning/408_planetset.ipynb #imports
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -299,6 +299,7 @@ def planet_sets(
     validation_fraction: float,  # share of the training planets that is held out
     split_seed: int,
     curves: Mapping[str, Mapping[int, np.ndarray]] | None = None,  # split -> planet -> standard curves; planets may be missing
+    learned: Collection[int] = (),  # planets that a model has learned from: all others judge it, whatever the split would be now
 ) -> tuple[PlanetSet, PlanetSet, PlanetSet | None]:  # training, validation, test (None if there are no test planets)
     """The three sets of a run: all training planets with a label that their light curves do not contradict, and all test planets.
 
@@ -307,6 +308,11 @@ def planet_sets(
     wrong = contradictions(fits["train"], labels)
     labelled = [planet for planet in challenge.planets("train") if planet in labels.index and planet not in wrong]
     chosen, held = split_planets(labelled, validation_fraction, split_seed)
+    if learned and not set(learned).isdisjoint(labelled):
+        chosen, held = [p for p in sorted(labelled) if p in learned], [p for p in sorted(labelled) if p not in learned]
+    if not held:
+        raise DataMissingError(f"the model has learned from all {len(chosen)} planets with a label", challenge.labels_path,
+                               "Add planets that it does not know")
 
     def of(split: str, planets: list[int], labels: pd.DataFrame | None, training: PlanetSet | None) -> PlanetSet:
         return planet_set(planets, fits[split], stars[split], labels, training, None if curves is None else curves[split])

@@ -33,6 +33,12 @@ def draw_light_curves(
     return figure
 
 
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean along an axis, which stays, of what is not masked; NaN where all is."""
+    seen = np.isfinite(values).sum(axis=axis, keepdims=True)
+    return np.where(seen > 0, np.nansum(values, axis=axis, keepdims=True) / np.maximum(seen, 1), np.nan)
+
+
 def _draw_channels(curves: Any, instrument: str, middle: Any, bottom: Any) -> None:
     """Two maps of one instrument: its channels over time, and what is left of them without what they have in common."""
     # some fifty rows and a few minutes a tile: below that it is noise
@@ -48,8 +54,8 @@ def _draw_channels(curves: Any, instrument: str, middle: Any, bottom: Any) -> No
     tiles = len(time) // step * step
     flux = flux[:tiles].reshape(-1, step, flux.shape[1]).mean(axis=1)
     time = time[:tiles].reshape(-1, step).mean(axis=1)
-    relative = flux / np.nanmean(flux, axis=0)
-    rest = (relative / np.nanmean(relative, axis=1, keepdims=True) - 1) * 1e6
+    relative = flux / _mean(flux, axis=0)
+    rest = (relative / _mean(relative, axis=1) - 1) * 1e6
     limit = 3 * np.nanmedian(np.abs(rest)) + 1e-9
     options = {"shading": "nearest", "rasterized": True}
     channels = middle.pcolormesh(time, wavelength, relative.T, cmap="viridis", **options)

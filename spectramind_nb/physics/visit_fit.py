@@ -94,7 +94,7 @@ class _WithErrors(ExportableSpectrum):
 MOST_BENT = 10.0  # prior widths that star and orbit may be off; of 5,300 simulated planets none had more than 3.6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VisitFit(_WithErrors):
     "Transit depths of a visit (or of several, combined) with their covariance."
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.errors import ConfigError, SpectraMindError
+from ..core.errors import ConfigError, SpectraMindError, StoppedRun
 from ..core.identity import flat, settings_that_differ
 from ..learning.metrics import edition, spectrum_scores, value_scores
 from .data import open_data, splits_of
@@ -30,7 +30,8 @@ def planet_scores(
     """Scores of the planets that a run was validated on. Raises DataMissingError when the run kept no checkpoint."""
     with loaded_run("evaluate", run, []) as (config, model, _):
         challenge = open_data(config)
-        data = data_module(config, challenge, {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)})
+        fits = {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)}
+        data = data_module(config, challenge, fits, Run.open(run).learned)
         found, constants = predict_planets(model, data.val, config, meet=False), edition(config.data.edition)
         truth = data.val.target
         assert truth is not None, "validation planets have labels"
@@ -137,6 +138,9 @@ def compare(
     said = {name: run.config.plain() for name, run in zip([first, *others], opened)}
     keys = sorted({key for other in said.values() for key in settings_that_differ(said[first], other)})
     changed = pd.DataFrame({name: [flat(plain).get(key) for key in keys] for name, plain in said.items()}, index=keys)
+    seen = [((run.record.get("data") or {}).get("manifest_root") or "unknown")[:12] for run in opened]
+    if len(set(seen)) > 1:
+        changed.loc["files of the data"] = seen
     metrics = pd.DataFrame({name: run.metrics for name, run in zip(said, opened)}).apply(pd.to_numeric, errors="coerce").sort_index()
     scores = {name: _scores_or_why_not(run) for name, run in zip(said, opened)}
     for name in others:
@@ -160,5 +164,7 @@ def compare(
 def _scores_or_why_not(run: Run) -> pd.Series | str:
     try:
         return planet_scores(run)
+    except StoppedRun:
+        raise
     except SpectraMindError as error:
         return error.what

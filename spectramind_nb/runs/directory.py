@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 
 from ..core.configuration import read_config
-from ..core.errors import DamagedFileError, DataMissingError
+from ..core.errors import DamagedFileError, DataMissingError, StoppedRun
 from ..core.config_schema import RunConfig
 from ..records import audit
 from ..records.journal import history
@@ -46,6 +46,11 @@ class RunDirectory:
     def record(self) -> dict[str, Any]:
         """The audit record, see `audit.json`."""
         return audit.load(self.dir / "audit.json")
+
+    @property
+    def learned(self) -> list[int]:
+        """The planets that it has learned from, and the runs that it branches off; empty where an older version made it."""
+        return list(self.record.get("learned_from") or [])
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -104,6 +109,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except StoppedRun:
+        raise
     except Exception as error:  # torch raises a dozen kinds for damaged and for poisoned files
         raise DamagedFileError("the checkpoint cannot be read as plain tensors", path, "Use another checkpoint") from error
 

@@ -130,7 +130,8 @@ def execute(
     for note in _profile_notes(profile):
         tell(f"note: {note}")
     before = audit.load(attempt.dir / "audit.json")
-    inherited = {name: before[name] for name in ("parent", "snapshot", "snapshot_digest", "pretrained", "data") if before.get(name)}
+    lasting = "parent", "snapshot", "snapshot_digest", "learned_before", "pretrained", "data"
+    inherited = {name: before[name] for name in lasting if before.get(name)}
     record.adopt(
         attempt.dir, logs, debug_log, attempt=attempt.number, overrides=redact_words(config.launch.overrides),
         choices=config.launch.choices, config=config.plain(), config_hash=config.hash,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..core import errors
-from ..core.errors import InterruptedRun, SpectraMindError, TerminatedRun, WallReached
+from ..core.errors import SpectraMindError, StoppedRun
 from ..records import audit
 from .launch import read_message, write_message
 
@@ -24,7 +24,7 @@ def leave_failure_note(run_dir: Path, rank: int) -> Iterator[None]:
     """Within a process that does not lead: an error becomes a note for the one that does, and nothing is raised."""
     try:
         yield
-    except (WallReached, InterruptedRun, TerminatedRun):
+    except StoppedRun:
         return  # decided by the leading process
     except SpectraMindError as error:
         words = [error.what, error.where and str(error.where), error.remedy]

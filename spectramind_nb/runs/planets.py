@@ -6,7 +6,7 @@
 __all__ = ['bins_of', 'curves_of', 'data_module', 'planets_to_predict']
 
 # %% ../../nbs/runs/619_planets.ipynb #imports
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,15 +49,17 @@ def data_module(
     config: RunConfig,  # the whole configuration of a run
     challenge: Challenge,
     fits: Mapping[str, StageResult],  # split -> its fits
+    learned: Collection[int] = (),  # planets that a finished run has learned from, as its record says: all others judge it
 ) -> VisitDataModule:
-    """Training, validation and test planets of a run. Raises `DataMissingError` where there are none to train on."""
+    """Training, validation and test planets of a run. Raises `DataMissingError` where there are none to train on, or to judge by."""
     challenge.planets("train")
     known = {split: filled.done for split, filled in fits.items()}
     stars = {split: challenge.stars(split) for split in fits}
     made = {split: curves for split, filled in fits.items() if (curves := curves_of(config, challenge, filled)) is not None}
     train, val, test = planet_sets(
-        challenge, known, challenge.labels(), stars, config.data.validation_fraction, config.data.split_seed, made or None
-    )
+        challenge, known, challenge.labels(), stars, config.data.validation_fraction, config.data.split_seed, made or None,
+        frozenset(learned),
+    )  # fmt: skip
     return VisitDataModule(train, val, test, batch_size=config.data.batch_size, seed=config.seed, loader=config.trainer.loader.plain())
 
 # %% ../../nbs/runs/619_planets.ipynb #planets-to-predict

@@ -28,7 +28,7 @@ def covariance_of(
     return found
 
 # %% ../../nbs/runs/602_prediction.ipynb #prediction-class
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """Spectra of planets with their uncertainties."""
 

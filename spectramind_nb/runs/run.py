@@ -33,7 +33,7 @@ from ..observations.root_tables import read_labels
 from ..records import audit
 from ..records.weights import weights_digest
 from . import submission
-from .data import data_manifest, data_root, open_data, splits_of
+from .data import data_manifest, data_root, open_data, simulated_folder, splits_of
 from .devices import one_device, resolve_devices
 from .directory import RunDirectory, checkpoint_weights, score_line
 from .numerics import StepSeed
@@ -216,25 +216,29 @@ def score_file(
     path: Path,  # a submission
     overrides: Sequence[str],  # Hydra overrides that say which data have the labels
 ) -> float:
-    """The official metric of a submission file; only the labels of the data are read.
+    """The official metric of a submission file; of the data only labels are read, of simulated ones also those of the test planets.
 
     Raises `SchemaError` for a planet without a label, `ConfigError` when no data set is named.
     """
     overrides = override_words(overrides)
     with audit.recorded("evaluate", overrides) as record:
         config = compose(overrides=overrides)
-        if config.data.root is None and config.data.simulate is not None:
+        if config.data.root is None and config.data.simulate is not None and not simulated_folder(config).is_dir():
             remedy = f"Add data.root=DIR with the labels of its planets, or use spectramind score {path} TRUTH.csv"
             raise ConfigError("the planets of this submission are in no data set that was named", path, remedy)
         note_configuration(record, config)
         prediction = Prediction.read(path)
         challenge = Challenge(data_root(config), config.data.edition)
         labels, faults = read_labels(challenge.labels_path)
+        naive = labels.to_numpy(dtype=np.float64)
+        if (truth := challenge.root / "truth" / "test.csv").is_file():
+            hidden, others = read_labels(truth)
+            labels, faults = pd.concat([labels, hidden.loc[hidden.index.difference(labels.index)]]), others | faults
         if unknown := sorted(set(prediction.planet_id.tolist()) - set(labels.index)):
             what = faults.get(unknown[0], f"planet {unknown[0]} of the submission has no label")
-            raise SchemaError(what, path, "Set data.root to the data of these planets")
-        known = labels.to_numpy(dtype=np.float64)
-        score = prediction.score(labels, float(known.mean()), float(known.std()), config.data.edition)
+            remedy = "Set data.root to the data of these planets; of the competition's test planets nobody but its host has labels"
+            raise SchemaError(what, path, remedy)
+        score = prediction.score(labels, float(naive.mean()), float(naive.std()), config.data.edition)
         record.update(metrics={"val/score": score})
     return score
 
@@ -245,6 +249,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of a run's weights on its validation planets, or the score of a submission file against the labels of the data.
 
+    Where the data have grown since, or are split otherwise, all labelled planets that the run has not learned from judge it.
+
     Raises `DataMissingError` when the run kept no checkpoint, `SchemaError` for a submitted planet without a label.
     """
     if not isinstance(run, Run) and ".csv" in Path(run).suffixes[-2:]:
@@ -252,6 +258,6 @@ def evaluate(
     with loaded_run("evaluate", run, overrides) as (config, model, record):
         challenge = open_data(config)
         fits = {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)}
-        metrics = validate_model(model, data_module(config, challenge, fits), config)
+        metrics = validate_model(model, data_module(config, challenge, fits, Run.open(run).learned), config)
         record.update(metrics=metrics, data=data_manifest(challenge))
     return metrics

@@ -162,9 +162,12 @@ def _continued(run: RunDirectory, config: RunConfig, parent: str | None, snapsho
     if not last.is_file():
         raise DataMissingError("there is no checkpoint to continue from", last, "Leave out --resume to begin anew")
     try:
-        training_state(last)
+        seen = training_state(last)["epoch"]
     except DamagedFileError as error:
         raise DamagedFileError(error.what, last, "Leave out --resume to begin anew") from error
+    if config.trainer.max_epochs not in (None, -1) and seen > config.trainer.max_epochs:
+        what = f"this run has seen {seen} epochs and is to end after {config.trainer.max_epochs}"
+        raise ConfigError(what, run.id, f"Set trainer.max_epochs to {seen} or more, or branch from an earlier snapshot with --fork")
     return Attempt(run.dir, record.get("attempt", 0) + 1, last)
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #branch-checkpoint

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 
 from ..core.environment import Place, tell
-from ..core.errors import DamagedFileError, DataMissingError, PreflightError
+from ..core.errors import ConfigError, DamagedFileError, DataMissingError, PreflightError
 from ..core.instantiate import build
 from ..core.config_schema import RunConfig
 from ..learning.datamodule import VisitDataModule
@@ -108,7 +108,8 @@ def write_first_submission(session: Session, challenge: Challenge) -> None:
 def load_planets(session: Session, challenge: Challenge) -> VisitDataModule:
     """Fill the stores and divide the planets; what they were is recorded.
 
-    Raises `PreflightError` when the data are not those of earlier attempts.
+    Raises `PreflightError` when the data are not those of earlier attempts, `ConfigError` where a branch would be judged by planets that
+    its trunk has learned from.
     """
     for split in splits_of(challenge):
         filled = session.fits[split] = fill_split(session.config, challenge, split, "fit")
@@ -127,7 +128,11 @@ def load_planets(session: Session, challenge: Challenge) -> VisitDataModule:
     divided = data_module(session.config, challenge, session.fits)
     del session.fits["train"]  # what is learned from is in the sets now
     counts = {name: len(part) for name, part in (("train", divided.train), ("val", divided.val), ("test", divided.test)) if part}
-    session.record.update(data=found, run_hash=hashed, planets=counts)
+    learned, before = set(divided.train.planet_id.tolist()), set(known.get("learned_before") or ())
+    if met := before.intersection(divided.val.planet_id.tolist()):
+        what = f"{len(met)} of the {len(divided.val)} planets that are to judge this branch were learned from before it began"
+        raise ConfigError(what, "fork", "Keep the data, data.split_seed and data.validation_fraction of that run, or train anew")
+    session.record.update(data=found, run_hash=hashed, planets=counts, learned_from=sorted(learned | before))
     return divided
 
 # %% ../../nbs/runs/644_session.ipynb #load-pretrained

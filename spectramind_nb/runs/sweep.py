@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 
 from ..core.configuration import compose
 from ..core.machine import memory_gb
-from ..core.errors import ConfigError, SpectraMindError
+from ..core.errors import ConfigError, SpectraMindError, WallReached
 from ..core.overrides import override_words
 from ..core.quantities import check_run_id
 from ..core.config_schema import RunConfig
@@ -190,7 +190,8 @@ def sweep(
         if len(failed):
             print(table.to_string(index=False), flush=True)
             what = f"{len(failed)} of {len(runs)} runs did not finish: {', '.join(failed['run'])}"
-            raise SpectraMindError(what, folder, "What each printed is there; the same command does what is missing")
+            kind = WallReached if (failed["exit_code"] == WallReached.exit_code).all() else SpectraMindError
+            raise kind(what, folder, "What each printed is there; the same command does what is missing")
     return table
 
 

@@ -48,7 +48,7 @@ def train_composed(
         snapshot = branch_checkpoint(parent, config.trainer.max_epochs)
         refuse_other_model(parent, config)
         branch = unfinished_attempt(config, resume, parent.id, snapshot) or named_attempt(config, snapshot)
-        return execute(config, branch, record, parent=parent.id, **begins_at(snapshot))
+        return execute(config, branch, record, parent=parent.id, learned_before=parent.learned, **begins_at(snapshot))
     if attempt := unfinished_attempt(config, resume):
         return execute(config, attempt, record)
     begins = {} if config.pretrain is None else begins_with(pretrained(config, record))
@@ -84,7 +84,7 @@ def train_again(
 ) -> Run:
     """The same configuration once more, from the start or from its snapshot, in a directory of its own."""
     known = original.record.get("pretrained")
-    begins: dict[str, Any] = begins_at(snapshot) if snapshot else {}
+    begins: dict[str, Any] = {**begins_at(snapshot), "learned_before": original.record.get("learned_before")} if snapshot else {}
     if known is not None:
         path = Path(known["checkpoint"])  # the folder of runs may have moved since
         here = original.dir.parent / known["run"] / "checkpoints" / path.name
