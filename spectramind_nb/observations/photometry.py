@@ -60,7 +60,9 @@ def starlight(
 ) -> float:  # electrons per unit of `wings`
     """How much of the background is the star's own: what goes with its wings, beside a sky that is the same everywhere and not below 0."""
     share, used = 0.0, np.isfinite(means)
-    for _ in range(3 if len(means) >= 16 else 0):  # pixels that no mask names may be hot; wings have spikes, which count
+    if used.sum() < 16 or not wings.any():
+        return share
+    for _ in range(3):  # pixels that no mask names may be hot; wings have spikes, which count
         off = wings - wings[used].mean()
         share = (off[used] @ means[used]) / max(off[used] @ off[used], 1e-300)
         share = min(max(share, 0.0), max(means[used].mean() / wings[used].mean(), 0.0))
