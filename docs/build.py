@@ -88,7 +88,7 @@ class Book:
         for path, notebook in self.notebooks.items():
             room = self.rooms.get(path)
             said = facts(room, self.house, imports) if room else ""
-            folder = REPO if path.name == "index.ipynb" else path.parent
+            folder = path.parent
             self.write(page_of(path), json.dumps(notebook_page(notebook, folder, self.linker, said)))
         for floor in self.floors:
             here = [room for room in self.house if room.floor == floor]

@@ -1,11 +1,21 @@
-"""README.md from nbs/index.ipynb: prose as it is, code fenced, text outputs indented, pictures as files. --write renews it."""
+"""README.md from nbs/index.ipynb: prose with its links seen from the root, code fenced, text outputs indented, pictures as files.
+
+--write renews it.
+"""
 
 import base64
 import json
+import os
+import re
 import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
+
+
+def from_root(link: re.Match) -> str:
+    """A link of the notebook, which lies in nbs, as README.md needs it."""
+    return f"]({os.path.normpath(os.path.join('nbs', link[1]))})"
 
 
 def render() -> dict[Path, bytes]:
@@ -14,7 +24,7 @@ def render() -> dict[Path, bytes]:
     for cell in json.loads((REPO / "nbs/index.ipynb").read_text())["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(source)
+            parts.append(re.sub(r"\]\((?!https?:|#)([^)]+)\)", from_root, source))
         elif not source.startswith("#|"):
             parts.append(f"```python\n{source}\n```")
             for output in cell["outputs"]:

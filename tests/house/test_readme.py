@@ -1,7 +1,10 @@
 """The README's commands do what it says, in the order in which it says them."""
 
+import json
 import re
 from pathlib import Path
+
+import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -46,3 +49,17 @@ def test_files_that_the_readme_links_are_there_and_its_pictures_are_small():
     assert targets and all((REPO / target).is_file() for target in targets)
     pictures = [REPO / target for target in targets if target.endswith(".png")]
     assert pictures and sum(picture.stat().st_size for picture in pictures) < 100_000
+
+
+@pytest.mark.parametrize("page", [
+    "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "configs/trainer/README.md", "configs/trainer/architecture.md",
+    "nbs/index.ipynb", *sorted(path.relative_to(REPO).as_posix() for path in (REPO / "nbs/tutorials").glob("*.ipynb")),
+])
+def test_links_lead_somewhere(page):
+    """From the folder that the page lies in, as an editor or a notebook follows them."""
+    path = REPO / page
+    text = path.read_text()
+    if path.suffix == ".ipynb":
+        text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\((?!https?:|#|attachment:)([^)\s#]+)", text)
+    assert [link for link in links if not (path.parent / link).exists()] == []
