@@ -230,8 +230,7 @@ class ChallengeKnowledge(ChallengeVisits):
     def faults(self, split: str = "train") -> list[str]:
         """What is wrong with a split's folders and stars, a sentence each; what other frames there are is usable all the same."""
         entries = _entries(self.root / str(split))
-        known = set(self.planets(split))
-        rows = self._stars(split)[1].items()  # of planets that have no folder nobody will ask
+        known, rows = set(self.planets(split)), self._stars(split)[1].items()  # of planets that have no folder nobody will ask
         beside = entries if self.chosen is None else []
         return [
             *(f"{entry.name} in {split} is left out: {what}" for entry in beside if (what := _no_planet(entry))),
@@ -242,8 +241,8 @@ class ChallengeKnowledge(ChallengeVisits):
         """One planet's row of `stars`. Raises SchemaError when it has none."""
         table = self.stars(split)
         if planet_id not in table.index:
-            path = self.root / f"{split}_star_info.csv"
-            raise SchemaError(f"planet {planet_id} has no row", path, "Add its star's row or leave the planet out.")
+            remedy = "Add its star's row or leave the planet out."
+            raise SchemaError(f"planet {planet_id} has no row", self.root / f"{split}_star_info.csv", remedy)
         return table.loc[planet_id].astype(float).to_dict()
 
     def labels(self) -> pd.DataFrame:  # indexed by planet_id, wl_1..wl_283: (Rp/Rs)^2

@@ -48,11 +48,6 @@ class RunDirectory:
         return audit.load(self.dir / "audit.json")
 
     @property
-    def learned(self) -> list[int]:
-        """The planets that it has learned from, and the runs that it branches off; empty where an older version made it."""
-        return list(self.record.get("learned_from") or [])
-
-    @property
     def metrics(self) -> dict[str, float]:
         """Final metrics on the validation planets, with the weights that the run predicts with."""
         return self.record.get("metrics") or {}

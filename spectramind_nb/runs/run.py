@@ -86,6 +86,11 @@ class Run(RunDirectory):
     in_memory: Mapping[str, torch.Tensor] | None = field(default=None, repr=False, compare=False)  # last weights, where no file has them
 
     @property
+    def learned(self) -> list[int]:
+        """The planets that it has learned from, and the runs that it branches off; empty where an older version made it."""
+        return list(self.record.get("learned_from") or [])
+
+    @property
     def weights(self) -> Path:
         """The checkpoint to predict with. Raises `DataMissingError` when the run kept none."""
         names = ("best.ckpt", "last.ckpt")
