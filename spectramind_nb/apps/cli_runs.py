@@ -179,12 +179,16 @@ def sweep_command(
     fork: Annotated[str | None, typer.Option(metavar="RUN", help="All branch off this run or checkpoint: an ablation.")] = None,
 ):
     "Train every combination of values, such as seed=1,2,3 model=posterior,ensemble; the same words again go on."
+    from spectramind_nb.core.errors import WallReached
     from spectramind_nb.records.audit import recorded
 
+    table = None
     with recorded("sweep", overrides or [], name):
         from spectramind_nb.runs.sweep import sweep
 
         table = sweep(overrides or [], name, parallel, fork)
+    if table is None:  # runs were stopped in time, which `recorded` has told: not an error, but not the end either
+        raise typer.Exit(WallReached.exit_code)
     print(table.to_string(index=False))
 
 # %% ../../nbs/apps/772_cli_runs.ipynb #compare

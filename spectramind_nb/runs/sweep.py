@@ -169,7 +169,8 @@ def sweep(
     """Train every combination, each a run with a record of its own below this one; kept as `table.csv` in the sweep's folder.
 
     The same words again do what is still to be done. Runs that fail are named when all others are done. Raises ConfigError before the first
-    run for what does not compose, SpectraMindError at the end where a run failed, and what Ctrl-C and SIGTERM raise.
+    run for what does not compose, SpectraMindError at the end where a run failed, and what Ctrl-C and SIGTERM raise. Where runs were only
+    stopped in time the table says so, as `train` returns such a run.
     """
     name, runs = members(overrides, name, fork)
     parallel = max(1, min(parallel, int(memory_gb() / RUN_GB), len(runs)))

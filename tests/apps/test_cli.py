@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from spectramind_nb.apps import cli
 from spectramind_nb.apps.cli import app
 from spectramind_nb.apps.cli_base import failure_sentence
+from spectramind_nb.apps.cli_exchange import export_command
 from spectramind_nb.core.errors import ConfigError, ReplayMismatch, WallReached
+from spectramind_nb.records import audit
 from spectramind_nb.runs import submission
 
 
@@ -264,3 +266,16 @@ def test_the_module_is_the_console_script(spectramind, workspace):
     done = spectramind("train", "trainer=ci_fsat", cwd=workspace)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Did you mean 'ci_fast'?" in done.stderr
     assert cli.main.__module__ == "spectramind_nb.apps.cli"
+
+
+def test_who_closes_the_output_is_told_nothing(tmp_path):
+    words = [sys.executable, "-m", "spectramind_nb", "profiles", "list"]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_export_is_on_record(whole_run, here, tmp_path):
+    before = len(audit.ended(here / "logs"))
+    export_command(str(whole_run.dir), form="csv", out=tmp_path / "spectra")
+    ((_, made),) = audit.ended(here / "logs")[before:]
+    assert made["command"] == "export" and made["run_id"] == whole_run.id and list((tmp_path / "spectra").iterdir())

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from spectramind_nb.apps.cli import app
 from spectramind_nb.core.errors import ConfigError, DataMissingError, InterruptedRun, SpectraMindError
 from spectramind_nb.records import audit
 from spectramind_nb.runs import sweep as sweeps
@@ -224,3 +226,22 @@ def test_a_run_that_begins_while_the_sweep_is_stopped_is_stopped_too(workspace, 
     with pytest.raises(InterruptedRun):
         sweeps._side_by_side(members(["seed=1,2"])[1], workspace, 1, {})
     assert told.is_set()
+
+
+@pytest.mark.parametrize("codes", [[75, 75], [0, 75]])
+def test_a_sweep_that_was_only_stopped_in_time_says_so(codes, words, here, monkeypatch):
+    """With 75, which schedulers take for "again, later", and not with 1; in Python the table does, as `train` returns such a run."""
+    asked, name = [*words, "seed=1,2"], "-".join(["stopped", *map(str, codes)])
+    left = iter([*codes, *codes])
+    monkeypatch.setattr(sweeps._Processes, "train", lambda self, member, folder: next(left))
+    assert sweep(asked, name)["exit_code"].tolist() == codes
+    done = CliRunner().invoke(app, ["sweep", *asked, "--name", f"{name}-again"])
+    assert done.exit_code == 75 and "the same command does what is missing" in done.output
+    assert audit.ended(here / "logs")[-1][1]["outcome"] == "wall"
+
+
+def test_a_sweep_with_a_failed_run_fails(words, monkeypatch):
+    monkeypatch.setattr(sweeps._Processes, "train", lambda self, member, folder: {"1": 11, "2": 75}[member.varied[0][-1]])
+    with pytest.raises(SpectraMindError, match="2 of 2 runs did not finish") as raised:
+        sweep([*words, "seed=1,2"], "failed-and-stopped")
+    assert raised.value.exit_code == 1

@@ -635,3 +635,24 @@ def test_a_short_visit_that_found_another_orbit_does_not_bend_the_spectrum(seed)
     long, short = (one_visit(seed, star_row(), {"prism": (um, 0.014, *span)}, visit) for visit, span in enumerate(spans))
     for both in (combine_visits([long, short]), combine_visits([short, long])):
         assert abs(both.diagnostics["white_depth"] - 0.014) < 3 * both.diagnostics["white_sigma"] < 3 * long.diagnostics["white_sigma"]
+
+
+def test_a_star_is_told_once():
+    assert star_words(["period=4", "period=4,a_rs=11"]) == {"period": "4", "a_rs": "11"}
+    with pytest.raises(ConfigError, match="period is told twice, as 4 and as 3"):
+        star_words(["period=4,period=3"])
+
+
+def test_results_are_equal_to_themselves_alone():
+    """Arrays in them have no single answer to `==`: it raised, and `fit in fits` with it."""
+    curves = LightCurves.from_arrays(np.linspace(0, 0.3, 60), [1.0], np.ones((60, 1)), name="x")
+    assert curves == curves and curves != replace(curves) and curves in [replace(curves), curves] and len({curves, replace(curves)}) == 2
+
+
+def test_a_gap_in_all_channels_is_drawn_without_a_warning():
+    flux = np.ones((120, 8))
+    flux[60:90] = np.nan
+    curves = LightCurves.from_arrays(np.linspace(0, 0.3, 120), np.linspace(1, 2, 8), flux, name="x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        curves.plot().canvas.draw()
