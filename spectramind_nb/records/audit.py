@@ -102,6 +102,7 @@ def _identify(record: Record) -> None:
     )
 
 # %% ../../nbs/records/520_audit.ipynb #recorded
+_ANSWERS = "evaluate", "predict"  # and no run
 _OPEN: ContextVar["Record | None"] = ContextVar("open record", default=None)
 
 
@@ -117,9 +118,10 @@ def recorded(
 ) -> Iterator[Record]:
     """Record one invocation from start to end, failed ones too; an error goes on to the caller.
 
-    The wall is an ending and not an error: it is said, and what follows goes on with a run that can be resumed. A process that
-    another one leads records nothing. Within an invocation that is being recorded, this is that record: one invocation, one record,
-    unless it is a run that the invocation needs first and that stands by itself.
+    The wall is an ending and not an error: it is said, and what follows goes on with a run that can be resumed; where there is only an
+    answer, nothing could follow, and it goes on to the caller too. A process that another one leads records nothing. Within an
+    invocation that is being recorded, this is that record: one invocation, one record, unless it is a run that the invocation needs
+    first and that stands by itself.
     """
     if (outer := _OPEN.get()) is not None and not apart:
         yield outer
@@ -152,7 +154,7 @@ def recorded(
             if isinstance(error, KeyboardInterrupt):  # a notebook asks the error what to show of it: a trace helps nobody here
                 shown = ["interrupted. Run the same again to go on: what is in the stores stays there."]
                 vars(error)["_render_traceback_"] = lambda: shown
-            if not isinstance(error, WallReached):
+            if not isinstance(error, WallReached) or command in _ANSWERS:
                 raise
             print(error, file=sys.stderr, flush=True)
         record.finish("finished", 0)

@@ -57,6 +57,14 @@ def test_p3_whatever_ends_a_run_is_written_down(places, error, outcome, code):
     assert f"train: {outcome} ({code})" in places["debug_log"].read_text()
 
 
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_where_there_is_only_an_answer_the_wall_goes_on_to_the_caller(places, command):
+    """There is no run to go on with: what followed met a name that nobody had given a value."""
+    with pytest.raises(WallReached), audit.recorded(command, **places):
+        raise WallReached("x")
+    assert audit.ended(places["logs"])[-1][1]["outcome"] == "wall"
+
+
 @pytest.mark.parametrize("set_by_s", [-3600, 36000])
 def test_a_clock_that_is_set_changes_no_duration(places, monkeypatch, set_by_s):
     """As NTP does, or a machine that is resumed: set back, a run had used -3525 s and was finished before it started."""
