@@ -76,7 +76,8 @@ def learning_curve(
     run = Run.open(run)
     with loaded_run("evaluate", run, overrides) as (config, model, record):
         challenge = open_data(config)
-        data = data_module(config, challenge, {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)})
+        fits = {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)}
+        data = data_module(config, challenge, fits, run.learned)
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed))
         path, key = run.dir / FILE, config.hash[:16]
         own = f"{key} {record.fields['weights']['final'][:16]}"  # of the last row: nothing is trained for it, its weights are the run's

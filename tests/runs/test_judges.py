@@ -16,6 +16,7 @@ from spectramind_nb.observations import lightcurves
 from spectramind_nb.physics import fitting
 from spectramind_nb.runs.comparison import compare, planet_scores
 from spectramind_nb.runs.directory import training_state
+from spectramind_nb.runs.learning_curve import learning_curve
 from spectramind_nb.runs.run import Run, evaluate
 from spectramind_nb.runs.training import train
 from spectramind_nb.runs.wall_and_signals import Signals
@@ -57,6 +58,12 @@ def test_after_the_data_have_grown_a_run_is_judged_by_what_it_has_not_learned_fr
     assert len(new) == 1 and set(after.index) == set(before.index) | new
     assert (after[before.index] == before).all() and before.mean() == pytest.approx(metrics["val/score"])
     assert evaluate(run)["val/score"] == pytest.approx(after.mean())
+
+
+def test_a_learning_curve_ends_at_the_run_also_after_the_data_have_grown(there):
+    _, run, *_ = there
+    last = learning_curve(run, [4]).iloc[-1]
+    assert last["planets"] == len(run.learned) and last["score"] == pytest.approx(evaluate(run)["val/score"])
 
 
 @pytest.mark.parametrize("words", [["data.split_seed=1"], ["data.validation_fraction=0.9"]])
