@@ -14,14 +14,14 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from ..core.errors import InterruptedRun, PreflightError, SpectraMindError, refused_by_system
+from ..core.errors import InterruptedRun, PreflightError, SpectraMindError, StoppedRun, refused_by_system
 
 # %% ../../nbs/apps/770_cli_base.ipynb #sentence
 def failure_sentence(
     error: BaseException,  # what ended the command
 ) -> tuple[str, int]:  # what to print on stderr, the exit code
     "What a failed command says and returns."
-    if isinstance(error, SpectraMindError):
+    if isinstance(error, (SpectraMindError, StoppedRun)):
         return f"error: {error}", error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted. Run the same command again to go on: what is in the stores stays there.", InterruptedRun.exit_code
@@ -50,7 +50,7 @@ class Commands(TyperGroup):
             raise
         except BrokenPipeError:  # whoever read our lines has seen enough of them, such as head
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt, StoppedRun) as error:
             # Usage errors print themselves; some versions of typer carry their own click, so there is no class to name.
             if hasattr(error, "format_message"):
                 raise

@@ -150,7 +150,7 @@ _BY_STATUS = {kind.exit_code: kind for kind in (
 def kernel_ended(
     status: int | None,  # of the kernel's process, negative for a signal; None: unknown
     out: Path,  # the output notebook
-) -> SpectraMindError:  # of the class whose exit code this is
+) -> SpectraMindError | errors.StoppedRun:  # of the class whose exit code this is
     "The error that a kernel stands for which ended by itself."
     remedy = "The output notebook holds what was done before"
     if status is None:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .spectrum import Spectrum
-from ..core.errors import SpectraMindError, StoppedRun
+from ..core.errors import SpectraMindError
 from ..observations.challenge import Challenge
 from ..observations.exchange import Spectra
 from ..observations.layout import Visit
@@ -53,8 +53,6 @@ def answers(
     try:
         word = run.weights.stem
         table = predict(run)
-    except StoppedRun:
-        raise
     except SpectraMindError as error:
         again = f"spectramind train {shlex.join(run.overrides)}".rstrip()
         note = f"These are fallback values and no predictions: {error.what}. {held} Real ones come from: {again}"
@@ -73,8 +71,6 @@ def shared_errors_of(
         return {}, "these are fallback values and no predictions"
     try:
         again = predicted(run)
-    except StoppedRun:
-        raise
     except SpectraMindError as error:
         return {}, error.what
     if again.shared is None:

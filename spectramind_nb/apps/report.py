@@ -17,7 +17,7 @@ from spectramind_nb.apps.report_sections import (
     Album, ablations, audit_summary, envelope_table, flag_section, headline, light_curve_section, planets_needed, portable,
     spectrum_section, truth_sections,
 )
-from ..core.errors import SpectraMindError, StoppedRun
+from ..core.errors import SpectraMindError
 from ..core.storage import atomic_path
 from ..runs.run import Run
 
@@ -66,8 +66,6 @@ def report(
         answer = answers(run)
         found, tested = data_sections(run, answer, album)
         sections |= found
-    except StoppedRun:
-        raise
     except SpectraMindError as error:
         sections["Data"] = f"<p>No pictures of the data: {html.escape(portable(run, str(error)))}</p>"
     if (run.dir / "metrics.csv").is_file() and run.history["step"].nunique() > 1:  # one point is no curve

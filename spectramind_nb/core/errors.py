@@ -23,8 +23,8 @@ def shortened(
 
 
 # %% ../../nbs/core/000_errors.ipynb #spectraminderror
-class SpectraMindError(Exception):
-    """What is wrong, where, and what to do about it, as one plain sentence; `exit_code` is for scripts."""
+class _Sentence(BaseException):
+    """What happened, where, and what to do about it, as one plain sentence; `exit_code` is for scripts."""
 
     exit_code = 1
 
@@ -43,6 +43,10 @@ class SpectraMindError(Exception):
         if advice and advice[-1] not in ".?!":
             advice += "."
         return f"{self.what.rstrip('.')}{place}.{advice}"
+
+
+class SpectraMindError(_Sentence, Exception):
+    """What is wrong, where, and what to do about it, as one plain sentence; `exit_code` is for scripts."""
 
 # %% ../../nbs/core/000_errors.ipynb #configerror
 class ConfigError(SpectraMindError):
@@ -83,8 +87,8 @@ class ReplayMismatch(SpectraMindError):
     exit_code = 20
 
 # %% ../../nbs/core/000_errors.ipynb #stoppedrun
-class StoppedRun(SpectraMindError):
-    """A run leaves before its end because it is asked to: whoever keeps faults to the visit that has them lets this pass."""
+class StoppedRun(_Sentence):
+    """A run leaves before its end because it is asked to; `except Exception` does not catch it, so that no visit takes it for its fault."""
 
 # %% ../../nbs/core/000_errors.ipynb #wallreached
 class WallReached(StoppedRun):

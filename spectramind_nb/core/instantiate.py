@@ -14,7 +14,7 @@ import hydra.utils
 from omegaconf import OmegaConf
 
 from .environment import own_modules
-from .errors import ConfigError, StoppedRun
+from .errors import ConfigError
 
 # %% ../../nbs/core/034_instantiate.ipynb #trusted-class
 _TRUSTED = ("spectramind_nb", "torch", "pytorch_lightning")
@@ -38,8 +38,6 @@ def trusted_class(
         raise refusal
     try:
         found = hydra.utils.get_object(target)
-    except StoppedRun:
-        raise
     except Exception as error:
         raise ConfigError(f"there is no class '{target}'", "_target_", str(error).splitlines()[0]) from error
     if not isinstance(found, type) or found.__module__.split(".")[0] not in trusted:

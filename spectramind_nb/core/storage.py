@@ -25,7 +25,7 @@ import numpy as np
 
 from .array_files import map_arrays, write_arrays
 from .environment import cache_root, plain_file
-from .errors import DamagedFileError, NonFiniteError, StoppedRun
+from .errors import DamagedFileError, NonFiniteError
 
 # %% ../../nbs/core/020_storage.ipynb #canonical-json
 def canonical_json(
@@ -311,8 +311,6 @@ class Store:
         try:
             arrays = map_arrays(self.path(key))
             meta = json.loads(str(arrays.pop("meta")))
-        except StoppedRun:
-            raise
         except Exception as error:
             raise DamagedFileError(
                 "a stored result cannot be read", self.path(key), "Delete this file and run the command again"

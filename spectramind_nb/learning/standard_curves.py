@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..core.errors import SpectraMindError, StoppedRun
+from ..core.errors import SpectraMindError
 from ..core.environment import progress
 from ..core.machine import cpu_count
 from ..core.storage import Store, code_digest, digest
@@ -163,8 +163,6 @@ def _curves_into_store(source: Store, store: Store, config: Mapping, bins: Bins,
         curves = standard_visit(load_light_curves(source, task.key), task.orbit, task.white_depth, task.temperature_k, config, bins)
         store.save(task.address, {"curves": curves}, {"planet_id": task.visit.planet_id, "visit": task.visit.visit})
         return ""
-    except StoppedRun:
-        raise
     except Exception as error:  # one visit must not cost the others
         return str(error)
 

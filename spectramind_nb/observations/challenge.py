@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.environment import given_path
-from ..core.errors import DamagedFileError, DataMissingError, SchemaError, SpectraMindError, StoppedRun
+from ..core.errors import DamagedFileError, DataMissingError, SchemaError, SpectraMindError
 from ..core.tables import planet_numbers, read_rows
 from .layout import INSTRUMENTS, LEVELS, PRODUCTS, SPLITS, STAR_COLUMNS, Visit
 from .root_tables import read_converter, read_grid, read_labels, read_once, read_times_h
@@ -219,8 +219,6 @@ class ChallengeKnowledge(ChallengeVisits):
         path = self.root / f"{split}_star_info.csv"
         try:
             table, faults = read_rows(path, STAR_COLUMNS, needed=False)
-        except StoppedRun:
-            raise
         except SpectraMindError as error:
             empty = pd.Index([], dtype=np.int64, name="planet_id")
             return pd.DataFrame(index=empty, columns=STAR_COLUMNS, dtype=np.float64), {"table": f"no star is known: {error}"}

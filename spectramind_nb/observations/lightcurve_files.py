@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..core.environment import in_threads
 from ..core.machine import cpu_count
-from ..core.errors import SpectraMindError, StoppedRun
+from ..core.errors import SpectraMindError
 from ..core.storage import Store
 from .challenge import Challenge
 from .layout import Visit
@@ -48,8 +48,6 @@ def adopt_light_curves(
             if not store.has(key):
                 folder = VisitFiles(challenge.root / split / str(visit.planet_id))
                 save_light_curves(store, key, load_light_curves(folder, f"light_curves_{visit.visit}"))
-        except StoppedRun:
-            raise
         except SpectraMindError as error:
             return error
         return None

@@ -21,7 +21,7 @@ from ..core import configuration
 from ..core.environment import progress
 from ..core.machine import cpu_count, memory_gb
 from spectramind_nb.core.errors import (
-    ConfigError, DamagedFileError, PreflightError, SchemaError, SpectraMindError, StoppedRun, did_you_mean, none_usable,
+    ConfigError, DamagedFileError, PreflightError, SchemaError, SpectraMindError, did_you_mean, none_usable,
 )  # fmt: skip
 from ..core.storage import Store, code_digest, file_digest, known_digest, reread_digests
 from ..core.tables import existing_file
@@ -257,8 +257,6 @@ def _calibrate_visit(
         if not store.has(key):
             save_light_curves(store, key, extract_visit(challenge, *visit, split, config, threads))
         return key
-    except StoppedRun:
-        raise
     except SpectraMindError as error:
         return error
     except OSError as error:
@@ -272,8 +270,6 @@ def _calibrate_visit(
 def _stored(store: Store, challenge: Challenge, split: str, visit: Visit) -> str | None:
     try:
         key = visit_key(store, challenge, split, visit, known_digest)
-    except StoppedRun:
-        raise
     except (SpectraMindError, OSError):
         return None
     return key if key and store.has(key) else None

@@ -20,7 +20,7 @@ import torch
 from ..core.config_groups import group, shipped
 from ..core.environment import progress
 from ..core.machine import cpu_count, memory_gb
-from ..core.errors import NonFiniteError, SchemaError, SpectraMindError, StoppedRun
+from ..core.errors import NonFiniteError, SchemaError, SpectraMindError
 from ..core.storage import Store, code_digest
 from ..core.workforce import on_cluster, one_thread, side_by_side
 from ..observations.challenge import Challenge
@@ -255,8 +255,6 @@ def _fit_into_store(
             fitted = fit_visit(load_light_curves(source, task.key), task.star, config)
         _save(store, task.address, fitted)
         return fitted.diagnostics.get("remark")
-    except StoppedRun:
-        raise
     except SpectraMindError as error:
         return error
     except OSError as error:
@@ -325,8 +323,6 @@ def fit(
 def _fit_or_reason(challenge: Challenge, store: Store, found: str | SpectraMindError) -> VisitFit | SpectraMindError:
     try:
         return found if isinstance(found, SpectraMindError) else _load(store, found)
-    except StoppedRun:
-        raise
     except SpectraMindError as error:
         return error
     except OSError as error:

@@ -27,7 +27,8 @@ from typing import Any
 from ..core.environment import given_path, workspace
 from ..core.machine import process_start, steady_time
 from spectramind_nb.core.errors import (
-    DataMissingError, InterruptedRun, PreflightError, SpectraMindError, TerminatedRun, WallReached, did_you_mean, refused_by_system,
+    DataMissingError, InterruptedRun, PreflightError, SpectraMindError, StoppedRun, TerminatedRun, WallReached, did_you_mean,
+    refused_by_system,
 )
 from ..core.storage import atomic_path, file_digest
 from . import provenance
@@ -153,7 +154,7 @@ def outcome_of(error: BaseException | None) -> tuple[str, int]:
 # %% ../../nbs/records/515_record.ipynb #sentence
 def sentence(error: BaseException) -> str:
     """One line that says what went wrong and, for errors that are not ours, where in the code."""
-    if isinstance(error, (SpectraMindError, OSError)):
+    if isinstance(error, (SpectraMindError, StoppedRun, OSError)):
         return str(refused_by_system(error) if isinstance(error, OSError) else error)
     frames = traceback.extract_tb(error.__traceback__)
     place = f" (in {frames[-1].name}, {Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else ""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.errors import ConfigError, SpectraMindError, StoppedRun
+from ..core.errors import ConfigError, SpectraMindError
 from ..core.identity import flat, settings_that_differ
 from ..learning.metrics import edition, spectrum_scores, value_scores
 from .data import open_data, splits_of
@@ -164,7 +164,5 @@ def compare(
 def _scores_or_why_not(run: Run) -> pd.Series | str:
     try:
         return planet_scores(run)
-    except StoppedRun:
-        raise
     except SpectraMindError as error:
         return error.what

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 
 from ..core.configuration import read_config
-from ..core.errors import DamagedFileError, DataMissingError, StoppedRun
+from ..core.errors import DamagedFileError, DataMissingError
 from ..core.config_schema import RunConfig
 from ..records import audit
 from ..records.journal import history
@@ -104,8 +104,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except StoppedRun:
-        raise
     except Exception as error:  # torch raises a dozen kinds for damaged and for poisoned files
         raise DamagedFileError("the checkpoint cannot be read as plain tensors", path, "Use another checkpoint") from error
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ..core.errors import ConfigError, InterruptedRun, SpectraMindError, TerminatedRun, WallReached
+from ..core.errors import ConfigError, InterruptedRun, StoppedRun, TerminatedRun, WallReached
 from ..core.machine import steady_time
 
 # %% ../../nbs/runs/622_wall_and_signals.ipynb #write-to-nobody
@@ -73,7 +73,7 @@ class Signals:
         if impatient or not self._waiting:
             raise self.error(number)
 
-    def error(self, number: int, saved: Path | None = None) -> SpectraMindError:
+    def error(self, number: int, saved: Path | None = None) -> StoppedRun:
         """The exception for a signal that came."""
         came = signal.Signals(number)
         where, remedy = ("state saved", f"Run the same command again to resume from {saved}") if saved else (None, None)
