@@ -235,7 +235,9 @@ def limits_in_words(
     wall = trainer.wall.budget or "unlimited"
     every = f", latest every {trainer.checkpoint.every}" if trainer.checkpoint.every else ""
     kept = f"checkpoints: best{every}" if trainer.enable_checkpointing else "no checkpoints"
-    count = "no training" if trainer.max_epochs == 0 else f"{trainer.max_epochs} epoch{'s' * (trainer.max_epochs != 1)}"
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    limits = [f"{count} {what}{'s' * (count != 1)}" for what, count in (("epoch", epochs), ("step", steps)) if count not in (None, -1)]
+    count = "no training" if 0 in (epochs, steps) else " or ".join(limits) or "until the wall"
     devices = "unset" if trainer.devices is None else trainer.devices
     return " · ".join([f"wall {wall}", f"precision {trainer.precision}", f"devices {devices}", count, kept])
 

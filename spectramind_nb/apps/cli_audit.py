@@ -25,7 +25,7 @@ def list_audit(tree: Annotated[bool, typer.Option("--tree", help="What started f
     from spectramind_nb.records.audit import ended, lineage
 
     logs = workspace() / "logs"
-    for depth, entry in lineage(logs) if tree else ended(logs):
+    for depth, entry in lineage(logs) if tree else ((0, entry) for entry in ended(logs)):
         outcome = f"{entry['outcome']} ({entry['exit_code']})"
         print(f"{entry['time'][:19]}  {outcome:<16} {'  ' * depth}{entry['command']:<9} {entry['run_id'] or '-'}")
 

@@ -6,7 +6,6 @@
 __all__ = ['announce_size', 'simulate_command', 'fill_store', 'calibrate_command', 'fit_command']
 
 # %% ../../nbs/apps/774_cli_data.ipynb #imports
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,13 +26,12 @@ def announce_size(
     "Say how much will be written, before the first file. Raises `PreflightError` when the disk is too small for it."
     from omegaconf import OmegaConf
     from spectramind_nb.core.config_groups import config_dir
+    from spectramind_nb.core.machine import free_bytes
 
     costs = OmegaConf.load(config_dir() / "costs.yaml")["short" if short else "full"]
     size = visits * (costs.raw_bytes if level == "frames" else costs.store_bytes)
-    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    if size > free:
-        raise PreflightError(f"{visits} visits take about {size / 1e9:.2g} GB and {free / 1e9:.2g} GB are free", there,
+    if size > (free := free_bytes(out)):
+        raise PreflightError(f"{visits} visits take about {size / 1e9:.2g} GB and {free / 1e9:.2g} GB are free", out,
                              "Free some space, simulate fewer planets, or add --short")
     print(f"about {size / 1e9:.2g} GB will be written to {out}, {free / 1e9:.3g} GB are free", file=sys.stderr)
 

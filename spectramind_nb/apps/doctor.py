@@ -7,7 +7,6 @@ __all__ = ['MALICIOUS', 'ONLY_FOR', 'Finding', 'requirements', 'examine_version'
            'examine_disk', 'examine_data', 'examine']
 
 # %% ../../nbs/apps/760_doctor.ipynb #imports
-import shutil
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,7 +17,7 @@ from packaging.requirements import Requirement
 import spectramind_nb
 from ..core.environment import COMPETITION_SLUG, cache_root, check_writable, competition_root
 from ..core.environment import platform_name, workspace
-from ..core.machine import cpu_count, memory_gb
+from ..core.machine import cpu_count, free_bytes, memory_gb
 from ..core.errors import DataMissingError, PreflightError
 
 # %% ../../nbs/apps/760_doctor.ipynb #finding
@@ -113,8 +112,7 @@ def examine_disk(
         check_writable(folder)
     except PreflightError as error:
         return Finding(name, str(error), "refused", "use a folder that can be written to, paths.root= or SPECTRAMIND_CACHE for the stores")
-    there = next(p for p in (Path(folder).absolute(), *Path(folder).absolute().parents) if p.exists())
-    free_gb = shutil.disk_usage(there).free / 1e9
+    free_gb = free_bytes(folder) / 1e9
     found = f"{free_gb:.1f} GB free in {folder}"
     return Finding(name, found, "note", "this may not be enough") if free_gb < needed_gb else Finding(name, found)
 

@@ -8,7 +8,6 @@ __all__ = ['RunTiming', 'addresses', 'planets_of', 'steps_of', 'Estimate', 'esti
 # %% ../../nbs/apps/730_estimate.ipynb #imports
 import math
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from omegaconf import OmegaConf
 
 from ..core.config_groups import config_dir
 from ..core.environment import competition_root
-from ..core.machine import cpu_count
+from ..core.machine import cpu_count, free_bytes
 from ..core.errors import SpectraMindError
 from ..core.config_schema import RunConfig
 from ..core.storage import digest
@@ -61,14 +60,15 @@ def _folders_in(place: Path) -> int:
 def steps_of(
     config: RunConfig,
     train: int,  # training planets, those for validation among them
-) -> int:
+) -> float:  # infinite where only the wall ends it
     "How many optimizer steps a run makes at most."
     trainer, learned = config.trainer, max(1, round(train * (1 - config.data.validation_fraction)))
     batches = math.ceil(learned / config.data.batch_size)
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
-    return steps if trainer.max_steps in (None, -1) else min(steps, trainer.max_steps)
+    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs if batches else 0
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
 # %% ../../nbs/apps/730_estimate.ipynb #estimate-class
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ def estimate(
 ) -> Estimate:
     "Time and disk of a run."
     costs, past = OmegaConf.load(config_dir() / "costs.yaml"), list(past)
-    wall, cache = config.trainer.wall, Path(config.paths.cache)
+    wall = config.trainer.wall
     within_limits = partial(
         Estimate,
         wall_s=None if wall.budget_s is None else wall.budget_s - wall.reserve_s,
         budget_bytes=config.trainer.storage.budget_bytes,
-        free_bytes=shutil.disk_usage(next(place for place in (cache, *cache.parents) if place.exists())).free,
+        free_bytes=free_bytes(config.paths.cache),
     )
     try:
         train, test = planets_of(config)
@@ -118,15 +118,18 @@ def estimate(
     alike = next((timing for timing in past if timing.model_address == model and timing.steps), None)
     visits, cost = train + test, costs["short" if config.data.simulate and config.data.simulate.short else "full"]
     simulated = config.data.root is None and config.data.simulate
-    steps, cores = steps_of(config, train), min(cpu_count(), config.data.workers or cpu_count())
+    cores, step_s = min(cpu_count(), config.data.workers or cpu_count()), alike.training_s / alike.steps if alike else costs.step_s
     seconds, cache_bytes = costs.start_s, 0
     if done is None:
         seconds += visits * ((cost.simulate_s if simulated else 0.0) + cost.calibrate_s + cost.fit_s) / cores
         cache_bytes = visits * (cost.store_bytes + (cost.raw_bytes if simulated else 0))
-    seconds += steps * (alike.training_s / alike.steps if alike else costs.step_s)
+    if math.isinf(steps := steps_of(config, train)) and wall.budget_s is not None:
+        steps = max(0.0, wall.budget_s - wall.reserve_s - seconds) / step_s
+    seconds += steps * step_s
     run_bytes = visits * costs.record_bytes + test * costs.submission_bytes + steps * costs.line_bytes
     if config.trainer.enable_checkpointing:
-        run_bytes += costs.checkpoint_bytes * (2 + max(0, config.trainer.checkpoint.save_top_k - 1))
+        most = config.trainer.checkpoint.save_top_k
+        run_bytes += costs.checkpoint_bytes * (2 + max(0, (config.trainer.max_epochs or 0) if most == -1 else most - 1))
     return within_limits(seconds=seconds, run_bytes=run_bytes, cache_bytes=cache_bytes, basis=_basis(done, alike))
 
 

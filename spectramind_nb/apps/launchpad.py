@@ -105,17 +105,19 @@ class JobWatcher:
 
     def _look(self) -> None:
         looked = time.monotonic()
-        while self.state.busy or self.state.elsewhere:
-            news = follow(self.state)
-            if time.monotonic() - looked > self.CLOCK_S:
-                look_around(self.state)
-                looked, news = time.monotonic(), True
-            if news:
-                self.show()
-            if not self.state.busy:
-                self.idle.set()
-            time.sleep(self.INTERVAL_S)
-        self.idle.set()
+        try:
+            while self.state.busy or self.state.elsewhere:
+                news = follow(self.state)
+                if time.monotonic() - looked > self.CLOCK_S:
+                    look_around(self.state)
+                    looked, news = time.monotonic(), True
+                if news:
+                    self.show()
+                if not self.state.busy:
+                    self.idle.set()
+                time.sleep(self.INTERVAL_S)
+        finally:  # whoever waits must not wait for ever
+            self.idle.set()
 
 # %% ../../nbs/apps/752_launchpad.ipynb #own-changes
 class OwnChanges:

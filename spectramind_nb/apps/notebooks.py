@@ -130,11 +130,11 @@ def failure(
     value: str,  # its message
     source: str,  # the cell
     out: Path,  # the output notebook
-) -> SpectraMindError:  # of the same class if it is one of ours
+) -> SpectraMindError | errors.StoppedRun:  # of the same class if it is one of ours
     "The error that a failed cell stands for, with the exit code of its class."
     first = next((line for line in source.splitlines() if line.strip() and not line.startswith(("#", "%"))), "")
     kind = getattr(errors, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, SpectraMindError)):
+    if not (isinstance(kind, type) and issubclass(kind, (SpectraMindError, errors.StoppedRun))):
         refused = getattr(builtins, name, None)  # by the system, see `refused_by_system`
         kind = errors.PreflightError if isinstance(refused, type) and issubclass(refused, OSError) else SpectraMindError
     what = f"the cell that begins '{first.strip()}' failed with {name}: {' '.join(value.split()).rstrip('.')}"

@@ -6,7 +6,6 @@
 __all__ = ['PastRun', 'recent_runs', 'same_runs', 'run_timings', 'output_path', 'printed', 'has_predicted', 'hand_in']
 
 # %% ../../nbs/apps/738_past_runs.ipynb #imports
-import csv
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from ..core.configuration import recorded_values
 from ..core.errors import DamagedFileError
 from ..core.storage import atomic_path, digest
 from ..records import audit
-from ..records.journal import events
+from ..records.journal import events, history
 from ..runs import submission
 from ..runs.run_attempts import can_go_on, is_run_of, lasting_records
 
@@ -77,9 +76,8 @@ def _past_run(path: Path) -> PastRun | None:
     if outcome == "running" and not audit.is_running(path.parent, record):
         outcome = "killed"
     kept, score = {found.name for found in checkpoints.glob("[!.]*.ckpt")}, (record.get("metrics") or {}).get("val/score")
-    if score is None and (metrics := path.with_name("metrics.csv")).is_file():
-        rows = csv.DictReader(metrics.read_text().splitlines())
-        score = max({row["step"]: float(row["val/score"]) for row in rows if row.get("val/score")}.values(), default=None)
+    if score is None and "val/score" in (metrics := history(path.with_name("metrics.csv"))) and metrics["val/score"].notna().any():
+        score = float(metrics["val/score"].max())
     return PastRun(path.parent, outcome, score, record.get("started") or "",
                 (record.get("wall") or {}).get("used_s"), tuple(record.get("overrides") or ()), record.get("config_hash"),
                 record.get("pid"), not kept.isdisjoint(("best.ckpt", "last.ckpt")), bool(kept),

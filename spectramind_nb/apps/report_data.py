@@ -20,7 +20,7 @@ from ..observations.lightcurves import LightCurves, lightcurve_store, load_light
 from ..physics.visit_fit import VisitFit
 from ..records.journal import events
 from ..runs.run import Run
-from ..runs.data import open_data, splits_of
+from ..runs.data import open_data
 from ..runs.stages import StageResult, fill_split
 
 # %% ../../nbs/apps/706_report_data.ipynb #answered-planets
@@ -51,7 +51,7 @@ def answered_planets(
     "Open the data of a run. Raises `DataMissingError` when they are not there or were never fitted."
     config, fitted = run.config, {line["split"] for line in events(run.dir / "events.jsonl") if line["event"] == "fit"}
     challenge = open_data(config)
-    splits = splits_of(challenge)
+    splits = challenge.splits
     split = "test" if "test" in splits else "train"
     if split not in fitted:
         raise DataMissingError(f"the run ended before its {split} planets were fitted", run.dir, "The command that began it goes on")

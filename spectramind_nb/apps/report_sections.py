@@ -224,7 +224,7 @@ def envelope_table(run: Run) -> str:  # HTML
 def audit_summary(run: Run) -> str:  # HTML
     "The record of the run, and whether it still is what was written."
     record, logs = run.record, run.dir.parent
-    ours = [problem for problem in audit.verify(logs) if run.id in problem or "ledger" in problem]
+    ours = [problem for problem in audit.verify(logs) if f" {run.id}/" in problem or "/audit.json" not in problem]
     state = "; ".join(ours) or ("as they were written" if (logs / "audit.jsonl").is_file() else "there is no ledger beside this run")
     named = {"run": run.id, "outcome": f"{run.outcome} (exit code {run.exit_code})", "error": portable(run, record.get("error") or "none"),
              "record and ledger": state, "attempt": record.get("attempt"), "parent": record.get("parent"),

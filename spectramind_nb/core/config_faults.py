@@ -6,6 +6,7 @@
 __all__ = ['ORCHESTRATION', 'SCIENCE_GROUPS', 'leaks', 'wrong_types', 'wanted_and_found', 'faults']
 
 # %% ../../nbs/core/027_config_faults.ipynb #imports
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
@@ -56,6 +57,8 @@ def _wrong(value: Any, expected: Any, path: str) -> Iterator[str]:
             yield f"{path}: must be a list without null, not {value!r}"
         for item in value:
             yield from _wrong(item, next(iter(expected), None), path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{path}: must be a finite number, not {value!r}"
     elif (bound := bound_of(path, expected)) and not bound.holds(value):
         yield f"{path}: must be {bound.words}, not {value!r}"
 
@@ -71,6 +74,7 @@ _MEANT = {
     "bool_type": "true or false", "string_type": "text", "list_type": "a list", "dict_type": "a group of keys",
     "model_type": "a group of keys", "none_required": "null", "literal_error": "{expected}",
     "greater_than_equal": "at least {ge}", "greater_than": "greater than {gt}", "less_than": "less than {lt}",
+    "finite_number": "a finite number",
     "string_too_short": "at least {min_length} letters long", "string_too_long": "at most {max_length} letters long",
 }
 

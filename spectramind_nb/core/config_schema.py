@@ -25,7 +25,7 @@ from .quantities import check_run_id, duration_s, size_bytes
 class GroupConfig(BaseModel):
     """A group of keys of a configuration: closed, strict, frozen."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     def plain(self) -> dict[str, Any]:
         """The keys and their values as mappings, lists, text and numbers, a copy."""

@@ -255,7 +255,7 @@ def in_threads(
     """What `work` returns for each item, with a report of the progress."""
     pool = ThreadPoolExecutor(workers)
     try:
-        return dict(zip(items, progress(pool.map(work, items), len(items), label)))
+        return dict(zip(items, [*progress(pool.map(work, items), len(items), label)]))  # to its end, where it tells the last of them
     finally:
         pool.shutdown(cancel_futures=True)
 

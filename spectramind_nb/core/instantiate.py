@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import hydra.utils
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from .environment import own_modules
 from .errors import ConfigError
@@ -52,8 +52,8 @@ def check_targets(
     if isinstance(node, Mapping):
         if "_target_" in node:
             trusted_class(str(node["_target_"]))
-        for child in node.values():
-            check_targets(child)
+    for child in node.values() if isinstance(node, Mapping) else node if isinstance(node, (list, ListConfig)) else ():
+        check_targets(child)
 
 # %% ../../nbs/core/034_instantiate.ipynb #build
 def build(

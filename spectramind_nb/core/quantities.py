@@ -6,6 +6,7 @@
 __all__ = ['duration_s', 'size_bytes', 'check_run_id']
 
 # %% ../../nbs/core/016_quantities.ipynb #imports
+import math
 import re
 
 from .errors import ConfigError
@@ -18,7 +19,7 @@ def duration_s(
     text: str | float,  # e.g. "9h", "1h30m", "20s", or a number of seconds
 ) -> float:
     """A duration in seconds. Raises `ConfigError` if it is not one."""
-    if isinstance(text, (int, float)) and not isinstance(text, bool) and text >= 0:
+    if isinstance(text, (int, float)) and not isinstance(text, bool) and 0 <= text < math.inf:
         return float(text)
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", str(text)):
         raise ConfigError(f"'{text}' is not a duration", None, "Write it like 9h, 1h30m or 20s")

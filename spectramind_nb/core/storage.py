@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['canonical_json', 'digest', 'content_digest', 'file_digest', 'known_digest', 'reread_digests', 'imported_modules',
-           'code_digest', 'atomic_path', 'append_line', 'locked_folder', 'Store']
+           'code_digest', 'try_lock', 'atomic_path', 'append_line', 'locked_folder', 'Store']
 
 # %% ../../nbs/core/020_storage.ipynb #imports
 import ast
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -103,7 +104,7 @@ def _remembered(memory: Path) -> dict[str, str]:
     entries = {}
     if memory.is_file():
         for line in memory.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # a line cut short by a crash costs one digest, not the cache
+            with contextlib.suppress(ValueError):  # a line cut short by a crash costs two digests, not the cache
                 identity, value = json.loads(line)
                 entries[identity] = value
     return entries
@@ -165,6 +166,17 @@ def _deeds(source: str) -> str:
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
+# %% ../../nbs/core/020_storage.ipynb #try-lock
+def try_lock(
+    file: int | IO,  # open; the lock ends when it is closed
+    flags: int,  # of `fcntl.flock`
+) -> bool:
+    """Lock a file, or unlock it; False where somebody else holds it, or the disk cannot lock: then nobody is taken for dead."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, flags)
+        return True
+    return False
+
 # %% ../../nbs/core/020_storage.ipynb #atomic-path
 @contextlib.contextmanager
 def atomic_path(
@@ -187,23 +199,15 @@ def atomic_path(
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
-        _lock(handle, "LOCK_UN")  # workers that were forked meanwhile hold it otherwise
+        try_lock(handle, fcntl.LOCK_UN)  # workers that were forked meanwhile hold it otherwise
         os.close(handle)
-
-
-def _lock(handle: int, *flags: str) -> bool:
-    import fcntl
-    with contextlib.suppress(OSError):  # somebody else holds it, or the disk cannot lock: then nobody is taken for dead
-        fcntl.flock(handle, sum(getattr(fcntl, flag) for flag in flags))
-        return True
-    return False
 
 
 def _locked_neighbour(final: Path) -> tuple[int, Path]:
     """An empty file beside `final`, and the handle that holds its lock."""
     while True:
         handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=final.suffix)
-        _lock(handle, "LOCK_EX")
+        try_lock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)  # before it was locked, somebody took it for an abandoned one
@@ -216,7 +220,7 @@ def _remove_abandoned(final: Path) -> None:
         for name in os.listdir(final.parent):
             if name.startswith(begins) and name.endswith(final.suffix) and len(name) == length:
                 with contextlib.suppress(OSError), open(final.parent / name, "rb+") as file:  # gone, or not ours
-                    if _lock(file.fileno(), "LOCK_EX", "LOCK_NB"):
+                    if try_lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
                         os.unlink(file.name)
 
 
@@ -232,10 +236,9 @@ def append_line(
     line: str,  # without a line break
 ) -> None:
     """Append one line to a file shared by several processes: locked, written in one call, flushed to disk."""
-    import fcntl
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try_lock(file, fcntl.LOCK_EX)
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -246,8 +249,6 @@ def locked_folder(
     folder: str | Path,  # made if it is not there
 ) -> Iterator[None]:
     """Keep a folder to one process at a time: another one that asks for it says so and waits."""
-    import fcntl
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -261,7 +262,7 @@ def locked_folder(
             pass
         yield
     finally:
-        _lock(handle, "LOCK_UN")  # as of a temporary file
+        try_lock(handle, fcntl.LOCK_UN)  # as of a temporary file
         os.close(handle)
 
 # %% ../../nbs/core/020_storage.ipynb #store

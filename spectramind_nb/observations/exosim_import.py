@@ -18,6 +18,7 @@ import pandas as pd
 import polars as pl
 
 from ..core.environment import given_path
+from ..core.machine import free_bytes
 from ..core.errors import ConfigError, DataMissingError, PreflightError, SchemaError
 from ..core.storage import atomic_path, locked_folder
 from ..core.tables import read_table, require_columns
@@ -224,9 +225,8 @@ def _check_new(one: ImportedVisit) -> None:
 def _check_space(root: Path, visits: Sequence[ImportedVisit]) -> None:
     shapes = ((len(ndrs.time_h), *FRAME_SHAPE[name]) for one in visits for name, ndrs in one.ndrs.items())
     size = sum(2 * frames * rows * columns for frames, rows, columns in shapes)
-    there = next(place for place in (root, *root.parents) if place.exists())
-    if size > (free := shutil.disk_usage(there).free):
-        raise PreflightError(f"frames of {size / 1e9:.2g} GB need space, and {free / 1e9:.2g} GB are free", there, "Free some space")
+    if size > (free := free_bytes(root)):
+        raise PreflightError(f"frames of {size / 1e9:.2g} GB need space, and {free / 1e9:.2g} GB are free", root, "Free some space")
 
 # %% ../../nbs/observations/146_exosim_import.ipynb #import-exosim
 def import_exosim(

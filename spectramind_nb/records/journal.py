@@ -87,7 +87,7 @@ def trace(
     losses = sorted(_losses(lines).items())
     stream = "".join(f"{epoch},{batch},{loss}\n" for (epoch, batch), loss in losses)
     usual = ("start", "end", "stage", "fit", "fit end", "train start", "step", "epoch", "validation", "baseline", "submission", "saving",
-             "checkpoint", "processes agree")
+             "checkpoint", "processes agree", "labels", "contradictions", "computed")
     return {
         "weights_by_epoch": {str(line["epoch"]): line["weights"] for line in lines if line["event"] == "epoch"},
         "steps": {"count": len(losses), "digest": hashlib.sha256(stream.encode()).hexdigest()},

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.storage import atomic_path, canonical_json
+from ..core.storage import atomic_path, canonical_json, try_lock
 
 # %% ../../nbs/records/510_ledger.ipynb #sha
 GENESIS = "0" * 64  # what the first line follows
@@ -37,7 +37,7 @@ def append(
     """Append one chained line to the ledger and return its hash."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with open(ledger, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try_lock(file, fcntl.LOCK_EX)
         size = file.seek(0, os.SEEK_END)
         last = _last_line(file, size)
         broken = bool(last) and not last.endswith(b"\n")  # a crash cut the last line short: keep it, start a new one
@@ -91,8 +91,8 @@ def _at_rest(ledger: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         if ledger.is_file():
             file = held.enter_context(open(ledger, "rb"))
-            held.callback(fcntl.flock, file, fcntl.LOCK_UN)  # said, as a process that was forked meanwhile has the file open too
-            fcntl.flock(file, fcntl.LOCK_SH)
+            held.callback(try_lock, file, fcntl.LOCK_UN)  # said, as a process that was forked meanwhile has the file open too
+            try_lock(file, fcntl.LOCK_SH)
         yield
 
 

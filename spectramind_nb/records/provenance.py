@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import spectramind_nb
+from ..core.config_rules import SECRET
 from ..core.environment import own_modules, platform_name
 from ..core.machine import cpu_count, memory_gb
 from ..core.storage import content_digest, digest, file_digest
 
 # %% ../../nbs/records/500_provenance.ipynb #redact
-_SECRET = re.compile(r"(key|token|secret|passw|credential|auth)", re.IGNORECASE)
-_ASSIGNED = re.compile(rf"([\w.\-]*{_SECRET.pattern}[\w.\-]*)=[^\s'\",;)]+", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"([\w.\-]*{SECRET.pattern}[\w.\-]*)=[^\s'\",;)]+", re.IGNORECASE)
 _CREDENTIAL = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 
 
@@ -50,7 +50,7 @@ def redact_words(
     shown, hide_next = [], False
     for word in map(str, words):
         name, equals, _ = word.partition("=")
-        suspect = bool(_SECRET.search(name))
+        suspect = bool(SECRET.search(name))
         shown.append("***" if hide_next else f"{name}=***" if equals and suspect else redact(word))
         hide_next = suspect and not equals and name.startswith("--")
     return shown
@@ -64,7 +64,7 @@ _ALLOWED = re.compile(  # a hash seed is none of them: no result depends on it, 
 
 def allowed_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The few environment variables that change results; never one that looks like a credential."""
-    kept = {name: value for name, value in environ.items() if _ALLOWED.fullmatch(name) and not _SECRET.search(name)}
+    kept = {name: value for name, value in environ.items() if _ALLOWED.fullmatch(name) and not SECRET.search(name)}
     return dict(sorted(kept.items()))
 
 # %% ../../nbs/records/500_provenance.ipynb #package-files
@@ -89,13 +89,13 @@ def package_digest(
 def _git(*words: str) -> str | None:
     """What a git command prints about the package's checkout; None where there is no git or no checkout."""
     try:
-        done = subprocess.run(["git", "-C", _package(), *words], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(["git", "-C", _package(), *words], capture_output=True, text=True, errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
 
 # %% ../../nbs/records/500_provenance.ipynb #git-state
-_TRACKED = ("--", ".", ":(top)configs")  # what the wheel is made of
+_TRACKED = ("--", ".", "../configs")  # what the wheel is made of
 
 
 def git_state() -> dict[str, Any]:
@@ -112,8 +112,11 @@ def git_difference() -> str:
     if _git("ls-files", "--error-unmatch", "__init__.py") is None:
         return ""
     patch = _git("diff", "HEAD", "--binary", *_TRACKED) or ""
-    for name in (_git("ls-files", "--others", "--exclude-standard", "--full-name", *_TRACKED) or "").splitlines():
-        path = _package().parent / name
+    top = Path((_git("rev-parse", "--show-toplevel") or "").removesuffix("\n"))
+    for name in (_git("ls-files", "-z", "--others", "--exclude-standard", "--full-name", *_TRACKED) or "").split("\0"):
+        path = top / name
+        if not path.is_file():  # a link to nowhere, another repository
+            continue
         lines = path.read_text(errors="replace").splitlines()
         patch += f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(lines)} @@\n"
         patch += "".join(f"+{line}\n" for line in lines)
@@ -227,11 +230,17 @@ def dvc_state(
         return None
     import yaml  # only here: a record must begin before anything heavy is loaded
 
-    lock, outs = top / "dvc.lock", {}
-    stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.is_file() else {}
-    tracked = [yaml.safe_load(path.read_text()) or {} for path in sorted([*top.glob("*.dvc"), *top.glob("*/*.dvc")]) if path.is_file()]
-    for entry in [out for stage in [*stages.values(), *tracked] for out in stage.get("outs", [])]:
-        outs[entry["path"]] = entry.get("md5") or entry.get("hash")
+    def outputs(path: Path) -> dict[str, str | None]:
+        try:
+            told = yaml.safe_load(path.read_text()) or {}
+            stages = told["stages"].values() if path == lock else [told]
+            return {out["path"]: out.get("md5") or out.get("hash") for stage in stages for out in stage.get("outs", [])}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):  # in the middle of a merge
+            return {}
+
+    lock, outs = top / "dvc.lock", dict[str, str | None]()
+    for path in [lock, *sorted([*top.glob("*.dvc"), *top.glob("*/*.dvc")])]:
+        outs |= outputs(path)
     return {"lock": content_digest(lock) if lock.is_file() else None, "outs": dict(sorted(outs.items()))}
 
 # %% ../../nbs/records/500_provenance.ipynb #run-hash

@@ -45,8 +45,10 @@ def held(folder: Path) -> Iterator[None]:
     with open(folder / ".lock", "w") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             raise PreflightError("another process is running this run", folder, "Wait for it or use --resume never") from None
+        except OSError:  # a disk that cannot lock
+            pass
         yield
 
 

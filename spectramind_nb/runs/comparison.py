@@ -18,10 +18,8 @@ import pandas as pd
 from ..core.errors import ConfigError, SpectraMindError
 from ..core.identity import flat, settings_that_differ
 from ..learning.metrics import edition, spectrum_scores, value_scores
-from .data import open_data, splits_of
-from .planets import data_module
+from .planets import judging_data
 from .run import Run, loaded_run, predict_planets
-from .stages import fill_split
 
 # %% ../../nbs/runs/682_comparison.ipynb #planet-scores
 def planet_scores(
@@ -29,9 +27,7 @@ def planet_scores(
 ) -> pd.Series:  # planet_id -> score; the mean is the run's val/score
     """Scores of the planets that a run was validated on. Raises DataMissingError when the run kept no checkpoint."""
     with loaded_run("evaluate", run, []) as (config, model, _):
-        challenge = open_data(config)
-        fits = {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)}
-        data = data_module(config, challenge, fits, Run.open(run).learned)
+        _, data = judging_data(config, Run.open(run).learned)
         found, constants = predict_planets(model, data.val, config, meet=False), edition(config.data.edition)
         truth = data.val.target
         assert truth is not None, "validation planets have labels"

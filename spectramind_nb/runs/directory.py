@@ -74,7 +74,7 @@ class RunDirectory:
     def overrides(self) -> list[str]:
         """The words that the configuration was composed from."""
         path = self.dir / "overrides.txt"
-        return path.read_text().splitlines() if path.is_file() else []
+        return path.read_text().removesuffix("\n").split("\n") if path.is_file() and path.stat().st_size else []
 
     @property
     def history(self) -> pd.DataFrame:

@@ -7,7 +7,6 @@ __all__ = ['training_words', 'SubmissionJob', 'write_fallback', 'work_through']
 
 # %% ../../nbs/runs/672_job_attempt.ipynb #imports
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from ..core.configuration import adjusted, compose
-from ..core.machine import cpu_count, memory_gb, process_start
+from ..core.machine import cpu_count, free_bytes, memory_gb, process_start
 from ..core.errors import PreflightError, SpectraMindError
 from ..core.config_schema import RunConfig
 from . import submission
@@ -39,8 +38,7 @@ def training_words(
     wall, logs = config.trainer.wall, Path(config.paths.logs).absolute()
     budget_s = min(max(1.0, limit_s) + wall.reserve_s, float("inf") if wall.budget_s is None else wall.budget_s)
     words = [f"trainer.wall.budget={budget_s:.0f}s", "trainer.wall.anchor=process", "trainer.enable_checkpointing=true"]
-    free = shutil.disk_usage(next(place for place in (logs, *logs.parents) if place.exists())).free
-    lowered = ""
+    free, lowered = free_bytes(logs), ""
     if config.trainer.storage.budget_bytes > free:
         words.append(f"trainer.storage.budget={free // 2}B")
         lowered = f"a run may use {free / 2e6:.0f} MB and not the {config.trainer.storage.budget} of its profile: no more is free"

@@ -203,6 +203,5 @@ def check_run(
 ) -> RunConfig:  # its configuration with them
     """The configuration to predict with. Raises, early, what predicting would raise late: no weights, or not those of this model."""
     config = adjusted(run.config, words)
-    state = torch.load(run.weights, map_location="cpu", weights_only=True)["state_dict"]
-    build(config.model, loss=build(config.loss)).load_state_dict(state)
+    build(config.model, loss=build(config.loss)).load_state_dict(run.state_dict())
     return config

@@ -118,7 +118,7 @@ def reserved_disk(
             path.unlink(missing_ok=True)
 
     for path in files:
-        with contextlib.suppress(OSError):  # a disk that is full already: then there is nothing to keep
+        with contextlib.suppress(OSError, AttributeError):  # a disk that is full already, a system that cannot: then nothing is kept
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)

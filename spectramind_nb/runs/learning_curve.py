@@ -22,12 +22,10 @@ from ..learning.datamodule import VisitDataModule
 from ..learning.metrics import ariel_score, calibration
 from ..learning.planetmodel import raw_fit
 from ..learning.planetset import PlanetSet
-from .data import open_data, splits_of
 from .numerics import StepSeed
-from .planets import data_module
+from .planets import judging_data
 from .process import prepare_process
 from .run import Run, loaded_run, predict_planets
-from .stages import fill_split
 from .trainer import bare_trainer
 
 # %% ../../nbs/runs/642_learning_curve.ipynb #one-point
@@ -75,9 +73,7 @@ def learning_curve(
         raise ConfigError("a learning curve needs numbers of planets, each at least 2", "planets", "Ask for example for 40,200,1000")
     run = Run.open(run)
     with loaded_run("evaluate", run, overrides) as (config, model, record):
-        challenge = open_data(config)
-        fits = {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)}
-        data = data_module(config, challenge, fits, run.learned)
+        _, data = judging_data(config, run.learned)
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed))
         path, key = run.dir / FILE, config.hash[:16]
         own = f"{key} {record.fields['weights']['final'][:16]}"  # of the last row: nothing is trained for it, its weights are the run's

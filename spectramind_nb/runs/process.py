@@ -9,7 +9,6 @@ __all__ = ['prepare_process', 'fresh_torch', 'restored_process', 'check_free_spa
 import contextlib
 import ctypes
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from ..core.environment import check_writable
-from ..core.machine import pin_threads
+from ..core.machine import free_bytes, pin_threads
 from ..core.errors import PreflightError
 from ..core.config_schema import RunConfig
 from ..records.provenance import float32_precision
@@ -100,11 +99,9 @@ def check_free_space(
     budget: int,  # bytes, as trainer.storage.budget says
 ) -> None:
     """Raise `PreflightError` when less space is free than the run may use."""
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
-    free, needed = shutil.disk_usage(existing).free, budget
-    if free < needed:
-        what = f"{free / 1e9:.2f} GB are free and the run may use {needed / 1e9:.2f} GB"
-        raise PreflightError(what, existing, "Free some space or lower trainer.storage.budget")
+    if (free := free_bytes(folder)) < budget:
+        what = f"{free / 1e9:.2f} GB are free and the run may use {budget / 1e9:.2f} GB"
+        raise PreflightError(what, folder, "Free some space or lower trainer.storage.budget")
 
 # %% ../../nbs/runs/616_process.ipynb #check-paths
 def check_paths(

@@ -22,7 +22,6 @@ from ..core.config_schema import RunConfig
 from ..core.storage import content_digest
 from ..records import audit
 from ..records.journal import events
-from ..records.ledger import entries
 from ..records.provenance import drift, environment, package_files
 from .data import data_manifest, open_data
 from .process import prepare_process, restored_process
@@ -81,8 +80,7 @@ def tampering(run: Run) -> list[str]:
     found = []
     if config_hash(record.get("config") or {}) != record.get("config_hash"):
         found.append("the configuration in audit.json is not the one it names")
-    lines = entries(run.dir.parent / "audit.jsonl")
-    told = [line for line in lines if line["event"] == "finish" and line["record"] == f"{run.id}/audit.json"]
+    told = [line for line in audit.ended(run.dir.parent) if line["record"] == f"{run.id}/audit.json"]
     if told and told[-1]["record_digest"] != content_digest(path):
         found.append("audit.json was changed after the run")
     file = run.dir / "config.yaml"

@@ -33,11 +33,11 @@ from ..observations.root_tables import read_labels
 from ..records import audit
 from ..records.weights import weights_digest
 from . import submission
-from .data import data_manifest, data_root, open_data, simulated_folder, splits_of
+from .data import data_manifest, data_root, open_data, simulated_folder
 from .devices import one_device, resolve_devices
 from .directory import RunDirectory, checkpoint_weights, score_line
 from .numerics import StepSeed
-from .planets import bins_of, data_module, planets_to_predict
+from .planets import bins_of, judging_data, planets_to_predict
 from .prediction import Prediction
 from .process import check_paths, prepare_process, restored_process
 from .stages import fill_split, note_configuration
@@ -261,8 +261,7 @@ def evaluate(
     if not isinstance(run, Run) and ".csv" in Path(run).suffixes[-2:]:
         return {"val/score": score_file(Path(run), overrides)}
     with loaded_run("evaluate", run, overrides) as (config, model, record):
-        challenge = open_data(config)
-        fits = {split: fill_split(config, challenge, split, "fit") for split in splits_of(challenge)}
-        metrics = validate_model(model, data_module(config, challenge, fits, Run.open(run).learned), config)
+        challenge, data = judging_data(config, Run.open(run).learned)
+        metrics = validate_model(model, data, config)
         record.update(metrics=metrics, data=data_manifest(challenge))
     return metrics

@@ -30,7 +30,7 @@ from ..records.training_log import check_trackers
 from ..records.weights import weights_digest
 from . import submission
 from .run_attempts import Attempt
-from .data import data_manifest, labelled_planets, naive_statistics, splits_of
+from .data import data_manifest, labelled_planets, naive_statistics
 from .devices import Devices, resolve_devices
 from .directory import checkpoint_weights
 from .envelope import guardrails
@@ -100,7 +100,7 @@ def write_first_submission(session: Session, challenge: Challenge) -> None:
     for fault in faults:
         print(f"left out of training: {fault}", file=sys.stderr)
     session.log("labels", left_out=faults)
-    if "test" in splits_of(challenge) and not path.is_file():
+    if "test" in challenge.splits and not path.is_file():
         submission.write_baseline(path, challenge.asked_for("test"), *naive)
         session.log("baseline", path=path.name)
 
@@ -111,7 +111,7 @@ def load_planets(session: Session, challenge: Challenge) -> VisitDataModule:
     Raises `PreflightError` when the data are not those of earlier attempts, `ConfigError` where a branch would be judged by planets that
     its trunk has learned from.
     """
-    for split in splits_of(challenge):
+    for split in challenge.splits:
         filled = session.fits[split] = fill_split(session.config, challenge, split, "fit")
         failed = {f"{visit.planet_id} visit {visit.visit}": str(error) for visit, error in filled.failed.items()}
         session.log("fit", split=split, visits=len(filled.done), failed=failed)

@@ -21,7 +21,7 @@ from ..physics import fitting
 from ..records.audit import recorded
 from ..records.provenance import environment
 from ..records.record import Record
-from .data import data_manifest, open_data, splits_of
+from .data import data_manifest, open_data
 from .process import check_paths, prepare_process, restored_process
 
 # %% ../../nbs/runs/618_stages.ipynb #stage-result
@@ -83,7 +83,7 @@ def fill_stores(
         note_configuration(record, config)
         challenge = open_data(config)
         counts: dict[str, dict[str, Any]] = {}
-        for split in splits_of(challenge):
+        for split in challenge.splits:
             filled = fill_split(config, challenge, split, stage)
             counts[split] = {"done": len(filled.done), "failed": filled.told(filled.failed)}
             if stage == "fit":

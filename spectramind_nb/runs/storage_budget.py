@@ -45,8 +45,8 @@ class BudgetedCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints atomically, and only as far as the run directory stays within its budget."""
 
     def __init__(self, run_dir: Path, budget_bytes: int, on_event: Callable[..., None] = lambda event, **fields: None):
-        self.run_dir, self.budget_bytes, self.on_event = run_dir, budget_bytes, on_event
-        self.kept = [run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+        self.run_dir, self.budget_bytes, self.on_event = run_dir.resolve(), budget_bytes, on_event  # Lightning names files so
+        self.kept = [self.run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
         self.written = 0  # checkpoints in this attempt
 
     def sweep(self) -> None:
@@ -79,7 +79,7 @@ class BudgetedCheckpointIO(TorchCheckpointIO):
             excess -= oldest.stat().st_size
             oldest.unlink()
             self.on_event("pruned", path=oldest.name)
-        if excess > 0 and path in self.kept:
+        if excess > 0 and path.resolve() in self.kept:
             what = f"{path.name} would make the run {excess / 1e6:.2f} MB too large for its {self.budget_bytes / 1e6:.2f} MB"
             raise PreflightError(what, self.run_dir, "Raise trainer.storage.budget and resume")
         return excess <= 0

@@ -151,11 +151,13 @@ def with_followers(session: Session) -> Iterator[None]:
 
 def _leave(session: Session, error: SpectraMindError) -> None:
     """Another process failed and this one waits for it in vain: close the record and go."""
-    session.record.finish("failed", error.exit_code, str(error))
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    for child in session.children:
-        child.kill()
-    os._exit(error.exit_code)
+    try:
+        session.record.finish("failed", error.exit_code, str(error))
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    finally:  # the disk may be full
+        for child in session.children:
+            child.kill()
+        os._exit(error.exit_code)
 
 # %% ../../nbs/runs/646_training_loop.ipynb #fit-model
 def fit_model(session: Session, model: pl.LightningModule, data: VisitDataModule) -> dict[str, float]:

@@ -176,8 +176,10 @@ class Watchdog:
         told = False
         while not self._over.wait(min(0.5, max(0.01, self.wall.left_s - self.last_s))):
             if self.wall.left_s <= self.last_s:
-                self.on_stuck()
-                self.leave(WallReached.exit_code)
+                try:
+                    self.on_stuck()
+                finally:  # the disk may be full
+                    self.leave(WallReached.exit_code)
                 return
             if not told and self.signals.installed and self.wall.left_s <= (self.wall.reserve_s + self.last_s) / 2:
                 told = True

@@ -113,6 +113,13 @@ def test_a_cell_may_not_run_for_ever_and_a_dead_kernel_is_noticed(notebook, tmp_
     assert [cell.metadata.papermill.status for cell in left][-4:] == ["completed", "failed", "pending", "pending"]
 
 
+@pytest.mark.parametrize("name, code", [("WallReached", 75), ("InterruptedRun", 130), ("TerminatedRun", 143), ("SchemaError", 10),
+                                        ("KeyError", 1), ("FileNotFoundError", 3)])
+def test_a_cell_that_fails_ends_with_the_code_of_what_it_failed_with(tmp_path, name, code):
+    """Of a stop, which is no `SpectraMindError`, it was 1."""
+    assert failure(name, "the time was up", "train()", tmp_path / "out.ipynb").exit_code == code
+
+
 @pytest.mark.parametrize("status, code, said", [
     (75, 75, "go on"), (143, 143, "SIGTERM"), (-15, 143, "SIGTERM"), (-2, 130, "SIGINT"),
     (-9, 1, "memory runs out"), (137, 1, "memory runs out"),

@@ -1,9 +1,11 @@
 """What the launchpad makes of the runs beside it: which go on, which can answer what, and what they tell about the next one."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from spectramind_nb.apps import jobs
 from spectramind_nb.apps import launchpad as launchpad_room
-from spectramind_nb.apps.choice import Choice, composed, faults_of, words_of
+from spectramind_nb.apps.choice import Choice, composed, faults_of, limits_in_words, words_of
 from spectramind_nb.apps.comparison_page import comparison_page
 from spectramind_nb.apps.estimate import estimate, steps_of
 from spectramind_nb.apps.launchpad import JobWatcher, launchpad
@@ -64,6 +66,41 @@ def test_words_pasted_on_one_line_are_read_as_a_shell_reads_them(workspace):
     pad.widgets.overrides.value += "\nspectramind train trainer=ci_fast data=ariel2024 data.root=/x"
     assert pad.widgets.overrides.value.splitlines()[2:] == ["data.root=/x"]
     assert (pad.widgets.menus["profile"].value, pad.widgets.menus["data"].value) == ("ci_fast", "ariel2024")
+
+
+@pytest.mark.parametrize("words, steps, told", [
+    ([], 10, "2 epochs"), (["trainer.max_epochs=0"], 0, "no training"),
+    (["trainer.max_epochs=-1", "trainer.max_steps=100"], 100, "100 steps"),
+    (["trainer.max_epochs=null", "trainer.max_steps=100"], 100, "100 steps"),
+    (["trainer.max_steps=3"], 3, "2 epochs or 3 steps"), (["trainer.max_epochs=-1", "trainer.wall.budget=1h"], math.inf, "until the wall"),
+    (["trainer.limit_train_batches=0"], 0, "2 epochs"),
+])
+def test_an_estimate_counts_what_ends_the_run(words, steps, told, workspace):
+    """Without a number of epochs there were no steps, or -63."""
+    config = composed(["trainer=defaults", "trainer.max_epochs=2", "data.simulate.train=80", *words])
+    assert steps_of(config, 80) == steps and f"devices 1 · {told} · " in limits_in_words(config.trainer)
+    known = estimate(config)
+    assert known.seconds is not None and math.isfinite(known.seconds) and math.isfinite(known.run_bytes)
+
+
+def test_a_run_whose_last_line_was_cut_is_listed(past, workspace):
+    """A disk that was full for a moment: the line ended every look at the folder, or was the best score of all."""
+    folder = past("cut", ["trainer=defaults"])
+    for last in ("1,2,12,-", "1,2,12,0", "1,2"):
+        (folder / "metrics.csv").write_text(f"attempt,epoch,step,val/score\n1,0,4,-2\n1,1,8,-1\n{last}")
+        assert [run.score for run in recent_runs(workspace / "logs")] == [-1.0]
+
+
+def test_who_waits_for_a_page_does_not_wait_for_ever(workspace, monkeypatch):
+    """What went wrong in its thread left it busy."""
+    def fails(state):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(launchpad_room, "follow", fails)
+    monkeypatch.setattr(threading, "excepthook", lambda *_: None)
+    watcher = JobWatcher(SimpleNamespace(busy=True, elsewhere=False), lambda: None)
+    watcher.attend()
+    assert watcher.idle.wait(5)
 
 
 def test_an_interrupted_run_is_a_measure_too(past, workspace):

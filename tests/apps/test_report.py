@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spectramind_nb.apps import report_sections
 from spectramind_nb.apps.figures import plot_branches, plot_learning, plot_planets, plot_residuals, png_bytes
 from spectramind_nb.apps.predicted_spectra import Answers, answers, shared_errors_of, spectra
 from spectramind_nb.apps.report import report
@@ -101,6 +102,16 @@ def test_a_polished_record_is_said_on_the_page(trunk_and_branch):
         assert "was changed after it was closed" in report(trunk_and_branch[0]).read_text()
     finally:
         audit.write_text(before)
+
+
+def test_what_was_done_to_another_run_is_not_said_of_this_one(trunk_and_branch, monkeypatch):
+    """Of `demo` it said what had been done to `demo-2`."""
+    run, logs = trunk_and_branch[0], trunk_and_branch[0].dir.parent
+    theirs, ours = [f"config.yaml of {run.id}-2/audit.json was changed after the run", "the ledger does not tell how b/audit.json ended"], [
+        f"the record {run.id}/audit.json is gone", "line 3 of the ledger cannot be read", "v50_debug_log.md is not what the ledger tells"]
+    monkeypatch.setattr(report_sections.audit, "verify", lambda folder: theirs + ours if folder == logs else [])
+    said = report_sections.audit_summary(run)
+    assert all(one in said for one in ours) and not any(one in said for one in theirs)
 
 
 def test_a_run_without_branches_has_no_ablations(whole_run):

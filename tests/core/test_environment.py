@@ -90,6 +90,13 @@ def test_progress_is_quiet_and_lossless_in_a_log(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_work_in_threads_tells_that_it_is_done(capsys, monkeypatch):
+    """The last line of the progress was never printed."""
+    monkeypatch.setattr(environment, "is_watched", lambda: False)
+    assert environment.in_threads(str, range(5), 2, "reading") == {n: str(n) for n in range(5)}
+    assert "reading: 5/5" in capsys.readouterr().err
+
+
 def test_a_name_that_begins_with_a_tilde_and_no_user_is_a_name(tmp_path, monkeypatch):
     """A look-up of a home that there is not ended with a traceback."""
     (tmp_path / "~nobody-of-this-name").mkdir()

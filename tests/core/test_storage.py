@@ -29,6 +29,7 @@ from spectramind_nb.core.storage import (
     file_digest,
     imported_modules,
     known_digest,
+    locked_folder,
 )
 
 
@@ -225,6 +226,10 @@ def test_where_nothing_can_be_locked_what_is_left_stays(tmp_path, monkeypatch):
     with atomic_path(tmp_path / "a.npz") as path:
         path.write_text("whole")
     assert (tmp_path / "a.npz").read_text() == "whole" and left.exists()
+    append_line(tmp_path / "lines", "first")
+    with locked_folder(tmp_path / "folder"):
+        append_line(tmp_path / "lines", "second")
+    assert (tmp_path / "lines").read_text() == "first\nsecond\n"
 
 
 def _save(root, number):

@@ -1,6 +1,8 @@
 """Every invocation is recorded, whatever ends it, and what was changed afterwards shows."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -62,7 +64,7 @@ def test_where_there_is_only_an_answer_the_wall_goes_on_to_the_caller(places, co
     """There is no run to go on with: what followed met a name that nobody had given a value."""
     with pytest.raises(WallReached), audit.recorded(command, **places):
         raise WallReached("x")
-    assert audit.ended(places["logs"])[-1][1]["outcome"] == "wall"
+    assert audit.ended(places["logs"])[-1]["outcome"] == "wall"
 
 
 @pytest.mark.parametrize("set_by_s", [-3600, 36000])
@@ -130,6 +132,47 @@ def test_p21_a_changed_checkout_is_kept_as_a_patch(repo, tmp_path, monkeypatch):
     own.unlink()
     subprocess.run(["git", "-C", clone, "apply"], input=patch, text=True, check=True)
     assert errors.read_text() == changed and own.read_text() == "doc: new\n"
+
+
+def test_p21_a_checkout_in_any_state_is_kept_as_a_patch(repo, tmp_path, monkeypatch):
+    """Each of these ended every command with a trace: names with accents, links to nowhere, clones within, bytes of other codes, and the
+    checkout as a folder of a larger repository."""
+    top = tmp_path / "monorepo"
+    clone = top / "tools" / "clone"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a", "-C"]
+    if subprocess.run(["git", "clone", "-q", repo, clone]).returncode:
+        pytest.skip("not a checkout")
+    shutil.rmtree(clone / ".git")
+    subprocess.run(["git", "init", "-q", top], check=True)
+    subprocess.run([*git, top, "add", "."], check=True)
+    subprocess.run([*git, top, "commit", "-qm", "all"], check=True)
+    monkeypatch.setattr(provenance, "_package", lambda: clone / "spectramind_nb")
+    assert provenance.git_state()["dirty"] is False and provenance.git_difference() == ""
+    (clone / "configs/model/größe.yaml").write_text("doc: new\n")
+    (clone / "configs/model/nowhere.yaml").symlink_to("not/there")
+    subprocess.run(["git", "init", "-q", clone / "configs/own"], check=True)
+    (clone / "configs/trainer/defaults.yaml").write_bytes("doc: größer\n".encode("latin-1"))
+    patch = provenance.git_difference()
+    assert provenance.git_state()["dirty"] is True and "größe.yaml" in patch and "+doc: new" in patch and "+doc: gr" in patch
+
+
+@pytest.mark.parametrize("lock", ["<<<<<<< HEAD\nstages: {}\n=======\n", "[1, 2]", "stages: 3", ""])
+def test_a_dvc_lock_in_the_middle_of_a_merge_stops_no_command(tmp_path, lock):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "dvc.lock").write_text(lock)
+    (tmp_path / "data.dvc").write_text("outs: [{path: data, md5: abc}]")
+    assert provenance.dvc_state(tmp_path)["outs"] == {"data": "abc"}
+
+
+def test_a_disk_that_cannot_lock_is_no_other_process(places, monkeypatch):
+    """Such as a network disk: every command ended with "another process is running this run"."""
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    invocation(places, "a")
+    assert audit.verify(**places) == []
 
 
 def test_no_secret_is_recorded(places, monkeypatch):
@@ -419,7 +462,7 @@ def test_a_signal_that_comes_while_an_inner_record_is_closed_is_not_lost(places,
 def test_words_that_are_no_text_are_recorded_as_they_were_typed(places, spectramind):
     done = spectramind("train", b"seed=\xff".decode(errors="surrogateescape"), cwd=places["logs"].parent)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and "seed" in done.stderr
-    (entry,) = [entry for _, entry in audit.ended(places["logs"])]
+    (entry,) = audit.ended(places["logs"])
     assert entry["overrides"] == ["seed=\\udcff"] and entry["exit_code"] == 2 and audit.verify(**places) == []
 
 

@@ -216,6 +216,27 @@ def test_half_a_configuration_is_told_in_a_sentence(words, whole_run, end):
     shutil.rmtree(half)
 
 
+def test_a_line_of_the_ledger_that_somebody_wrote_is_no_trace(words, whole_run):
+    """What looks for tampering ended with a `KeyError` at a line without an event."""
+    ledger = whole_run.dir.parent / "audit.jsonl"
+    before = ledger.read_bytes()
+    try:
+        ledger.write_bytes(before + b'{"seq": 7}\n{"event": "finish"}\n')
+        assert tampering(whole_run) == []
+    finally:
+        ledger.write_bytes(before)
+
+
+def test_words_of_a_run_are_those_that_it_was_given(whole_run, tmp_path):
+    """A line end of another script in a value cut it in two."""
+    copy = Path(shutil.copytree(whole_run.dir, tmp_path / "copy"))
+    words = ["trainer=ci_fast", "data.root=/a\u2028b", "run_id=x\x0by"]
+    (copy / "overrides.txt").write_text("".join(f"{word}\n" for word in words))
+    assert Run.open(copy).overrides == words
+    (copy / "overrides.txt").write_text("")
+    assert Run.open(copy).overrides == []
+
+
 def test_a_branch_is_of_the_model_whose_weights_it_begins_with(words, whole_run):
     """PyTorch had said so, with three thousand letters and exit code 1, after the data had been worked through."""
     with pytest.raises(ConfigError, match="trained PosteriorModel, its branch is to train EncoderModel"):

@@ -48,6 +48,16 @@ def test_p21c_a_snapshot_without_room_is_left_out_and_the_latest_is_an_error(tmp
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
+def test_p21c_what_must_be_kept_is_known_through_a_link(tmp_path):
+    """Lightning names the real path: where the folder of runs was a link, weights without room were left out like a snapshot."""
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "logs").symlink_to("scratch")
+    checkpoints = BudgetedCheckpointIO(tmp_path / "logs" / "run", 5_000)
+    for folder in ("logs", "scratch"):
+        with pytest.raises(PreflightError, match="best.ckpt would make the run"):
+            checkpoints.save_checkpoint(STATE, tmp_path / folder / "run" / "checkpoints" / "best.ckpt")
+
+
 def test_p21c_a_run_with_many_snapshots_never_grows_beyond_its_budget(words, monkeypatch):
     seen, honest = [], BudgetedCheckpointIO.save_checkpoint
 

@@ -147,6 +147,8 @@ def test_result_is_plain_and_read_only():
     (["trainer.val_check_interval=1.5"], "at most 1.0"),
     (["trainer.early_stop.enabled=true", "trainer.limit_val_batches=0"], "nothing to watch"),
     (["+trainer.env.WANDB_API_KEY=abc"], "a secret would be copied"),
+    (["+trainer.env.DB_PASSWD=abc"], "a secret would be copied"),
+    (["+trainer.env.BASIC_AUTH=abc"], "a secret would be copied"),
     (["hydra.searchpath=[file:///not/there]", "trainer=mine"], "/not/there"),
 ])
 def test_p14_mistakes_are_answered_with_one_sentence(words, said):
@@ -260,6 +262,8 @@ def test_every_rule_can_be_broken_and_reads_keys_that_exist():
     ("trainer.wall.reserve=-3600", "'-3600' is not a duration"), ("trainer.limit_train_batches=1.5", "at most 1.0"),
     ("trainer.min_epochs=-1", "at least 0"), ("trainer.min_steps=-1", "at least 0"), ("trainer.fast_dev_run=-1", "at least 0"),
     ("seed=4294967296", "less than 4294967296"),
+    ("trainer.wall.budget=inf", "a finite number"), ("trainer.gradient_clip_val=inf", "a finite number"),
+    ("model.optimizer.lr=inf", "a finite number"), ("detector.hot_pixel_sigma=nan", "a finite number"),
 ])
 def test_a_value_beyond_its_bounds_is_refused_when_composing(word, said):
     message = told(word)

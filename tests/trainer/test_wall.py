@@ -109,6 +109,19 @@ def test_p24_the_watchdog_ends_a_run_whose_main_thread_is_stuck():
     assert ended == ["closed", 75]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_p24_the_watchdog_ends_a_run_whose_record_cannot_be_closed():
+    """On a full disk the thread died instead, and the run went on."""
+    ended = []
+
+    def refuse():
+        raise OSError("no space left on device")
+
+    with Watchdog(Wall(time.time(), 1.0, reserve_s=0.2), Signals(), refuse, ended.append):
+        time.sleep(0.7)
+    assert ended == [75]
+
+
 def test_p24_outside_training_the_watchdog_interrupts_the_main_thread():
     wall = Wall(time.time(), 3.0, reserve_s=4.0)
     with pytest.raises(WallReached), Signals() as signals, Watchdog(wall, signals, lambda: None, lambda code: None):
