@@ -31,9 +31,10 @@ class Edition:
     fgs1_weight: float  # weight of channel 0; every AIRS channel weighs 1
     fgs1_ideal_sigma: float  # (Rp/Rs)^2
     airs_ideal_sigma: float  # (Rp/Rs)^2
+    one_scale: bool  # for the sum of all values; False: a scale for each value
 
 
-EDITIONS = {"2025": Edition(57.846, 1e-6, 1e-5), "2024": Edition(1.0, 1e-5, 1e-5)}
+EDITIONS = {"2025": Edition(57.846, 1e-6, 1e-5, one_scale=False), "2024": Edition(1.0, 1e-5, 1e-5, one_scale=True)}
 
 # %% ../../nbs/learning/400_metrics.ipynb #edition
 def edition(
@@ -68,13 +69,17 @@ def value_scores(
     naive_sigma: Tensor,  # () or (283,) standard deviation of the training labels
     constants: Edition,
 ) -> Tensor:  # (N, 283)
-    """Score of each value: 0 for the naive answer, 1 for the ideal one, unbounded below; differentiable."""
+    """Score of each value: 0 for the naive answer, 1 for the ideal one, unbounded below; differentiable.
+
+    With one scale for all, a value's score is its part of the sum's, in units of the mean part.
+    """
     ideal_sigma = torch.full((CHANNELS,), constants.airs_ideal_sigma, dtype=truth.dtype, device=truth.device)
     ideal_sigma[0] = constants.fgs1_ideal_sigma
     reached = log_likelihood(mu, sigma.clamp(min=SIGMA_FLOOR), truth)
     ideal = log_likelihood(truth, ideal_sigma, truth)
     reference = log_likelihood(naive_mean, naive_sigma, truth)
-    return (reached - reference) / (ideal - reference)
+    scale = ideal - reference
+    return (reached - reference) / (scale.mean() if constants.one_scale else scale)
 
 # %% ../../nbs/learning/400_metrics.ipynb #spectrum-scores
 def spectrum_scores(

@@ -256,7 +256,7 @@ def _lend(values: np.ndarray, sigma: np.ndarray, lost: np.ndarray) -> None:
     kept = np.flatnonzero(~lost)
     for c in np.flatnonzero(lost):
         near = kept[np.argsort(np.abs(kept - c))[:2]]
-        values[c], sigma[c] = values[near].mean(axis=0), values[near].mean() + 1
+        values[c], sigma[c] = values[near].mean(axis=0), np.inf
 
 
 def extract_airs(
@@ -302,7 +302,7 @@ def extract_airs(
     flux, noise, lost = flux[inner], noise[inner], lost[inner]
     excess = excess_noise(flux[~lost], noise[~lost])
     noise[~lost] *= excess[:, None]
-    noise[:, gaps] = flux[:, gaps]  # no weight
+    noise[:, gaps] = np.inf  # no weight
     diagnostics = {
         "trace_row": float(pixels.row), "bad_trace_pixels": float((~pixels.good[pixels.on_trace][:, inner]).sum()),
         "lost_channels": float(lost.sum()), "bins_without_light": float(gaps.sum()), "background_electrons": float(background.slow.mean()),

@@ -224,7 +224,7 @@ def extract_fgs1(
     flux, model = np.add.reduceat(flux, starts) / counts, weighed.sigma / np.sqrt(counts)
     excess = float(excess_noise(flux[None], model[None])[0])
     dark = np.add.reduceat(gaps, starts) > counts / 2
-    noise = np.where(dark, flux, model * excess)  # no weight where there was no light
+    noise = np.where(dark, np.inf, model * excess)  # no weight where there was no light
     pointing = None
     if config["jitter"]:
         x, y = moments[:2]

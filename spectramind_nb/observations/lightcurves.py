@@ -36,14 +36,12 @@ from .curve_readers import OwnLightCurves
 from .series import excess_noise
 
 # %% ../../nbs/observations/130_lightcurves.ipynb #without-masks
-def _whole(values: np.ndarray, flux: np.ndarray) -> np.ndarray:
-    """Light curves, or their noise, with each channel's median where a sample is masked, so that white light does not jump there.
-
-    A channel without any flux is left out.
-    """
-    if flux.ndim == 2 and not (lit := np.isfinite(flux).any(axis=0)).all():
-        values = values[:, lit]
-    return values if np.isfinite(values).all() else np.where(np.isfinite(values), values, np.nanmedian(values, axis=0))
+def _white(values: np.ndarray, good: np.ndarray) -> np.ndarray:  # (T,)
+    """The sum over all channels, of each its median where a sample is not good: no jump. Channels without any are left out."""
+    values, good = (array.reshape(len(array), -1) for array in (values, good))
+    lit = good.any(axis=0)
+    values = np.where(good, values, np.nan)[:, lit]
+    return np.where(good[:, lit], values, np.nanmedian(values, axis=0)).sum(axis=1)
 
 # %% ../../nbs/observations/130_lightcurves.ipynb #lightcurves
 @dataclass(frozen=True, eq=False)
@@ -54,7 +52,7 @@ class LightCurves(OwnLightCurves):
     visit: int
     split: str
     flux: dict[str, np.ndarray]  # "FGS1" (T,), "AIRS-CH0" (T, 282): electrons per CDS pair, mean over the bin
-    noise: dict[str, np.ndarray]  # same shapes: standard deviation of flux
+    noise: dict[str, np.ndarray]  # same shapes: standard deviation of flux; inf where a value is bridged or borrowed, and has no weight
     time_h: dict[str, np.ndarray]  # (T,) mean mid-exposure of each bin's pairs, hours
     wavelengths_um: np.ndarray  # (283,) FGS1 first
     diagnostics: dict[str, float]  # what the extraction met: bad pixels, jitter, noise relative to photons
@@ -73,10 +71,9 @@ class LightCurves(OwnLightCurves):
 
     def white(self, instrument: str) -> np.ndarray:  # (T,) mean 1
         """The instrument's light over all its channels."""
-        flux = _whole(self.flux[instrument], self.flux[instrument])
-        total = flux if flux.ndim == 1 else flux.sum(axis=1)
-        if flux is not self.flux[instrument]:  # something is masked: a gap stays a gap
-            total = np.where(np.isfinite(self.flux[instrument]).reshape(len(total), -1).any(axis=1), total, np.nan)
+        good = np.isfinite(self.flux[instrument])
+        gap = ~good.reshape(len(good), -1).any(axis=1)
+        total = np.where(gap, np.nan, _white(self.flux[instrument], good))
         return total / np.nanmean(total)
 
     def plot(self) -> Any:  # matplotlib Figure
@@ -99,9 +96,9 @@ class LightCurves(OwnLightCurves):
 
     def white_noise_ppm(self, instrument: str) -> float:
         """Standard deviation of a bin of the white light, parts per million, as its own second differences show it."""
-        flux, noise = (_whole(values[instrument], self.flux[instrument]) for values in (self.flux, self.noise))
-        if flux.ndim == 2:
-            flux, noise = flux.sum(axis=1), np.sqrt((noise**2).sum(axis=1))
+        flux, noise = self.flux[instrument], self.noise[instrument]
+        good = np.isfinite(flux) & np.isfinite(noise)
+        flux, noise = _white(flux, good), np.sqrt(_white(noise**2, good))
         return float(np.median(noise) * excess_noise(flux[None], noise[None])[0] / flux.mean() * 1e6)
 
 # %% ../../nbs/observations/130_lightcurves.ipynb #extract-visit

@@ -201,3 +201,22 @@ def test_spikes_of_a_bin_or_two_are_found(length):
     flux[struck] *= 1.1
     (curves,) = normalise(LightCurves.from_arrays(time_h / 24, np.linspace(1, 3, 4), flux, 1e-3))
     assert (~curves.good).any(1).nonzero().flatten().tolist() == struck
+
+
+def test_what_was_bridged_or_borrowed_has_no_weight(visit):
+    """Half an hour without light at egress, bridged by a line with a noise as large as its flux, cost 700 ppm, and a borrowed
+    channel came out as a measurement."""
+    curves, star, *_ = visit
+    gap_h = float(curves.time_h[AIRS].mean()) + np.array([0.5, 1.0])
+    gap = {name: (time_h > gap_h[0]) & (time_h < gap_h[1]) for name, time_h in curves.time_h.items()}
+    bridged, left_out = copy.deepcopy(curves), copy.deepcopy(curves)
+    for name, dark in gap.items():
+        bridged.flux[name][dark] = bridged.flux[name][~dark].mean(axis=0)
+        bridged.noise[name][dark] = np.inf
+        left_out.flux[name][dark] = np.nan
+    bridged.flux[AIRS][:, 60] = bridged.flux[AIRS][:, [59, 61]].mean(axis=1)
+    bridged.noise[AIRS][:, 60] = np.inf
+    left_out.flux[AIRS][:, 60] = np.nan
+    one, other = fit_visit(bridged, star), fit_visit(left_out, star)
+    assert torch.equal(one.depth, other.depth) and torch.equal(one.covariance, other.covariance)
+    assert one.sigma[61] > 3 * one.sigma[60]
