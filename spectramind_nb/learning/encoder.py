@@ -189,7 +189,7 @@ class TaughtNetworks(CorrectedPosterior):
             self.left_out_sums.zero_()
         mu, sigma, changes = self.proposed
         truth, half = batch["target"].double(), self.half(batch["planet_id"])
-        self._count((truth - mu) / sigma, of_left_out(changes.detach(), half))
+        self._count((truth - mu) / sigma, of_left_out(changes.detach(), half) * batch.get("labelled", 1.0))
         for number, change in enumerate(changes):
             rows = half != number
             own = self.network_loss(mu[rows], sigma[rows], change[:, rows], truth[rows]) if rows.any() else 0.0 * change.sum()
@@ -214,9 +214,13 @@ class TaughtNetworks(CorrectedPosterior):
             torch.distributed.all_reduce(sums)  # the same on every rank at any time, as what a checkpoint holds
         self.left_out_sums += sums
 
+    def trust_parts(self) -> None:
+        """Trust the networks as far as they were right about the planets that they had not seen."""
+        self.trust.copy_(trust_of(self.left_out_sums))
+
     def _calibrate(self) -> None:
         if self.seen.any() and self.trainer.state.fn == "fit":
-            self.trust.copy_(trust_of(self.left_out_sums))
+            self.trust_parts()
         super()._calibrate()
 
 # %% ../../nbs/learning/430_encoder.ipynb #encodermodel

@@ -192,7 +192,7 @@ class Ensemble(CalibratedMembers):
             if learns.any():
                 total = total + member.training_step(_some(batch, learns), batch_idx)
             else:  # in a small batch: every member takes every step on every rank, but this one learns nothing and sees no label
-                total = total + 0.0 * member.training_step({**batch, "target": answered}, batch_idx)
+                total = total + 0.0 * member.training_step({**batch, "target": answered, "labelled": 0.0}, batch_idx)
                 self.losses.pop()
         self.log("train/loss", torch.stack(self.losses).mean(), prog_bar=True, batch_size=len(fold), sync_dist=True)
         return total
@@ -205,12 +205,14 @@ class Ensemble(CalibratedMembers):
         self._calibrate("on_train_epoch_end")  # there may be no validation
 
     def _calibrate(self, moment: str) -> None:
-        """By the left-out answers of this epoch; where there are none, members calibrate themselves as they do alone."""
+        """By the left-out answers of this epoch, after members have weighed their parts; where there are none, members do it alone."""
         if self.hparams.folds == 1:
             for member in self.members:
                 getattr(member, moment)()
         elif self.seen.any() and self.trainer.state.fn == "fit":
             self.calibration.copy_(calibration_factors(self.seen))
+            for member in self.members:
+                member.trust_parts()
 
     def configure_optimizers(self):
         """The first member's, schedule and all, and in its groups the numbers of the others."""

@@ -91,6 +91,9 @@ class ScoredModel(pl.LightningModule):
         """Errors that channels have in common: the covariance of two is the product of their rows; None: sigma is all that is known."""
         return None
 
+    def trust_parts(self) -> None:
+        """Trust each part of an answer as far as planets that were left out bear it out, sigma apart; most answers have one part."""
+
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), **self.hparams.optimizer)
 

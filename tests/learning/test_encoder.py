@@ -15,6 +15,7 @@ from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.curve_network import bridges, mirrored, negativity, roughness
 from spectramind_nb.learning.datamodule import VisitDataModule
 from spectramind_nb.learning.encoder import EncoderModel, stacking_sums, trust_of
+from spectramind_nb.learning.ensemble import Ensemble
 from spectramind_nb.learning.metrics import CHANNELS, ariel_score
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet, planet_set
 from spectramind_nb.learning.posterior import PosteriorModel
@@ -247,6 +248,38 @@ def test_a_planet_is_corrected_by_the_network_that_has_not_seen_it(few):
         torch.testing.assert_close(mu[rows], start[rows] + sigma[rows] * changes[number, 0, rows])
     both = model.posterior(planets, None)[0]
     assert not torch.allclose(both, mu)
+
+
+@pytest.mark.slow
+def test_members_of_an_ensemble_trust_their_networks(held):
+    """They never did: what they corrected was left out of the answer, in silence."""
+    train, scores = population(200, 1), {}
+    for trusted in (True, False):
+        torch.manual_seed(0)
+        together = Ensemble(EncoderModel(**SMALL), folds=2)
+        together.prepare(train)
+        trainer(12, limit_val_batches=0).fit(together, datamodule=VisitDataModule(train, held, None, 25, 1))
+        found = torch.stack([member.trust for member in together.eval().members])
+        assert float(found[:, 0].max()) > 0.5
+        for member in () if trusted else together.members:
+            member.trust.zero_()
+        scores[trusted] = score(together, held)
+    assert scores[True] > scores[False] + 0.005
+
+
+def test_planets_that_a_member_must_not_know_do_not_count_for_its_trust(few):
+    """Where all planets of a batch are of the fold that it leaves out, it takes the step with the answers of others for labels."""
+    torch.manual_seed(0)
+    together = Ensemble(EncoderModel(**SMALL), folds=2)
+    together.prepare(few)
+    together.log = together._hear
+    fold = together.fold(few.planet_id)
+    left, learned = (together.members[number].train() for number in (0, 1))
+    batch = {name: tensor[fold == 0] for name, tensor in few.tensors().items()}
+    for network in (*left.networks, *learned.networks):
+        network.of_planet.bias.data.fill_(0.3)
+    together.train().training_step(batch, 0)
+    assert not left.left_out_sums.any() and learned.left_out_sums.any()
 
 
 @pytest.mark.parametrize("planets", [8, 40, 400])
