@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli_base import RunName
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, DataMissingError
 from ..core.imports import quick_imports
 
 # %% ../../nbs/apps/784_cli_exchange.ipynb #star-words
@@ -99,7 +99,10 @@ def export_command(
         check_writable(out)
         opened = Run.open(run)
         record.update(run_id=opened.id, parent=opened.id, output={"path": str(out)})
-        spectra = opened.spectra(covariances=form not in ("csv", "taurex"))
+        try:
+            spectra = opened.spectra(covariances=form not in ("csv", "taurex"))
+        except DataMissingError as error:
+            raise DataMissingError(error.what, error.where, "Export where the run's data are found, such as in its workspace") from None
         written = export_spectra(spectra, form, out)
     print(f"{len(written)} spectra: {written[0]} .." if written else "the run predicted no spectrum")
     for why in sorted({spectrum.provenance.get("no covariance", "") for spectrum in spectra.values()} - {"", NOT_ASKED}):

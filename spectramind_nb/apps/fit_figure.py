@@ -23,15 +23,16 @@ def transit_and_drift(
     depth: float,  # (Rp/Rs)^2
     geometry: Mapping[str, float],  # of a VisitFit
     later: bool,  # AIRS, whose mid-time is offset
+    degree: int = 4,  # of the drift in time, `fit.drift.time_degree`
 ) -> tuple[np.ndarray, np.ndarray]:  # (T,) transit, (T,) drift; their product is the model
-    "The fitted transit with the limb darkening and the cubic drift that match a light curve best."
+    "The fitted transit with the limb darkening and the drift that match a light curve best."
     grid = np.linspace(0, 0.6, 7)
     u1, u2 = np.array([(one, other) for other in grid for one in grid]).T
     mid_d = (geometry["mid_time_h"] + later * geometry["offset_h"]) / 24
     orbit = (geometry["period_d"], geometry["a_rs"], geometry["inclination_deg"])
     curves = dimmed_flux(sky_separation(time_h / 24, mid_d, *orbit), np.sqrt(max(depth, 0.0)), u1, u2).numpy()
     phase = 2 * (time_h - time_h[0]) / (time_h[-1] - time_h[0]) - 1
-    basis = np.polynomial.chebyshev.chebvander(phase, 3)
+    basis = np.polynomial.chebyshev.chebvander(phase, degree)
     fitted = [(transit, basis @ np.linalg.lstsq(transit[:, None] * basis, flux, rcond=None)[0]) for transit in curves]
     return min(fitted, key=lambda pair: float(((flux - pair[0] * pair[1]) ** 2).sum()))
 
@@ -39,6 +40,7 @@ def transit_and_drift(
 def plot_light_curve(
     curves: LightCurves,  # of one visit
     fit: VisitFit,  # of the same visit
+    degree: int = 4,  # of the drift in time, `fit.drift.time_degree`
 ):  # a matplotlib Figure
     "White light of both instruments without drift, the fitted transit, and what is left, in ppm."
     figure, axes = new_figure(2, 2, 8.5, 4.2, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
@@ -47,7 +49,7 @@ def plot_light_curve(
     white = {"FGS1": depth[0], "AIRS-CH0": float((depth[1:] * share).sum() / share.sum())}
     for (top, bottom), name in zip(axes.T, ("FGS1", "AIRS-CH0"), strict=True):
         time, flux = curves.time_h[name], curves.white(name)
-        transit, drift = transit_and_drift(time, flux, white[name], fit.geometry, name != "FGS1")
+        transit, drift = transit_and_drift(time, flux, white[name], fit.geometry, name != "FGS1", degree)
         left = (flux / drift - transit) * PPM
         groups = np.array_split(np.arange(len(time)), min(60, len(time)))
         coarse = np.array([time[g].mean() for g in groups])

@@ -97,12 +97,12 @@ def spectrum_section(planets: AnsweredPlanets, album: Album) -> str:  # HTML
 # %% ../../nbs/apps/707_report_sections.ipynb #light-curve-section
 def light_curve_section(planets: AnsweredPlanets, album: Album) -> str:  # HTML, empty when nothing was fitted
     "Light curves of a typical visit and of the hardest one, with their fits."
-    found, fits = "", planets.fits.done
+    found, fits, degree = "", planets.fits.done, planets.run.config.fit["drift"]["time_degree"]
     for word, visit in visits_worth_showing(fits).items() if fits else ():
         name = "light_curve" if word == "typical" else f"light_curve_{word}"
         words = (f"The {word} visit: white light of both instruments without its drift (grey: every bin, black: means), "
                  "the fitted transit (line), and what is left.")
-        found += album(name, plot_light_curve(planets.light_curves(visit), fits[visit]), words)
+        found += album(name, plot_light_curve(planets.light_curves(visit), fits[visit], degree), words)
     return found
 
 # %% ../../nbs/apps/707_report_sections.ipynb #truth-sections
@@ -164,7 +164,10 @@ def planets_needed(run: Run, album: Album) -> str:  # HTML
         return f"<p>Not computed: <code>spectramind evaluate {html.escape(run.id)} --learning-curve {','.join(map(str, fewer))}</code></p>"
     table = pd.read_csv(run.dir / LEARNING_CURVE)
     picture = plot_learning_curve(table)
-    words = "Score on validation planets with fewer training planets; the last point is the run itself, its val/score."
+    words = "Score on validation planets with fewer training planets; the last point is the run itself"
+    now, then = float(table["score"].iloc[-1]), (run.metrics or {}).get("val/score")
+    words += ", its val/score." if then is None or abs(now - then) < 5e-5 else (
+        f". They are the planets that it has not learned from as the data are today; its val/score, {then:.4f}, is of those of then.")
     rows = {f"{row.planets} training planets": f"score {row.score:.4f}, raw fit {row.score_fit:.4f}" for row in table.itertuples()}
     return album("learning_curve", picture, words) + table_html(rows)
 

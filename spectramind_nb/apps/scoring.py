@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.environment import given_path
+from ..core.environment import given_path, tell
 from ..core.errors import SchemaError
 from ..learning.metrics import ariel_score, calibration
 from ..observations.root_tables import read_labels
@@ -44,6 +44,8 @@ def score(
     if unknown:
         what = faults.get(unknown[0], f"planet {unknown[0]} of the submission has no row")
         raise SchemaError(what, _name(truth), "Score against the truth of these planets")
+    if absent := len(labels) - len(table):
+        tell(f"note: {absent} of the {len(labels)} planets of {_name(truth)} have no row in the submission; a grader refuses that")
     mu, sigma = (np.array(table[list(c)]) for c in (submission.DEPTH_COLUMNS, submission.SIGMA_COLUMNS))
     true = np.array(labels.loc[table["planet_id"]])
     naive = float(known.to_numpy().mean()), float(known.to_numpy().std())

@@ -99,7 +99,10 @@ def wanted_and_found(
     if any(item["type"] not in _MEANT for item in items):
         return items[-1]["msg"].removeprefix("Value error, ")
     wanted = list(dict.fromkeys(_MEANT[item["type"]].format(**item.get("ctx", {})) for item in items))
-    hint = did_you_mean(str(first["input"]), re.findall(r"'([^']*)'", " ".join(wanted)))
+    words = re.findall(r"'([^']*)'", " ".join(wanted))
+    if not isinstance(first["input"], str) and (word := str(first["input"])) in words:
+        return f"must be text and not a number, write {path}=\"'{word}'\""
+    hint = did_you_mean(str(first["input"]), words)
     return f"must be {' or '.join(wanted)}, not {first['input']!r}" + (f", {hint[0].lower()}{hint[1:]}" if hint else "")
 
 

@@ -171,7 +171,7 @@ class TrainerConfig(GroupConfig):
     enable_progress_bar: bool
     enable_model_summary: bool
     enable_autolog_hparams: bool
-    profiler: str | None
+    profiler: Literal["simple", "advanced", "pytorch", "xla"] | None
     detect_anomaly: bool
     inference_mode: bool
     barebones: Literal[False]  # Lightning's bare mode has no callbacks, so no guards

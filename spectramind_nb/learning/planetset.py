@@ -306,10 +306,13 @@ def planet_sets(
     The same number may stand in both splits, for the same planet or for another one: each set sees its own split only.
     """
     wrong = contradictions(fits["train"], labels)
-    labelled = [planet for planet in challenge.planets("train") if planet in labels.index and planet not in wrong]
-    chosen, held = split_planets(labelled, validation_fraction, split_seed)
-    if learned and not set(learned).isdisjoint(labelled):
-        chosen, held = [p for p in sorted(labelled) if p in learned], [p for p in sorted(labelled) if p not in learned]
+    labelled = [planet for planet in sorted(challenge.planets("train")) if planet in labels.index]
+    known = not set(learned).isdisjoint(labelled)
+    parts = split_planets(labelled, validation_fraction, split_seed)  # before any is left out, which moves none of the others
+    parts = ([p for p in labelled if p in learned], [p for p in labelled if p not in learned]) if known else parts
+    chosen, held = ([planet for planet in part if planet not in wrong] for part in parts)
+    if not known and not (chosen and held):
+        chosen, held = split_planets(sorted({*chosen, *held}), validation_fraction, split_seed)
     if not held:
         raise DataMissingError(f"the model has learned from all {len(chosen)} planets with a label", challenge.labels_path,
                                "Add planets that it does not know")

@@ -28,7 +28,7 @@ from .root_tables import read_converter, read_grid, read_labels, read_once, read
 def _planet_number(name: str) -> int | None:
     """The number of the planet whose folder has this name; None: it is no planet's."""
     number = int(name) if name.isascii() and name.isdecimal() else -1  # "007" is none: files are found by the number alone
-    return number if 0 <= number < 2**63 and name == str(number) else None
+    return number if 0 <= number < 10**18 and name == str(number) else None  # tables and submissions hold as many digits
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -62,6 +62,14 @@ def _no_planet(entry: os.DirEntry) -> str:
     if folder and _planet_number(bare := entry.name.lstrip("0") or "0") is not None:
         return f"a planet's number has no zeros in front; rename it to {bare}"
     return "its name is no planet's number as the tables write it" if folder else ""
+
+
+def _without_planets(folder: Path) -> DataMissingError:
+    """No folder of a split is a planet's: why, as far as one is that somebody may take for one."""
+    others = _entries(folder) if folder.is_dir() else []
+    advice = "Check data.root." if folder.name in SPLITS else f"Choose {' or '.join(SPLITS)}."
+    why = next((f"Of {entry.name}: {reason}." for entry in others if (reason := _no_planet(entry))), advice)
+    return DataMissingError(f"there is no planet folder in {folder.name}", folder, why)
 
 
 def _names(folder: Path) -> list[str]:
@@ -173,7 +181,7 @@ class ChallengeVisits(ChallengeFiles):
         else:
             planets = sorted(planet for planet in {visit.planet_id for visit in self.chosen} if (folder / str(planet)).is_dir())
         if not planets:
-            raise DataMissingError(f"there is no planet folder in {split}", folder, "Check data.root.")
+            raise _without_planets(folder)
         return planets
 
     def asked_for(self, split: str = "test") -> list[int]:

@@ -55,9 +55,18 @@ def read_labels(
     return table[~strange.any(axis=1)], faults
 
 # %% ../../nbs/observations/106_root_tables.ipynb #read-grid
+def _only_row(path: Path, columns: list[str]) -> pd.Series:
+    """The row that a table has for everybody; it may stand there more than once. Raises SchemaError where rows differ."""
+    rows = read_table(path, columns, key=None)[columns].drop_duplicates()
+    if len(rows) > 1:
+        column = next(name for name in columns if rows[name].nunique(dropna=False) > 1)
+        raise SchemaError(f"column {column} has {len(rows)} different rows, and one is for all", path, "Keep the row that is right.")
+    return rows.iloc[0]
+
+
 def read_grid(path: Path) -> np.ndarray:  # (283,) um
     """Wavelength of each label column. Raises DataMissingError, DamagedFileError, SchemaError."""
-    grid = read_table(path, LABEL_COLUMNS, key=None)[LABEL_COLUMNS].iloc[0].to_numpy(np.float64)
+    grid = _only_row(path, LABEL_COLUMNS).to_numpy(np.float64)
     if not (np.isfinite(grid) & (grid > 0.3) & (grid < 30)).all():  # um; what Ariel sees lies well within
         column = int(np.flatnonzero(~(np.isfinite(grid) & (grid > 0.3) & (grid < 30)))[0])
         raise SchemaError(f"column {LABEL_COLUMNS[column]} is {grid[column]:g}, no wavelength in um", path, "Download this table again.")
@@ -66,8 +75,8 @@ def read_grid(path: Path) -> np.ndarray:  # (283,) um
     return grid
 
 # %% ../../nbs/observations/106_root_tables.ipynb #read-converter
-def _of_all_visits(path: Path) -> pd.DataFrame:
-    return read_table(path, ADC_COLUMNS, key=None)
+def _of_all_visits(path: Path) -> pd.Series:
+    return _only_row(path, ADC_COLUMNS)
 
 
 def _by_planet(path: Path) -> pd.DataFrame:
@@ -83,7 +92,7 @@ def read_converter(
     table = read_once(_of_all_visits if planet_id is None else _by_planet, path)
     if planet_id is not None and planet_id not in table.index:
         raise SchemaError(f"planet {planet_id} has no row", path, "Download this table again.")
-    row = table.iloc[0] if planet_id is None else table.loc[planet_id]
+    row = table if planet_id is None else table.loc[planet_id]
     gain, offset = (float(row[f"{instrument}_adc_{part}"]) for part in ("gain", "offset"))
     if not (np.isfinite(offset) and np.isfinite(gain) and gain > 0):
         column, value = ("gain", gain) if not (np.isfinite(gain) and gain > 0) else ("offset", offset)

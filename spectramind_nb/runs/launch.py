@@ -140,7 +140,10 @@ def requested_config(
     if here.starter == "lightning":
         return frozen_config(Path(here.meeting), LaunchPlan.read(Path(here.meeting)).config_hash)
     config = compose(overrides=overrides)
-    if config.trainer.max_epochs == 0:
+    if any(config.fit["limb_darkening"][name].get("bends") for name in ("sum", "difference")):
+        raise ConfigError("models learn from fits whose limb darkening does not bend along an instrument", "fit.limb_darkening",
+                          "fit=own is for light curves of your own, spectramind fit-lightcurves; train with fit=default")
+    if 0 in (config.trainer.max_epochs, config.trainer.max_steps, config.trainer.limit_train_batches):
         remedy = "Use spectramind evaluate RUN trainer=eval_only to score, or set trainer.max_epochs to train"
         raise ConfigError("this profile trains nothing", f"trainer={config.launch.choices['trainer']}", remedy)
     check_request(config.trainer.plain(), here, visible_gpus())

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, default_convert
 
 from ..core.configuration import adjusted, compose
-from ..core.environment import Place, check_writable, given_path
+from ..core.environment import Place, check_writable, given_path, tell
 from ..core.errors import ConfigError, DataMissingError, SchemaError
 from ..core.instantiate import build, check_targets
 from ..core.overrides import override_words
@@ -263,5 +263,7 @@ def evaluate(
     with loaded_run("evaluate", run, overrides) as (config, model, record):
         challenge, data = judging_data(config, Run.open(run).learned)
         metrics = validate_model(model, data, config)
+        if (then := (Run.open(run).record.get("planets") or {}).get("val")) not in (None, len(data.val)):
+            tell(f"note: judged by {len(data.val)} planets that the run has not learned from; there were {then} when it was trained")
         record.update(metrics=metrics, data=data_manifest(challenge))
     return metrics

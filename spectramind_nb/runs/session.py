@@ -16,12 +16,12 @@ import pytorch_lightning as pl
 import torch
 
 from ..core.environment import Place, tell
-from ..core.errors import ConfigError, DamagedFileError, DataMissingError, PreflightError
+from ..core.errors import ConfigError, DamagedFileError, DataMissingError, PreflightError, SchemaError
 from ..core.instantiate import build
 from ..core.config_schema import RunConfig
 from ..learning.datamodule import VisitDataModule
 from ..learning.planetmodel import PlanetModel
-from ..learning.planetset import PlanetSet, contradictions
+from ..learning.planetset import PlanetSet, contradictions, split_planets
 from ..observations.challenge import Challenge
 from ..records import audit
 from ..records.journal import EventLog, events
@@ -95,7 +95,10 @@ def _steadied(session: Session, devices: Devices) -> Devices:
 # %% ../../nbs/runs/644_session.ipynb #write-first-submission
 def write_first_submission(session: Session, challenge: Challenge) -> None:
     """A valid submission from the first minute on. Raises `SchemaError` where there are too few labels to learn from."""
-    labelled_planets(challenge)  # too few labels are told before the long work, and so is which ones are of no use
+    planets, data = labelled_planets(challenge), session.config.data  # what is too little is told before the long work
+    if len(chosen := split_planets(planets, data.validation_fraction, data.split_seed)[0]) < 2:
+        what = f"of {len(planets)} labelled planets data.validation_fraction={data.validation_fraction} leaves {len(chosen)} to learn from"
+        raise SchemaError(f"{what}, and two are needed", challenge.labels_path, "Add labelled planets, or lower data.validation_fraction")
     path, naive, faults = session.dir / "submission.csv", naive_statistics(challenge), challenge.label_faults()
     for fault in faults:
         print(f"left out of training: {fault}", file=sys.stderr)
@@ -119,7 +122,7 @@ def load_planets(session: Session, challenge: Challenge) -> VisitDataModule:
             print(f"{split} planet {visit} is left out: {reason}", file=sys.stderr)
     wrong = contradictions(session.fits["train"].done, challenge.labels())
     for planet, reason in wrong.items():
-        print(f"left out of training: planet {planet}, {reason} (train.csv)", file=sys.stderr)
+        print(f"left out of training and validation: planet {planet}, {reason} (train.csv)", file=sys.stderr)
     session.log("contradictions", left_out=wrong)
     found, known = data_manifest(challenge), session.record.fields
     if session.attempt.checkpoint is not None and known["data"]["manifest_root"] not in (None, found["manifest_root"]):

@@ -277,5 +277,5 @@ def test_who_closes_the_output_is_told_nothing(tmp_path):
 def test_an_export_is_on_record(whole_run, here, tmp_path):
     before = len(audit.ended(here / "logs"))
     export_command(str(whole_run.dir), form="csv", out=tmp_path / "spectra")
-    ((_, made),) = audit.ended(here / "logs")[before:]
+    (made,) = audit.ended(here / "logs")[before:]
     assert made["command"] == "export" and made["run_id"] == whole_run.id and list((tmp_path / "spectra").iterdir())

@@ -305,6 +305,23 @@ def test_the_order_matters_to_the_tiny_model():
     assert not torch.equal(forward.weight, backward.weight)
 
 
+def test_a_label_that_is_contradicted_moves_no_other_planet(short_root, stores, tmp_path):
+    """The planets were divided after it had been left out, and others judged."""
+    from spectramind_nb.observations.challenge import open_challenge
+    from spectramind_nb.physics.fitting import fit
+
+    challenge = open_challenge(short_root)
+    fits, stars = {"train": fit(challenge, store_root=stores)}, {"train": challenge.stars("train")}
+    labels, parts = challenge.labels(), {}
+    for wrong in (None, *challenge.planets("train")):
+        told = labels if wrong is None else labels.mul((labels.index == wrong) + 1.0, axis=0)
+        train, val, _ = planet_sets(challenge, {**fits, "test": {}}, told, {**stars, "test": challenge.stars("test")}, 0.34, 1)
+        parts[wrong] = [set(part.planet_id.tolist()) for part in (train, val)]
+    whole = parts.pop(None)
+    assert [len(part) for part in whole] == [4, 2]
+    assert all(found == [part - {wrong} for part in whole] for wrong, found in parts.items())
+
+
 def test_data_without_a_test_split_train_all_the_same(short_root, tmp_path):
     import shutil
 

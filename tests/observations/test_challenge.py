@@ -175,6 +175,20 @@ def test_a_folder_with_zeros_in_front_is_told_what_to_be_called(made_up):
     ]
 
 
+@pytest.mark.parametrize("name, why", [
+    ("WASP-39b", "Of WASP-39b: its name is no planet's number"),
+    ("007", "Of 007: a planet's number has no zeros in front; rename it to 7."),
+    (str(10**18), "no planet's number as the tables write it"), ("empty", "Check data.root.")])
+def test_the_only_folder_that_is_no_planet_s_is_named(made_up, name, why):
+    """It was said that there is none."""
+    (made_up.root / "train" / "7").rename(made_up.root / ("train/" + name if name != "empty" else "7"))
+    with pytest.raises(DataMissingError, match="there is no planet folder in train") as refused:
+        ch.open_challenge(made_up.root).planets("train")
+    assert why in str(refused.value)
+    with pytest.raises(DataMissingError, match="there is no planet folder in Test.*Choose train or test"):
+        ch.open_challenge(made_up.root).planets("Test")
+
+
 def test_commas_at_the_ends_of_a_sample_s_lines_hide_no_planet(made_up):
     (made_up.root / "sample_submission.csv").write_text("planet_id,wl_1\n7,0.1,\n8,0.1,\n")
     shutil.copytree(made_up.root / "train" / "7", made_up.root / "test" / "7", dirs_exist_ok=True)
@@ -292,10 +306,21 @@ def test_damaged_tables(made_up):
     with pytest.raises(SchemaError, match="column wl_3, wl_4, wl_5, wl_6 and 1 more is missing"):
         challenge.labels()
     adc = made_up.root / "adc_info.csv"
+    table = pd.read_csv(adc)
+    pd.concat([table, table]).to_csv(adc, index=False)
+    assert challenge.adc("FGS1", 7) == (table["FGS1_adc_gain"][0], table["FGS1_adc_offset"][0])
+    pd.concat([table.assign(FGS1_adc_gain=0.9), table]).to_csv(adc, index=False)  # the first one was taken, silently
+    with pytest.raises(SchemaError, match="column FGS1_adc_gain has 2 different rows, and one is for all .*adc_info.csv"):
+        challenge.adc("FGS1", 7)
     pd.read_csv(adc).drop(columns=["AIRS-CH0_adc_gain"]).to_csv(adc, index=False)
     with pytest.raises(SchemaError, match="column AIRS-CH0_adc_gain is missing"):
         challenge.adc("FGS1", 7)
     wavelengths = made_up.root / "wavelengths.csv"
+    table = pd.read_csv(wavelengths)
+    pd.concat([table, table + 0.01]).to_csv(wavelengths, index=False)
+    with pytest.raises(SchemaError, match="column wl_1 has 2 different rows"):
+        challenge.wavelengths_um
+    table.to_csv(wavelengths, index=False)
     pd.read_csv(wavelengths).iloc[:, ::-1].set_axis(layout.LABEL_COLUMNS, axis=1).to_csv(wavelengths, index=False)
     with pytest.raises(SchemaError, match="do not ascend"):
         challenge.wavelengths_um

@@ -199,7 +199,7 @@ def test_labels_that_were_exchanged_cost_their_planets_only(spoilt, capsys):
     write(exchange)
     run = train(overrides=[f"data.root={root}", *ONE], resume="never")
     told = capsys.readouterr().err
-    assert all(f"left out of training: planet {planet}, its label says" in told for planet in exchanged)
+    assert all(f"left out of training and validation: planet {planet}, its label says" in told for planet in exchanged)
     assert run.record["planets"]["train"] + run.record["planets"]["val"] == len(planets) - len(exchanged)
     noted = next(line for line in events(run.dir / "events.jsonl") if line["event"] == "contradictions")
     assert set(noted["left_out"]) == {str(planet) for planet in exchanged}

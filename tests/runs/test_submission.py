@@ -165,6 +165,16 @@ def test_a_table_scores_what_its_file_scores(tmp_path, change):
         score(path, truth.drop(columns="wl_9"))
 
 
+def test_planets_without_an_answer_are_told(tmp_path, capsys):
+    ids, depths = np.array(IDS), np.random.default_rng(3).uniform(0.009, 0.011, (3, 283))
+    truth = pd.DataFrame(depths, columns=list(submission.DEPTH_COLUMNS)).assign(planet_id=ids)
+    table = submission.read(submission.write(tmp_path / "s.csv", ids, depths, np.full((3, 283), 1e-4)))
+    score(table, truth)
+    assert "note" not in capsys.readouterr().err
+    score(table.iloc[:2], truth)
+    assert "note: 1 of the 3 planets of the table of labels have no row in the submission" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["s.parquet", "s.fits", "s.h5.gz", "s.csv.parquet", "s.xlsx"])
 def test_a_submission_under_the_name_of_something_else_is_refused(good, name, tmp_path, monkeypatch):
     path, mu, sigma = good

@@ -144,6 +144,15 @@ def test_intervals_of_many_comparisons_hold_together():
     assert 8 <= alone <= 40 and together <= 4
 
 
+@pytest.mark.parametrize("planets", [2, 3, 5, 12])
+def test_few_planets_are_no_proof(planets):
+    """Of two planets an interval by bootstrap is what lies between them: pure chance was "better" or "worse" in 46 of 100 cases."""
+    rng = np.random.default_rng(planets)
+    noise = [pd.Series(0.05 * rng.normal(size=planets)) for _ in range(200)]
+    claimed = sum(paired_difference(pd.Series(np.zeros(planets)), one)[3] for one in noise)
+    assert claimed <= 20  # 10 are expected, with a scatter of 3
+
+
 def test_a_sweep_writes_into_no_run(whole_run):
     before = sorted(whole_run.dir.iterdir())
     with pytest.raises(ConfigError, match="is the name of a run"):
@@ -237,7 +246,7 @@ def test_a_sweep_that_was_only_stopped_in_time_says_so(codes, words, here, monke
     assert sweep(asked, name)["exit_code"].tolist() == codes
     done = CliRunner().invoke(app, ["sweep", *asked, "--name", f"{name}-again"])
     assert done.exit_code == 75 and "the same command does what is missing" in done.output
-    assert audit.ended(here / "logs")[-1][1]["outcome"] == "wall"
+    assert audit.ended(here / "logs")[-1]["outcome"] == "wall"
 
 
 def test_a_sweep_with_a_failed_run_fails(words, monkeypatch):

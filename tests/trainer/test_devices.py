@@ -14,7 +14,7 @@ from spectramind_nb.core.environment import Place, place
 from spectramind_nb.core.errors import ConfigError, PreflightError
 from spectramind_nb.runs import devices, launch
 from spectramind_nb.runs.devices import Gpu, one_device, resolve_devices
-from spectramind_nb.runs.launch import check_request, write_message
+from spectramind_nb.runs.launch import check_request, requested_config, write_message
 from spectramind_nb.runs.ranks import synchronised_batchnorm
 from spectramind_nb.runs.rendezvous import (
     announce_stores,
@@ -248,3 +248,13 @@ def test_stores_are_waited_for_as_long_as_the_leading_process_lives(tmp_path):
     (tmp_path / "run" / "audit.json").write_text('{"outcome": "failed"}')
     with pytest.raises(PreflightError, match="ended before its stores were full"):
         wait_for_stores(tmp_path, "another", tmp_path / "run")
+
+
+@pytest.mark.parametrize("words, said", [
+    (["fit=own"], "train with fit=default"), (["trainer=eval_only"], "trains nothing"), (["trainer.max_steps=0"], "trains nothing"),
+    (["trainer.limit_train_batches=0"], "trains nothing"),
+])
+def test_what_cannot_be_trained_is_told_before_anything_is_done(words, said):
+    """`fit=own` ended in a sentence of PyTorch after all visits were fitted, without steps a run was "finished"."""
+    with pytest.raises(ConfigError, match=said):
+        requested_config(words)

@@ -141,6 +141,11 @@ def test_result_is_plain_and_read_only():
     (["trainer.devices=0"], "trainer.devices"),
     (["trainer.devices=some"], "trainer.devices"),
     (["trainer.barebones=true"], "trainer.barebones"),
+    (["trainer.overfit_batches=1"], "use trainer.limit_train_batches"),
+    (["trainer.limit_predict_batches=1"], "every planet gets an answer"),
+    (["trainer.profiler=simpel"], "did you mean 'simple'?"), (["data.edition=2024"], "write data.edition=\"'2024'\""),
+    (["trainer.min_epochs=50", "trainer.max_epochs=3"], "it is more than trainer.max_epochs"),
+    (["trainer.min_steps=50", "trainer.max_steps=3"], "it is more than trainer.max_steps"),
     (["trainer.max_epochs=-1"], "nothing ends this run"),
     (["trainer.max_epochs=null"], "nothing ends this run"),
     (["trainer.val_check_interval=5"], "check_val_every_n_epoch=null"),
@@ -231,6 +236,7 @@ BREAKING = [
     {"trainer": {"val_check_interval": 3, "check_val_every_n_epoch": 1}},
     {"trainer": {"early_stop": {"enabled": True}, "limit_val_batches": 0}},
     {"trainer": {"devices": [], "env": {"MY_TOKEN": "x"}}},
+    {"trainer": {"min_epochs": 3, "max_epochs": 2, "min_steps": 3, "max_steps": 2}},
     {"trainer": {"enable_checkpointing": False}, "pretrain": {"train": 8}},
 ]
 
