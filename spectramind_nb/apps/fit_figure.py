@@ -48,7 +48,8 @@ def plot_light_curve(
     share = curves.flux["AIRS-CH0"].mean(axis=0)
     white = {"FGS1": depth[0], "AIRS-CH0": float((depth[1:] * share).sum() / share.sum())}
     for (top, bottom), name in zip(axes.T, ("FGS1", "AIRS-CH0"), strict=True):
-        time, flux = curves.time_h[name], curves.white(name)
+        lit = np.isfinite(curves.noise[name]).reshape(len(curves.noise[name]), -1).any(axis=1)  # what was bridged is not shown
+        time, flux = curves.time_h[name][lit], curves.white(name)[lit]
         transit, drift = transit_and_drift(time, flux, white[name], fit.geometry, name != "FGS1", degree)
         left = (flux / drift - transit) * PPM
         groups = np.array_split(np.arange(len(time)), min(60, len(time)))

@@ -211,6 +211,7 @@ def progress(
     total: int,  # how many there are
     label: str,  # what is being done
     interval_s: float = 10.0,  # at most one line in this time when nobody watches
+    least_s: float = 0.0,  # a log hears nothing of what takes less
 ) -> Iterator:
     """Yield `items`, reporting how far it is: a bar on a terminal and in a notebook, plain lines elsewhere."""
     if is_terminal():
@@ -222,12 +223,14 @@ def progress(
             yield from bar.track(items, total=total, description=label)
         return
     interval_s = float(os.environ.get("SPECTRAMIND_PROGRESS_S", interval_s))  # a page that draws a bar wants to hear more often
-    show, interval_s = (_notebook_bar(total), 0.2) if is_watched() else (lambda done, line: tell(line), interval_s)
+    show: Callable[[int, str], None] = lambda done, line: tell(line)
+    if is_watched():
+        show, interval_s, least_s = _notebook_bar(total), 0.2, 0.0
     start = last = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if done == total or now - last >= interval_s:
+        if done == total and now - start >= least_s or now - last >= interval_s:
             left_s = (now - start) / done * (total - done)
             ending = f"{now - start:.0f} s" if done == total else f"{done / (now - start):.2g} a second, about {left_s:.0f} s left"
             show(done, f"{label}: {done}/{total}, {ending}")
@@ -255,7 +258,8 @@ def in_threads(
     """What `work` returns for each item, with a report of the progress."""
     pool = ThreadPoolExecutor(workers)
     try:
-        return dict(zip(items, [*progress(pool.map(work, items), len(items), label)]))  # to its end, where it tells the last of them
+        answers = [*progress(pool.map(work, items), len(items), label, least_s=1.0)]  # to its end, where the last line is told
+        return dict(zip(items, answers))
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -66,10 +66,9 @@ def _no_planet(entry: os.DirEntry) -> str:
 
 def _without_planets(folder: Path) -> DataMissingError:
     """No folder of a split is a planet's: why, as far as one is that somebody may take for one."""
-    others = _entries(folder) if folder.is_dir() else []
-    advice = "Check data.root." if folder.name in SPLITS else f"Choose {' or '.join(SPLITS)}."
-    why = next((f"Of {entry.name}: {reason}." for entry in others if (reason := _no_planet(entry))), advice)
-    return DataMissingError(f"there is no planet folder in {folder.name}", folder, why)
+    why = [f"Of {one.name}: {fault}." for one in (_entries(folder) if folder.is_dir() else []) if (fault := _no_planet(one))]
+    why.append("Check data.root." if folder.name in SPLITS else f"Choose {' or '.join(SPLITS)}.")
+    return DataMissingError(f"there is no planet folder in {folder.name}", folder, why[0])
 
 
 def _names(folder: Path) -> list[str]:
