@@ -169,7 +169,11 @@ def verify(
     """Everything in the ledger, the records and their files that was changed after the fact; empty when all is intact."""
     known = {os.path.relpath(path, logs): load(path) for path in records(logs)}  # before the ledger, which is told of an end first
     problems = chain_faults(logs / "audit.jsonl", debug_log)
-    closing = {(entry["record"], entry["attempt"]): entry["record_digest"] for entry in ended(logs)}
+    closing: dict[tuple[str, int], str] = {}
+    for entry in ended(logs):
+        if (known_as := (entry["record"], entry["attempt"])) in closing and entry["record_digest"] != closing[known_as]:
+            problems.append(f"the record {entry['record']} is gone: another has its name")
+        closing[known_as] = entry["record_digest"]
     for (name, attempt), digest in closing.items():
         if _faults_of_record(logs, name, attempt, digest):  # a second look: it may have been closed, or continued, during the first
             problems += _faults_of_record(logs, name, attempt, digest)

@@ -240,6 +240,14 @@ def test_p44_a_tampered_record_file_or_log_shows(places):
     assert audit.verify(**places) == []
 
 
+def test_p44_a_run_that_was_removed_is_missed_though_another_has_its_name(places):
+    invocation(places, "a")
+    shutil.rmtree(places["logs"] / "a")
+    assert audit.verify(**places) == ["the record a/audit.json is gone"]
+    invocation(places, "a", seconds=3)
+    assert audit.verify(**places) == ["the record a/audit.json is gone: another has its name"]
+
+
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"finished"', "[" * 100_000, "{"])
 def test_a_record_that_is_none_is_an_empty_one(places, text):
     for name in "ab":
