@@ -110,10 +110,13 @@ def _remembered(memory: Path) -> dict[str, str]:
     return entries
 
 # %% ../../nbs/core/020_storage.ipynb #imported-modules
+_MAKE_NUMBERS = {"array_files", "kept_code", "machine_code", "tables"}  # of `core`: what reads them, and how they are compiled
+
+
 def imported_modules(
     module: str,  # full name, e.g. "spectramind_nb.physics.fitting"
 ) -> dict[str, Path]:  # name -> file, in the order of their names
-    """A module and all that it imports of its package, directly or not, inside functions too; without the package's `core`."""
+    """A module and all that it imports of its package, directly or not, inside functions too; of `core` only what makes numbers."""
     package = module.split(".")[0]
     spec, found, waiting = find_spec(package), dict[str, Path](), [module]
     if spec is None or spec.origin is None:
@@ -122,7 +125,7 @@ def imported_modules(
     while waiting:
         name = waiting.pop()
         path = folder.joinpath(*name.split(".")).with_suffix(".py")
-        if name not in found and path.is_file() and not name.startswith(f"{package}.core."):
+        if name not in found and path.is_file() and (not name.startswith(f"{package}.core.") or path.stem in _MAKE_NUMBERS):
             found[name] = path
             waiting += _imports(name, path.read_text())
     if not found:

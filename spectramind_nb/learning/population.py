@@ -92,9 +92,17 @@ def population_of_fits(
 
     level = depth @ mean_of
     mean = float(level.median())
-    widths = [_excess((level - mean)[:, None], own_variance, patterns, mean_of[None]) if len(depth) > 2 else mean]
+    if len(depth) > 2:
+        widths = [_excess((level - mean)[:, None], own_variance, patterns, mean_of[None])]
+    else:  # of one or two nothing is known but that they are there
+        widths = [(mean**2 + float(_noise(own_variance, patterns, mean_of[None]).mean())) ** 0.5]
     widths += [_excess(depth @ colour.T, own_variance, patterns, colour) for colour in (bands - mean_of, fgs1)]
     return Population(mean, *(max(width, LEAST_SIGMA) for width in widths))
+
+
+def _noise(own_variance: Tensor, patterns: Tensor, readers: Tensor) -> Tensor:  # (N,)
+    """Variance of what `readers` (K, 283) read from fits, their mean."""
+    return (own_variance @ readers.T.square() + (patterns @ readers.T).square().sum(1)).mean(1)
 
 
 def _excess(
@@ -103,10 +111,11 @@ def _excess(
     patterns: Tensor,  # (N, K, 283)
     readers: Tensor,  # (K, 283) how
 ) -> float:
-    """Standard deviation beyond noise. Planets count by how little noise they have."""
-    noise = (own_variance @ readers.T.square() + (patterns @ readers.T).square().sum(1)).mean(1)
-    weight = noise.clamp(min=LEAST_SIGMA**2) ** -2
-    weight = weight / weight.sum()
-    excess = (weight * (values.square().mean(1) - noise)).sum()
+    """Standard deviation beyond noise. Planets count by how much their squares scatter: by their noise only where it is the larger part."""
+    noise, excess = _noise(own_variance, patterns, readers), values.new_zeros(())
+    for _ in range(20):
+        weight = (noise + excess).clamp(min=LEAST_SIGMA**2) ** -2
+        weight = weight / weight.sum()
+        excess = (weight * (values.square().mean(1) - noise)).sum().clamp(min=0)
     hidden = (weight * noise).sum() * (2 * weight.square().sum() / len(readers)).sqrt()
     return float(torch.maximum(excess, hidden)) ** 0.5

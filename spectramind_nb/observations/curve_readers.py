@@ -47,6 +47,19 @@ def _unit_of(variable: Any, default: str) -> str:
     return next((variable.attrs[key] for key in ("units", "time_units", "wave_units") if variable.attrs.get(key)), default)
 
 # %% ../../nbs/observations/118_curve_readers.ipynb #arrays-of-dataset
+_RELATIVE = {"": 1.0, "1": 1.0, "dimensionless": 1.0, "percent": 1e-2, "%": 1e-2, "ppt": 1e-3, "ppm": 1e-6}
+
+
+def _in_units_of(error: Any, flux: Any) -> float:
+    """By what errors are multiplied where one of both is in per cent or the like. Raises SchemaError where the other cannot be."""
+    units = [str(variable.attrs.get("units", "")).strip().lower() for variable in (error, flux)]
+    if units[0] == units[1] or not {"percent", "%", "ppt", "ppm"}.intersection(units):
+        return 1.0
+    if unknown := [unit for unit in units if unit not in _RELATIVE]:
+        raise SchemaError(f"{error.name} is in '{units[0]}' and {flux.name} in '{units[1]}'", None, f"Give both in {unknown[0]}")
+    return _RELATIVE[units[0]] / _RELATIVE[units[1]]
+
+
 def arrays_of_dataset(
     dataset: Any,  # xarray Dataset
     time_unit: str = "d",  # where the data set names none
@@ -76,6 +89,8 @@ def arrays_of_dataset(
         if found[what] is not None:
             own = dataset[found[what]]
             arguments[what] = own.transpose(*(dim for dim in dims if dim in own.dims)).values
+    if "error" in arguments:
+        arguments["error"] = arguments["error"] * _in_units_of(dataset[found["error"]], flux)
     for low, high in _EDGES:
         if low in dataset.variables and high in dataset.variables:
             edges = [in_unit(dataset[edge].values, "um", edge, _unit_of(dataset[edge], length_unit)) for edge in (low, high)]

@@ -10,6 +10,7 @@ import pytest
 
 from spectramind_nb import LightCurves
 from spectramind_nb.core.errors import DamagedFileError, DataMissingError, SchemaError
+from spectramind_nb.observations.curve_readers import arrays_of_dataset
 
 TIME, WAVELENGTH = 2459000 + np.linspace(0, 0.25, 200), np.array([1.0, 2.0, 3.0])
 
@@ -174,6 +175,27 @@ def test_width_and_window_are_in_the_units_of_the_data_set():
     assert np.allclose(curves.time_h["spectrograph"][[0, -1]], [1, 4], atol=0.04)
     edges = {f"wavelength_{side}": Variable(("wave",), WAVELENGTH + shift, units="um") for side, shift in (("lower", -0.1), ("upper", 0.1))}
     assert np.allclose(LightCurves.from_xarray(Dataset(dataset, **edges)).widths_um, 0.2)
+
+
+@pytest.mark.parametrize("flux_unit, error_unit, factor", [
+    ("percent", "ppm", 1e-4), ("", "ppm", 1e-6), ("%", "percent", 1.0), ("ppm", "", 1e6), ("electron", "electron", 1.0),
+    ("e-/s", "electron/s", 1.0)])
+def test_errors_in_another_unit_than_the_flux(flux_unit, error_unit, factor):
+    """Per cent beside ppm were taken for alike: errors ten thousand times too large."""
+    made = Dataset(time=Variable(("time",), TIME), flux=Variable(("time", "wave"), np.ones((200, 3)), units=flux_unit),
+                   error=Variable(("time", "wave"), np.full((200, 3), 2e-3), units=error_unit),
+                   wavelength=Variable(("wave",), WAVELENGTH))  # fmt: skip
+    made["flux"].name, made["error"].name = "flux", "error"
+    assert np.allclose(arrays_of_dataset(made)["error"], 2e-3 * factor)
+
+
+def test_errors_in_a_unit_that_the_flux_does_not_have():
+    made = Dataset(time=Variable(("time",), TIME), flux=Variable(("time", "wave"), np.ones((200, 3)), units="electron"),
+                   error=Variable(("time", "wave"), np.ones((200, 3)), units="ppm"),
+                   wavelength=Variable(("wave",), WAVELENGTH))  # fmt: skip
+    made["flux"].name, made["error"].name = "flux", "error"
+    with pytest.raises(SchemaError, match="error is in 'ppm' and flux in 'electron'. Give both in electron"):
+        arrays_of_dataset(made)
 
 
 def test_a_table_honours_the_names_of_an_archive(table, tmp_path):
