@@ -110,7 +110,7 @@ def _remembered(memory: Path) -> dict[str, str]:
     return entries
 
 # %% ../../nbs/core/020_storage.ipynb #imported-modules
-_MAKE_NUMBERS = {"array_files", "kept_code", "machine_code", "tables"}  # of `core`: what reads them, and how they are compiled
+_MAKE_NUMBERS = {"kept_code", "machine_code", "tables"}  # of `core`: what reads tables, and how code is compiled
 
 
 def imported_modules(

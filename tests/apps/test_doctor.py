@@ -1,5 +1,7 @@
 """The doctor refuses what would fail later, and never shows what should stay hidden."""
 
+import shutil
+
 import pytest
 from packaging.requirements import Requirement
 
@@ -51,5 +53,5 @@ def test_secrets_are_not_printed(monkeypatch):
 
 
 def test_a_full_disk_is_noted(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1e6}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1e6}))
     assert doctor.examine_disk("stores", tmp_path / "not" / "there").state == "note"

@@ -230,7 +230,7 @@ def test_who_follows_a_talkative_training_looks_at_all_runs_as_well(monkeypatch)
 
 def test_runs_without_metrics_are_named_on_the_page_of_a_comparison(past):
     found = compare([past("one", []), past("two", ["seed=7"]), past("three", ["seed=8"])])
-    assert "metrics; one ended before its final validation, or goes on; two ended" in str(found)
+    assert "metrics, of each run on its own validation planets; one ended before its final validation, or goes on; two ended" in str(found)
     page = comparison_page(found)
     assert all(f"{name} has no metrics" in page for name in ("one", "two", "three"))
     assert "only the metrics can be compared; one: this run kept no checkpoint" in page and "<th>seed</th>" in page

@@ -1,6 +1,7 @@
 """A place that cannot be written is one sentence and exit code 3, before the long work; a file stands in for every bad folder."""
 
 import os
+import shutil
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -8,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 from test_cli import assert_one_sentence, invoke
 
-from spectramind_nb.apps import cli_data, comparison_page, doctor
+from spectramind_nb.apps import comparison_page, doctor
 from spectramind_nb.core.config_groups import groups, options
 from spectramind_nb.core.environment import check_writable
 from spectramind_nb.core.errors import ConfigError, PreflightError, refused_by_system
@@ -148,7 +149,7 @@ def test_simulate_says_how_much_it_will_write(workspace, monkeypatch):
     from spectramind_nb.simulation import dataset
 
     monkeypatch.setattr(dataset, "simulate", lambda *_, **__: "made")
-    monkeypatch.setattr(cli_data.shutil, "disk_usage", lambda path: Mock(free=50e9))  # whatever the machine has
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Mock(free=50e9))  # whatever the machine has
     result = invoke("simulate", "--out", "data", "--train", "30", "--test", "3")
     assert result.exit_code == 0 and "about 7.6 GB will be written to data" in result.stderr
     assert_one_sentence(invoke("simulate", "--out", "data", "--train", "300", "--test", "0"), 3, "--short")
