@@ -103,6 +103,8 @@ def _printed_to(output: Path | None) -> Iterator[IO[bytes]]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PreflightError("the same run was started from another page a moment ago", remedy="Wait until it is listed") from None
+        except OSError:  # a disk that cannot lock
+            pass
         file.truncate(0)
         yield file
 

@@ -1,5 +1,6 @@
 """What the launchpad makes of the runs beside it: which go on, which can answer what, and what they tell about the next one."""
 
+import errno
 import json
 import math
 import shutil
@@ -101,6 +102,16 @@ def test_who_waits_for_a_page_does_not_wait_for_ever(workspace, monkeypatch):
     watcher = JobWatcher(SimpleNamespace(busy=True, elsewhere=False), lambda: None)
     watcher.attend()
     assert watcher.idle.wait(5)
+
+
+def test_a_job_begins_on_a_disk_that_cannot_lock(workspace, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(jobs.fcntl, "flock", refuse)
+    with jobs._printed_to(workspace / "logs" / "said.txt") as file:
+        file.write(b"begun")
+    assert (workspace / "logs" / "said.txt").read_bytes() == b"begun"
 
 
 def test_an_interrupted_run_is_a_measure_too(past, workspace):
