@@ -62,8 +62,8 @@ def _in_units_of(error: Any, flux: Any) -> float:
 
 def arrays_of_dataset(
     dataset: Any,  # xarray Dataset
-    time_unit: str = "d",  # where the data set names none
-    wavelength_unit: str = "um",
+    time_unit: str | None = None,  # None: what the data set says, or else d
+    wavelength_unit: str | None = None,  # or else um
     **names: str | None,  # flux=, error=, wavelength=, time=, mask=: the variables, where they are called otherwise
 ) -> dict[str, Any]:
     """The arguments of `LightCurves.from_arrays` that an xarray data set holds. Raises SchemaError."""
@@ -78,7 +78,7 @@ def arrays_of_dataset(
         has = ", ".join(map(str, flux.dims))
         what = f"{found['flux']} has the dimensions {has}, not those of {found['time']} and {found['wavelength']}"
         raise SchemaError(what, None, "Select one spectral order with .sel(order=1), or one extraction")
-    when, time_unit, length_unit = time.values, _unit_of(time, time_unit), _unit_of(wavelength, wavelength_unit)
+    when, time_unit, length_unit = time.values, time_unit or _unit_of(time, "d"), wavelength_unit or _unit_of(wavelength, "um")
     if time.dtype.kind == "M":
         when, time_unit = (when - np.datetime64("2000-01-01T12:00:00")) / np.timedelta64(1, "D") + 2451545.0, "d"  # Julian date
     arguments = {  # in the units of the data set: a window and a width that the caller says are in these too

@@ -29,7 +29,7 @@ from ..core.workforce import in_processes, on_cluster
 from .airs import extract_airs
 from .challenge import Challenge, open_challenge
 from .fgs1 import extract_fgs1
-from .layout import INSTRUMENTS, Visit
+from .layout import INSTRUMENTS, INTEGRATION_S, Visit, mid_exposure_h
 from .lightcurve_figure import draw_light_curves
 from .photometry import InstrumentCurves
 from .curve_readers import OwnLightCurves
@@ -111,6 +111,13 @@ def _covered(challenge: Challenge, instrument: str, time_h: np.ndarray) -> float
     return min(1.0, float((time_h[-1] + half_bin - axis[0]) / (axis[-1] - axis[0])))
 
 
+def _bin_h(challenge: Challenge, instrument: str, time_h: np.ndarray) -> float:
+    """From the first light of a bin's first pair to the last light of its last, hours."""
+    (short_s, long_s), pairs_h = INTEGRATION_S[instrument], mid_exposure_h(challenge.time_h(instrument), instrument)
+    between_h = float(np.median(np.diff(time_h)) - np.median(np.diff(pairs_h))) if len(time_h) > 1 else 0.0
+    return max(0.0, between_h) + (long_s - short_s) / 3600
+
+
 def extract_visit(
     root: Path | str | Challenge,  # the competition's folder
     planet_id: int,
@@ -143,7 +150,9 @@ def extract_visit(
     if covered[fewer] < covered[more] - FRAMES_LOST:
         what = f"{fewer} has {covered[fewer]:.0%} of its frames, {more} {covered[more]:.0%}, and nothing says which are lost"
         raise SchemaError(what, challenge.signal_path(split, planet_id, visit, fewer), "Download this file again.")
-    return LightCurves(planet_id, visit, split, flux, noise, time_h, challenge.wavelengths_um, diagnostics, pointing, full_wells)
+    exposure_h = {name: _bin_h(challenge, name, time_h[name]) for name in INSTRUMENTS}
+    return LightCurves(planet_id, visit, split, flux, noise, time_h, challenge.wavelengths_um, diagnostics, pointing, full_wells,
+                       exposure_h=exposure_h)
 
 # %% ../../nbs/observations/130_lightcurves.ipynb #lightcurve-store
 _WHO_WORKS = ("executor", "scheduler", "pool_from_gb")  # knobs that do not change the result
@@ -188,6 +197,7 @@ def save_light_curves(store: Store, key: str, curves: LightCurves) -> None:
         "split": curves.split,
         "diagnostics": curves.diagnostics,
         "full_wells": curves.full_wells,
+        "exposure_h": curves.exposure_h,
     }
     store.save(key, arrays, meta)
 

@@ -129,6 +129,11 @@ def _widths(width: np.ndarray, wavelength_um: np.ndarray, what: str) -> np.ndarr
     return np.broadcast_to(width.reshape(-1), wavelength_um.shape)
 
 # %% ../../nbs/observations/116_own_curves.ipynb #band-of
+def _unit_of(values: Any, otherwise: Any) -> Any:
+    """The unit that values bring along, which is that of plain numbers beside them too."""
+    return values.unit if has_unit(values) else otherwise
+
+
 def band_of(
     name: str,
     time: Any,  # (T,)
@@ -142,6 +147,7 @@ def band_of(
     wavelength_unit: Any = "um",
 ) -> Band:
     """The light curves of one instrument, in order. Raises SchemaError and NonFiniteError."""
+    time_unit, wavelength_unit = _unit_of(time, time_unit), _unit_of(wavelength, wavelength_unit)
     time_d = _time_axis(time, time_unit, f"the time of {name}")
     wavelength_um = _wavelength_grid(wavelength, wavelength_unit, f"the wavelength of {name}")
     for what, value in (("flux", flux), ("error", error)):
@@ -242,7 +248,7 @@ def light_curve_parts(
             raise SchemaError(f"there is no {absent[0]} of {one}", None, "Name each instrument in every dictionary")
         bands.append(band_of(str(one), **own, time_unit=time_unit, wavelength_unit=wavelength_unit))
     if window is not None:
-        start, end = _edges(window, time_unit)
+        start, end = _edges(window, _unit_of(next(iter(time.values())) if isinstance(time, Mapping) else time, time_unit))
         bands = [band.between(start, end) for band in bands]
         if empty := [band.name for band in bands if len(band.time_d) < 3]:
             raise SchemaError(f"{empty[0]} has no light curve in the window", None, "Give the window on the clock of the times")

@@ -24,7 +24,7 @@ _UNITS = {  # name -> (what it measures, how large it is)
     "K": ("a temperature", 1.0),
 }  # fmt: skip
 _SPELLINGS = {
-    "d": ("day", "days", "bjd", "bjd_tdb", "bmjd", "bmjd_tdb", "btjd", "bkjd", "jd", "mjd", "mjd_utc", "hjd"),
+    "d": ("day", "days", "bjd", "bjd_tdb", "bmjd", "bmjd_tdb", "mbjd", "mbjd_tdb", "btjd", "bkjd", "jd", "mjd", "mjd_utc", "hjd"),
     "h": ("hr", "hour", "hours"), "min": ("minute", "minutes"), "s": ("sec", "second", "seconds"),
     "um": ("micron", "microns", "micrometer", "micrometre", "µm", "μm"), "nm": ("nanometer", "nanometre"),
     "AA": ("angstrom", "angstroms"), "m": ("meter", "metre"), "deg": ("degree", "degrees"), "rad": ("radian", "radians"),

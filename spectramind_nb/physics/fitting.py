@@ -33,15 +33,16 @@ from spectramind_nb.observations.lightcurves import (
     refuse_unless_usable,
     told,
 )
-from .catalogue import believed, number, star_cells, transit_hours
+from .catalogue import GEOMETRY, believed, number, star_cells, transit_hours
 from .normalised_curves import FEWEST_BINS, Curves, normalise, without_runs
 from .descent import descend
+from .fit_remarks import own_remarks
 from .noise import common_shapes, depth_factor, red_over_white, refine_noise, shared_noise, slow_factor
 from .normal_equations import wanted_covariance
 from .orbit import OrbitPrior, orbit_prior
 from .patterns import split_covariance
 from .transit import duration_h
-from .visit_fit import MOST_BENT, VisitFit, in_spectrum, white_depth
+from .visit_fit import VisitFit, in_spectrum, white_depth
 from .visit_model import VisitModel, noise_patterns, normal_equations
 from .white_light import fit_white
 
@@ -116,16 +117,15 @@ def _settings(light_curves: LightCurves, config: Mapping | None) -> dict[str, An
 FEWEST_SAMPLES = 4  # within a transit: a dip of one or two looks like spikes
 
 
-def _remarks(doubts: list[str], light_curves: LightCurves, model: VisitModel, parameters: torch.Tensor) -> list[str]:
-    "What is not believed of the star's row, and which exposures are long against the ingress while nobody told how long they are."
-    found = [f"not believed of its row in the star table: {'; '.join(doubts)}"] if doubts else []
-    ln_speed, impact2, depth = float(parameters[2]), float(parameters[3]), float(parameters[model.depths].median())
-    ingress_h = 48 * math.exp(-ln_speed) * (max(depth, 0.0) / max(1 - impact2, 0.1)) ** 0.5
-    for c in model.curves:
-        if c.instrument not in light_curves.exposure_h and 4 * c.exposure_h > ingress_h > 0:
-            step = f"the step of {60 * c.exposure_h:.3g} minutes"
-            found.append(f"nobody told how long an exposure of {c.instrument} is, it is taken to be as long as {step}")
-    return found
+def _expected(light_curves: LightCurves, star: Any, window_h: float) -> tuple[dict[str, float], list[str]]:
+    "The star's row as it is believed, and why some of it isn't: an orbit of which a part cannot be true is worth as much as none."
+    cells = star_cells(star)
+    if light_curves.split == "own":  # a person who tells nothing has not told anything wrong
+        cells = {name: value for name, value in cells.items() if str(value) not in ("nan", "None", "<NA>", "--")}
+    row, doubts = believed(cells, window_h)
+    if any(math.isfinite(number(cells.get(name))) and not math.isfinite(row[name]) for name in GEOMETRY):
+        row |= dict.fromkeys(GEOMETRY, math.nan)
+    return row, doubts
 
 
 def _refuse_coarse_times(curves: list[Curves], row: Mapping[str, float], where: str) -> None:
@@ -134,18 +134,6 @@ def _refuse_coarse_times(curves: list[Curves], row: Mapping[str, float], where: 
     if FEWEST_SAMPLES * step > longest:
         raise SchemaError(f"a sample every {step:.3g} hours does not show a transit of {longest:.3g} hours", where,
                           f"At least {FEWEST_SAMPLES} samples have to lie within it: use light curves with shorter steps")
-
-
-def _own_remarks(impact: float, depth: float, nuisance: torch.Tensor) -> list[str]:
-    "What to say of a planet that never stands before its star as a whole, and of a fit in a wrong valley, see `VisitFit.plausible`."
-    found, widths = [], float(nuisance.abs().max())
-    if impact > 1 - max(0.0, depth) ** 0.5:
-        much = "depths hang on it, and may be larger by more than sigma says"
-        found.append(f"the planet grazes its star with an impact parameter of {impact:.2f}: {much}")
-    if widths > MOST_BENT:
-        other = "it may have taken something else for the transit, look at .plot()"
-        found.append(f"the fit is off what is known of star and orbit by {widths:.0f} times their widths: {other}")
-    return found
 
 # %% ../../nbs/physics/230_fitting.ipynb #fit-visit
 def fit_visit(
@@ -156,16 +144,13 @@ def fit_visit(
     """Fit all instruments of a visit jointly: depths of all channels (283 of the challenge's) and their covariance.
 
     The transit is averaged over each exposure. What cannot be true of the star's row counts as unknown and is named in
-    `diagnostics["remark"]`; with own light curves also exposures that nobody told, where they are long against the ingress, and a planet
-    that grazes its star, while what the row does not tell is nothing to remark.
+    `diagnostics["remark"]`, which of own light curves holds all of `fit_remarks.own_remarks`.
     Raises `SchemaError` when the light curves do not fit together or are not in hours, `NonFiniteError` when nothing can be fitted.
     """
     config = _settings(light_curves, config)
     curves = normalise(light_curves, config["robust"]["spike_sigma"])
     start, end = min(float(c.time_h[0]) for c in curves), max(float(c.time_h[-1]) for c in curves)
-    if light_curves.split == "own":  # a person who tells nothing has not told anything wrong
-        star = {name: value for name, value in star_cells(star).items() if str(value) not in ("nan", "None", "<NA>", "--")}
-    row, doubts = believed(star, end - start)
+    row, doubts = _expected(light_curves, star, end - start)
     longest_h = transit_hours(row)[0] / 4 if light_curves.split == "own" else math.nan
     curves = [without_runs(c, config["robust"]["spike_sigma"], longest_h) for c in curves]
     where = f"planet {light_curves.planet_id}, visit {light_curves.visit}"
@@ -182,7 +167,6 @@ def fit_visit(
     geometry = _geometry(model, parameters)
     if light_curves.split == "own":
         geometry |= dict(zip(("a_rs", "inclination_deg"), orbit.ellipse(float(parameters[2]), geometry["impact"])))
-    if light_curves.zero_d:
         geometry["mid_time_d"] = light_curves.zero_d + geometry["mid_time_h"] / 24  # on the clock of whoever observed
     half, middle = geometry["duration_h"] / 2, geometry["mid_time_h"]
     diagnostics: dict[str, Any] = {
@@ -198,9 +182,9 @@ def fit_visit(
         diagnostics[f"chi2_{name}"] = float(((c.sigma / before.sigma) ** 2).median())
         diagnostics |= {f"red_{name}": red, f"common_ppm_{name}": 1e6 * common**0.5}
         diagnostics[f"dropped_{name}"] = 1 - float(c.good.sum()) / light_curves.flux[c.instrument].size
-    remarks = _remarks(doubts, light_curves, model, parameters)
+    remarks = [f"not believed of its row in the star table: {'; '.join(doubts)}"] if doubts else []
     if light_curves.split == "own":
-        remarks += _own_remarks(geometry["impact"], diagnostics["white_depth"], ((parameters - model.mean) / model.width)[at])
+        remarks += own_remarks(light_curves, row, model, parameters, covariance.diagonal().sqrt(), geometry)
     if remarks:
         diagnostics["remark"] = "; ".join(remarks)
     wavelengths, widths = (None if v is None else torch.from_numpy(np.array(v, dtype=float))

@@ -133,18 +133,25 @@ def _bends(flux, good):
 
 @compiled()
 def _stand_out(flux, judged, limit):
-    "(T, C) which values, alone or two together, stick out from both their neighbours to the same side, by more than their channel's limit."
+    """(T, C) which values, alone or two together, stick out from both their neighbours to one side, by more than their channel's limit.
+
+    Beside a spike the light is steady; beside the middle of a transit of few samples it changes nearly as much."""
     times, found = flux.shape[0], np.zeros_like(judged)
     for t in range(times):
-        before, after = (t - 1 if t else 1), (t + 1 if t < times - 1 else times - 2)
-        for c in range(flux.shape[1]):
-            left, right = flux[t, c] - flux[before, c], flux[t, c] - flux[after, c]
-            found[t, c] |= judged[t, c] & (left * right > 0) & (min(abs(left), abs(right)) > limit[c])
-            if 0 < t < times - 2:
-                right = flux[t + 1, c] - flux[t + 2, c]
-                pair = judged[t, c] & judged[t + 1, c] & (left * right > 0) & (min(abs(left), abs(right)) > limit[c])
-                found[t, c] |= pair
-                found[t + 1, c] |= pair
+        before = t - 1 if t else 1
+        for last in range(t, t + 2 if 0 < t < times - 2 else t + 1):
+            after = last + 1 if last < times - 1 else times - 2
+            for c in range(flux.shape[1]):
+                left, right = flux[t, c] - flux[before, c], flux[last, c] - flux[after, c]
+                height = min(abs(left), abs(right))
+                if judged[t, c] and judged[last, c] and left * right > 0 and height > limit[c]:
+                    step = 0.0
+                    if t > 1 and judged[before, c]:
+                        step = abs(flux[before, c] - flux[before - 1, c])
+                    if last < times - 2 and judged[after, c]:
+                        step = max(step, abs(flux[after, c] - flux[after + 1, c]))
+                    if step <= limit[c] or height > 3 * step:
+                        found[t, c], found[last, c] = True, True
     return found
 
 
@@ -161,7 +168,7 @@ def normalise(
 ) -> list[Curves]:  # one an instrument
     """The light curves of all instruments relative to their medians, with everything broken marked.
 
-    An exposure that nobody told is as long as the median step between samples (of own light curves; the challenge's have none).
+    An exposure that nobody told is as long as the median step between samples (of own light curves, else an instant).
     Raises `SchemaError` when an array does not fit the others or the times are not those of a visit in hours,
     `NonFiniteError` when a time or wavelength is not finite or an instrument has next to no usable light.
     """
@@ -182,7 +189,7 @@ def normalise(
             raise SchemaError(
                 f"the light curves have {tuple(flux.shape)} values for {shape[0]} times and {shape[1]} channels",
                 where, "Extract the visit again")
-        # Detectors that look all the time expose for as long as the steps between samples; of the challenge's curves nothing is assumed.
+        # Detectors that look all the time expose for as long as the steps between samples; frames tell it, simulated curves are instants.
         exposure_h = light_curves.exposure_h.get(instrument, float(time_h.diff().median()) if light_curves.split == "own" else 0.0)
         flux, noise = flux.reshape(shape), noise.reshape(shape)
         good = torch.from_numpy(np.isfinite(flux.numpy()) & np.isfinite(noise.numpy())) & (noise > 0)

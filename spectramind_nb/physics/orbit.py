@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..core.machine_code import compiled
-from .catalogue import GEOMETRY
+from .catalogue import GEOMETRY, kepler_a_rs
 
 # %% ../../nbs/physics/210_orbit.ipynb #orbit
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def eccentric_orbits(
 
 # %% ../../nbs/physics/210_orbit.ipynb #orbit-prior
 def orbit_prior(
-    star: Mapping[str, float] | None,  # sma (stellar radii), P (days), i (degrees), e, omega (degrees); may be NaN or missing
+    star: Mapping[str, float] | None,  # sma (stellar radii), P (days), i, omega (degrees), e, Ms, Rs (the Sun's); may be NaN or missing
     middle_h: float,  # middle of the window
     config: Mapping,  # the geometry part of the fit's configuration
     window_h: float = 0.0,  # length of the window
@@ -72,24 +72,29 @@ def orbit_prior(
     "What the star catalogue says about the geometry, with widths for its inexactness."
     star = {} if star is None else star
     a_rs, period_d, inclination_deg, e, omega_deg = (float(star.get(name, math.nan)) for name in (*GEOMETRY, "e", "omega"))
-    known = all(math.isfinite(v) and v > 0 for v in (a_rs, period_d, inclination_deg))
-    widths = config if known else config["unknown"]
-    if not known:
-        a_rs, period_d, inclination_deg = (config["unknown"][k] for k in ("a_rs", "period_d", "inclination_deg"))
-    spread, circle = widths["impact_width"], abs(a_rs * math.cos(math.radians(inclination_deg)))
-    ellipses = eccentric_orbits(e if known and math.isfinite(e) else 0.0, circle, spread, omega_deg)
+    axis_told, period_told, inclination_told = (math.isfinite(v) and v > 0 for v in (a_rs, period_d, inclination_deg))
+    guess, speed_told, impact_told = config["unknown"], axis_told and period_told, axis_told and inclination_told
+    a, i = (a_rs, inclination_deg) if impact_told else (guess["a_rs"], guess["inclination_deg"])
+    spread, circle = (config if impact_told else guess)["impact_width"], abs(a * math.cos(math.radians(i)))
+    ellipses = eccentric_orbits(e if speed_told and math.isfinite(e) else 0.0, circle, spread, omega_deg)
     weights, ln_speed, farther = ellipses
     # A catalogue that puts the planet beside its star is wrong: there is a transit. A person may mean it, and graze the star.
     impact = np.minimum(circle * farther, config.get("furthest_impact", 0.9))
-    speed, faster, impact2 = math.log(2 * math.pi * a_rs / period_d), float(weights @ ln_speed), float(weights @ impact**2)
+    a, days = (a_rs, period_d) if speed_told else (guess["a_rs"], guess["period_d"])
+    if period_told and not axis_told:
+        density = float(star.get("Ms", math.nan)) / float(star.get("Rs", math.nan)) ** 3
+        a, days = kepler_a_rs(period_d, density if math.isfinite(density) else 1.0), period_d
+    speed, speed_width = math.log(2 * math.pi * a / days), (config if speed_told else guess)["speed_width"]
+    faster, impact2 = float(weights @ ln_speed), float(weights @ impact**2)
     mean = [0.0, 0.0, speed + faster, impact2 + spread**2]
     # of the speed, and of the square of a normal variable, each with its spread over the orientations
     width = [max(config["mid_time_width_h"], config.get("mid_time_width_windows", 0.0) * window_h), config["instrument_offset_h"],
-             math.hypot(widths["speed_width"], float(weights @ (ln_speed - faster) ** 2) ** 0.5),
+             math.hypot(speed_width, float(weights @ (ln_speed - faster) ** 2) ** 0.5),
              (4 * impact2 * spread**2 + 2 * spread**4 + float(weights @ (impact**2 - impact2) ** 2)) ** 0.5]
-    told = (speed, widths["speed_width"], circle, spread)
     middle, sigma = (torch.tensor(values, dtype=torch.float64) for values in (mean, width))
-    return OrbitPrior(middle, sigma, period_d, middle_h, ellipses, told)
+    if not period_told:  # then no second transit is expected in the window
+        period_d = max(guess["period_d"], window_h / 12)
+    return OrbitPrior(middle, sigma, period_d, middle_h, ellipses, (speed, speed_width, circle, spread))
 
 # %% ../../nbs/physics/210_orbit.ipynb #separation-gradients-2
 @compiled()

@@ -60,7 +60,8 @@ def jupyter(tmp_path_factory, stores):
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
     places = {f"JUPYTER_{name.upper()}_DIR": str(home / name) for name in ("config", "data", "runtime")}
-    environ = {**os.environ, **places, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(REPO / "tests/runs/faults"), str(REPO)])
+    environ = {**os.environ, **places, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "FAULTY_TRAINING": "slow+"}
     environ["SPECTRAMIND_CACHE"] = str(stores)
     words = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
              f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}", "--expose-app-in-browser"]

@@ -115,7 +115,7 @@ def seconds_to_the_preview(page):
 
 
 def test_the_story_of_a_run_in_jupyterlab(launch, words, jupyter, capsys):
-    page = launch("story", "ci_fast", [*words, "trainer.max_epochs=100"])
+    page = launch("story", "ci_fast", [*words, "trainer.max_epochs=20"])
     taken, composing = seconds_to_the_preview(page)
     median = statistics.median(taken)
     with capsys.disabled():
@@ -171,7 +171,7 @@ def test_the_same_page_in_notebook_7(launch, words):
     box.fill("trainer.max_epoch=3")
     page.get_by_role("alert").get_by_text("line 1").wait_for()
     page.get_by_role("combobox", name="Profile").select_option("ci_fast")
-    box.fill("\n".join([*words, "trainer.max_epochs=100"]))
+    box.fill("\n".join([*words, "trainer.max_epochs=20"]))
     page.get_by_text("composes,").wait_for()
     assert train_to_the_end(page) >= 2, "the curve did not move"
     keep(page, "classic")

@@ -257,14 +257,20 @@ def test_cosmic_rays_leave_no_trace(made_up, tmp_path):
 
 
 @pytest.mark.parametrize("instrument, middle_s", [("FGS1", 0.05), ("AIRS-CH0", 2.25)])
-def test_a_bin_has_the_time_at_which_its_light_was_collected(made_up_kept, instrument, middle_s):
+def test_a_bin_has_the_time_at_which_its_light_was_collected(made_up_kept, tmp_path, instrument, middle_s):
     """Stored times are starts of integrations, as in ExoSim 2; a pair's light is what its long read gathers after the short one's end."""
-    challenge, bins = ch.open_challenge(made_up_kept.root), {}
+    challenge, bins, lasts_h = ch.open_challenge(made_up_kept.root), {}, {}
     for bin_h in (0.0, 2.0):
         config = {**configuration.group("detector"), "bin_seconds": {"FGS1": 3600 * bin_h, "AIRS-CH0": 3600 * bin_h}}
-        bins[bin_h] = lc.extract_visit(challenge, 7, config=config).time_h[instrument]
+        store = lc.lightcurve_store(tmp_path, config)
+        lc.save_light_curves(store, "a" * 64, lc.extract_visit(challenge, 7, config=config))
+        curves = lc.load_light_curves(store, "a" * 64)
+        bins[bin_h], lasts_h[bin_h] = curves.time_h[instrument], curves.exposure_h[instrument]
     long_starts = challenge.time_h(instrument, 2 * len(bins[0.0]))[1::2]
     np.testing.assert_allclose(3600 * (bins[0.0] - long_starts), middle_s, atol=1e-9)
     per_bin = round(2 / (bins[0.0][1] - bins[0.0][0]))
     assert per_bin > 5
     np.testing.assert_allclose(bins[2.0], [bins[0.0][k : k + per_bin].mean() for k in range(0, len(bins[0.0]), per_bin)])
+    # the fit averages the transit over that long: of bins of ten minutes, taken for instants, it made 130 to 740 ppm too much or too little
+    first_s, last_s = (3600 * bins[0.0][k] + sign * middle_s for k, sign in ((0, -1), (per_bin - 1, 1)))
+    np.testing.assert_allclose([lasts_h[0.0] * 3600, lasts_h[2.0] * 3600], [2 * middle_s, last_s - first_s], rtol=1e-6)

@@ -54,6 +54,17 @@ def not_a_number(session, model, *_):
     model.training_step = training_step
 
 
+def slow(session, model, *_):
+    """It waits most of the time: what only looks at a run that goes on leaves the processor to others."""
+    step = model.training_step
+
+    def training_step(batch, batch_idx):
+        time.sleep(0.1)
+        return step(batch, batch_idx)
+
+    model.training_step = training_step
+
+
 def full_disk(*_):
     """Nothing more can be written to any file."""
     import resource
@@ -63,7 +74,7 @@ def full_disk(*_):
 
 
 TRAININGS = {
-    "memory": out_of_memory, "nan": not_a_number, "disk": full_disk,
+    "memory": out_of_memory, "nan": not_a_number, "disk": full_disk, "slow": slow,
     "killed": lambda *_: os.kill(os.getpid(), signal.SIGKILL), "hung": lambda *_: os.kill(os.getpid(), signal.SIGSTOP),
 }
 
