@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOUNTS', 'LAYOUTS', 'COMPETITION_SLUG', 'UNATTENDED', 'kaggle_session', 'platform_name', 'is_terminal', 'given_path',
            'workspace', 'cache_root', 'debug_log_of', 'plain_file', 'check_writable', 'attached', 'competition_root',
-           'kept_here', 'in_notebook', 'is_watched', 'tell', 'progress', 'in_threads', 'Place', 'place', 'own_modules',
+           'kept_here', 'in_notebook', 'is_watched', 'tell', 'progress', 'in_threads', 'Place', 'place',
            'optional_package']
 
 # %% ../../nbs/core/010_environment.ipynb #imports
@@ -310,26 +310,6 @@ def _whole(known: Mapping[str, str], name: str, otherwise: int | None = None) ->
 
 def _meeting(known: Mapping[str, str], names: Sequence[str]) -> str:
     return hashlib.sha256(repr([known.get(name) for name in names]).encode()).hexdigest()[:16]
-
-# %% ../../nbs/core/010_environment.ipynb #own-modules
-def own_modules() -> dict[str, str]:  # name -> SHA-256 of its file
-    """Modules of one's own that `SPECTRAMIND_TRUST` names, with commas between. Raises `ConfigError` for one that is not there.
-
-    Those in the current folder are found.
-    """
-    names = [name.strip() for name in os.environ.get("SPECTRAMIND_TRUST", "").split(",") if name.strip()]
-    if names and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    found = {}
-    for name in names:
-        try:
-            spec = importlib.util.find_spec(name.partition(".")[0])
-        except (ImportError, ValueError):
-            spec = None
-        if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-            raise ConfigError(f"there is no module '{name}'", "SPECTRAMIND_TRUST", "Name a file of the current folder without its .py")
-        found[name.partition(".")[0]] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
-    return found
 
 # %% ../../nbs/core/010_environment.ipynb #optional-package
 def optional_package(

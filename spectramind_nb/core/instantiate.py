@@ -13,8 +13,8 @@ from typing import Any
 import hydra.utils
 from omegaconf import ListConfig, OmegaConf
 
-from .environment import own_modules
 from .errors import ConfigError
+from .own_modules import own_modules
 
 # %% ../../nbs/core/034_instantiate.ipynb #trusted-class
 _TRUSTED = ("spectramind_nb", "torch", "pytorch_lightning")

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from numba.core.caching import Cache, IndexDataCacheFile
 
-from .storage import content_digest, digest
+from .storage import changed_since, content_digest, digest
 
 # %% ../../nbs/core/021_kept_code.ipynb #made-of
 @cache
@@ -29,7 +29,8 @@ def _made_of(function: Callable) -> str:
         if (one := left.pop()) in known:  # some call themselves, or each other
             continue
         known.add(one)
-        parts.append(content_digest(inspect.getfile(one)))
+        file = Path(inspect.getfile(one))
+        parts += [content_digest(file), repr(changed_since(file))]  # what was loaded before a change is not what the file says now
         for name in sorted(set(_names(one.__code__)) & one.__globals__.keys()):
             value = one.__globals__[name]
             if called := getattr(value, "py_func", None):

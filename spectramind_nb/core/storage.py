@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['canonical_json', 'digest', 'content_digest', 'file_digest', 'known_digest', 'reread_digests', 'imported_modules',
-           'code_digest', 'try_lock', 'atomic_path', 'append_line', 'locked_folder', 'Store']
+           'changed_since', 'code_digest', 'try_lock', 'atomic_path', 'append_line', 'locked_folder', 'Store']
 
 # %% ../../nbs/core/020_storage.ipynb #imports
 import ast
@@ -24,9 +24,10 @@ from typing import IO, Any
 
 import numpy as np
 
+import spectramind_nb
 from .array_files import map_arrays, write_arrays
 from .environment import cache_root, plain_file
-from .errors import DamagedFileError, NonFiniteError
+from .errors import DamagedFileError, NonFiniteError, PreflightError
 
 # %% ../../nbs/core/020_storage.ipynb #canonical-json
 def canonical_json(
@@ -146,15 +147,37 @@ def _imports(module: str, source: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+# %% ../../nbs/core/020_storage.ipynb #changed-since
+def _stamp(path: Path) -> tuple[int, int]:
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return found.st_mtime_ns, found.st_size
+    return 0, 0  # it is gone
+
+
+_AT_START = {path: _stamp(path) for path in Path(spectramind_nb.__file__).parent.rglob("*.py")}
+
+
+def changed_since(
+    path: Path,  # a file of this package; no other is ever said to have changed
+) -> tuple[int, int] | None:
+    """The date and size that a file had when this process started, if it has others now."""
+    before = _AT_START.get(path)
+    return before if before and before != _stamp(path) else None
+
 # %% ../../nbs/core/020_storage.ipynb #code-digest
 def code_digest(
     module: str,  # full name, e.g. "spectramind_nb.physics.fitting"
 ) -> str:
     """SHA-256 of what a module and all that it imports of its package do: syntax trees without comments and docstrings.
 
-    Raises `ModuleNotFoundError`.
+    Raises `ModuleNotFoundError`, and `PreflightError` where a file is no more what this process runs.
     """
-    return digest({name: _deeds(path.read_text()) for name, path in imported_modules(module).items()})
+    files = imported_modules(module)
+    if changed := [path for path in files.values() if changed_since(path)]:
+        what = f"{changed[0].name} was changed after this process had started, which still runs what it was"
+        raise PreflightError(what, changed[0], "Restart the kernel, or run the command again")
+    return digest({name: _deeds(path.read_text()) for name, path in files.items()})
 
 
 @lru_cache(maxsize=256)

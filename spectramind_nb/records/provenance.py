@@ -23,8 +23,9 @@ from typing import Any
 
 import spectramind_nb
 from ..core.config_rules import SECRET
-from ..core.environment import own_modules, platform_name
+from ..core.environment import platform_name
 from ..core.machine import cpu_count, memory_gb
+from ..core.own_modules import own_modules
 from ..core.storage import content_digest, digest, file_digest
 
 # %% ../../nbs/records/500_provenance.ipynb #redact

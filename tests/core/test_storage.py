@@ -333,3 +333,36 @@ def test_a_file_at_home_lies_at_home(tmp_path, monkeypatch):
         with atomic_path(name) as temporary:
             temporary.write_text("new")
     assert sorted(os.listdir(tmp_path)) == ["home", "~nobody-of-this-name.csv"] and os.listdir("home") == ["x.csv"]
+
+
+
+LOADED = """
+import sys
+from spectramind_nb.core import kept_code, storage
+from spectramind_nb.core.errors import PreflightError
+from spectramind_nb.physics import orbit
+for line in sys.argv[1:]:
+    open(orbit.__file__, "a").write(line)
+try:
+    storage.code_digest("spectramind_nb.physics.fitting")
+except PreflightError as error:
+    print(error)
+storage.code_digest("spectramind_nb.observations.lightcurves")  # which does not import it
+print(kept_code._made_of(orbit.separation_gradients.py_func))
+"""
+
+
+def test_what_a_process_had_loaded_before_a_change_is_not_taken_for_what_the_files_say(repo, tmp_path):
+    """Results of the old code were stored under the new code's address, and so was its machine code, for every later process."""
+    shutil.copytree(repo / "spectramind_nb", tmp_path / "spectramind_nb", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def said(*changes):
+        done = subprocess.run([sys.executable, "-c", LOADED, *changes], env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    refusal, stale = said("_planted = 1\n")
+    assert "orbit.py was changed after this process had started" in refusal
+    (fresh,) = said()
+    assert fresh != stale
