@@ -340,15 +340,15 @@ LOADED = """
 import sys
 from spectramind_nb.core import kept_code, storage
 from spectramind_nb.core.errors import PreflightError
-from spectramind_nb.physics import orbit
+from spectramind_nb.observations import series
 for line in sys.argv[1:]:
-    open(orbit.__file__, "a").write(line)
+    open(series.__file__, "a").write(line)
 try:
-    storage.code_digest("spectramind_nb.physics.fitting")
+    storage.code_digest("spectramind_nb.observations.photometry")
 except PreflightError as error:
     print(error)
-storage.code_digest("spectramind_nb.observations.lightcurves")  # which does not import it
-print(kept_code._made_of(orbit.separation_gradients.py_func))
+storage.code_digest("spectramind_nb.physics.transit")  # which does not import it
+print(kept_code._made_of(series._slide.py_func))
 """
 
 
@@ -363,6 +363,6 @@ def test_what_a_process_had_loaded_before_a_change_is_not_taken_for_what_the_fil
         return done.stdout.splitlines()
 
     refusal, stale = said("_planted = 1\n")
-    assert "orbit.py was changed after this process had started" in refusal
+    assert "series.py was changed after this process had started" in refusal
     (fresh,) = said()
     assert fresh != stale
