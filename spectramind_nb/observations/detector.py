@@ -86,6 +86,9 @@ class _Content:
     path: Path = field(compare=False)
 
 
+_FAINTEST = 0.05  # a pixel that answers to less of the light has noise twenty times as large, and shows none of it
+
+
 @lru_cache(maxsize=8)
 def _calibration(
     instrument: str, files: tuple[_Content, ...], gain: float, offset: float, hot_sigma: float, hot_iterations: int
@@ -97,7 +100,7 @@ def _calibration(
     unusable = {
         "dark": ~np.isfinite(planes["dark"]),
         "read": ~np.isfinite(planes["read"]),
-        "flat": ~np.isfinite(planes["flat"]) | (planes["flat"] == 0),
+        "flat": ~(np.isfinite(planes["flat"]) & (planes["flat"] > _FAINTEST)),
         "linear_corr": ~np.isfinite(linear).all(axis=0),
     }
     for name, pixels in unusable.items():

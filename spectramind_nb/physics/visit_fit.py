@@ -34,6 +34,14 @@ def white_depth(depth: torch.Tensor, covariance: torch.Tensor, channels: list[in
     return {"white_depth": float(weight @ depth[part] / weight.sum()), "white_sigma": float(weight.sum() ** -0.5)}
 
 # %% ../../nbs/physics/228_visit_fit.ipynb #spectrum-figure
+def _mean_depth(fit: "VisitFit", group: torch.Tensor) -> torch.Tensor:  # (2,)
+    "Mean of some channels, each with the weight of its own error, and its standard deviation."
+    covariance = fit.covariance[group][:, group]
+    weight = 1 / covariance.diagonal()
+    weight = weight / weight.sum()
+    return torch.stack([weight @ fit.depth[group], (weight @ covariance @ weight) ** 0.5])
+
+
 def _spectrum_figure(fit: "VisitFit", wavelengths_um: np.ndarray | torch.Tensor | None) -> Any:
     "What `VisitFit.plot` shows."
     import matplotlib.pyplot as plt
@@ -45,8 +53,7 @@ def _spectrum_figure(fit: "VisitFit", wavelengths_um: np.ndarray | torch.Tensor 
     errors: list[float] = []
     for k, (name, part) in enumerate(zip(fit.channels, torch.arange(len(fit.depth)).split(list(fit.channels.values())))):
         groups = part.split(max(1, min(16, len(part) // 12)))  # single channels where there are few
-        mean, error = (torch.stack([value(g) for g in groups]) for value in (
-            lambda g: fit.depth[g].mean(), lambda g: fit.covariance[g][:, g].mean() ** 0.5))
+        mean, error = torch.stack([_mean_depth(fit, group) for group in groups], dim=1)
         means, errors = [*means, *mean.tolist()], [*errors, *error.tolist()]
         if len(part) == 1:
             ax.axhline(1e6 * float(mean), ls="--", lw=1, color=f"C{k + 1}", label=name)

@@ -185,6 +185,15 @@ def test_a_product_of_nan_is_named(made_up, product):
     assert caught.value.exit_code == 11 and path.name in str(caught.value)
 
 
+def test_a_pixel_that_hardly_answers_to_light_is_not_used(made_up):
+    """A flat of 0.003 that the dead map does not name made the noise of a channel eleven times as large."""
+    path = made_up.root / "train/7/FGS1_calibration_0/flat.parquet"
+    flat = pl.read_parquet(path).to_numpy().copy()
+    flat[3, 4:8] = 0.003, -0.01, np.inf, np.nan
+    pl.DataFrame(flat, schema=pl.read_parquet(path).schema).write_parquet(path)
+    assert detector.read_calibration(ch.open_challenge(made_up.root), "train", 7, instrument="FGS1").mask[3, 4:8].all()
+
+
 def test_all_pixels_dead_is_refused(made_up):
     path = made_up.root / "train/7/FGS1_calibration_0/dead.parquet"
     pl.read_parquet(path).select(pl.all() | True).write_parquet(path)
