@@ -21,9 +21,10 @@ from omegaconf import DictConfig
 
 from ..core.configuration import compose
 from ..core.errors import SpectraMindError
-from ..core.config_groups import group, groups, options, profiles
+from ..core.config_groups import config_dir, group, groups, options, profiles
 from ..core.identity import differences, flat
 from ..core.config_schema import RunConfig, TrainerConfig
+from ..core.storage import content_digest, digest
 
 # %% ../../nbs/apps/732_choice.ipynb #words-of
 def words_of(
@@ -117,11 +118,17 @@ def composed(
 ) -> RunConfig | SpectraMindError:  # the configuration, or why there is none
     "What overrides compose to."
     own = any(word.lstrip("+~").startswith("hydra.") for word in words)
-    return (_composed.__wrapped__ if own else _composed)(tuple(words), os.getcwd())
+    return _composed.__wrapped__(tuple(words)) if own else _composed(tuple(words), _around())
+
+
+def _around() -> tuple[str, str, frozenset]:
+    """What else is in a configuration: the workspace, what the files of the groups say, and variables, of which a word may name any."""
+    files = digest({str(path): content_digest(path) for path in sorted(config_dir().rglob("*.yaml"))})
+    return os.getcwd(), files, frozenset(os.environ.items())
 
 
 @lru_cache(maxsize=256)
-def _composed(words: tuple[str, ...], folder: str):  # the workspace, whose paths are in the configuration
+def _composed(words: tuple[str, ...], around: tuple = ()):
     try:
         return compose(overrides=words)
     except SpectraMindError as error:

@@ -8,13 +8,13 @@ __all__ = ['RunTiming', 'addresses', 'planets_of', 'steps_of', 'Estimate', 'esti
 # %% ../../nbs/apps/730_estimate.ipynb #imports
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ..core.config_groups import config_dir
 from ..core.environment import competition_root
@@ -33,6 +33,7 @@ class RunTiming:
     model_address: str
     training_s: float  # of all attempts, validations among them
     steps: int  # made in that time
+    finished: str = ""  # the hash of its configuration; empty: it did not finish
 
 # %% ../../nbs/apps/730_estimate.ipynb #addresses
 def addresses(
@@ -95,6 +96,47 @@ class Estimate:
             found.append("the disk is too small")
         return found
 
+# %% ../../nbs/apps/730_estimate.ipynb #shares
+def _pretraining(config: RunConfig) -> RunConfig:
+    """As `runs.pretraining.pretraining_config` says, without the libraries that train: a page asks while somebody types."""
+    plain = config.plain()
+    wanted = plain["pretrain"]
+    simulate = {name: wanted[name] for name in ("train", "short", "level", "seed")}
+    plain["data"] |= {"name": "synthetic", "root": None, "simulate": {**simulate, "test": 0}}
+    plain["trainer"]["max_epochs"] = wanted["max_epochs"] or plain["trainer"]["max_epochs"]
+    if wanted["lr"] is not None:
+        plain["model"].get("member", plain["model"])["optimizer"]["lr"] = wanted["lr"]
+    return RunConfig.model_validate({**plain, "pretrain": None, "run_id": None})
+
+
+def _of_a_visit(config: RunConfig, costs: DictConfig) -> tuple[float, float]:
+    """Seconds on one core and bytes in the stores of a visit before it is trained on; light curves need no calibration."""
+    simulate = config.data.simulate if config.data.root is None else None
+    cost = costs["short" if config.data.simulate and config.data.simulate.short else "full"]
+    if simulate is None:
+        return cost.calibrate_s + cost.fit_s, cost.store_bytes
+    if simulate.level == "lightcurves":
+        return cost.curves_s + cost.fit_s, 2 * cost.store_bytes
+    return cost.simulate_s + cost.calibrate_s + cost.fit_s, cost.raw_bytes + cost.store_bytes
+
+
+def _of_a_record(config: RunConfig, steps: float, costs: DictConfig) -> float:
+    """Bytes of a run directory."""
+    train, test = planets_of(config)
+    most = config.trainer.checkpoint.save_top_k
+    kept = 2 + max(0, (config.trainer.max_epochs or 0) if most == -1 else most - 1) if config.trainer.enable_checkpointing else 0
+    return (train + test) * costs.record_bytes + test * costs.submission_bytes + steps * costs.line_bytes + kept * costs.checkpoint_bytes
+
+
+def _basis(measures: Sequence[RunTiming | None]) -> str:
+    """Where the numbers are from: of each run, one measure of its data and one of its training."""
+    known = list(dict.fromkeys(timing.run_id for timing in measures if timing))
+    if not known:
+        return "a first guess: nothing quite like it was run here yet"
+    unknown = [what for what, some in (("data", measures[::2]), ("training", measures[1::2])) if not all(some)]
+    guessed = f", a first guess for the {' and the '.join(unknown)}" if unknown else ""
+    return f"measured in run {' and '.join(known)}{guessed}"
+
 # %% ../../nbs/apps/730_estimate.ipynb #estimate-2
 def estimate(
     config: RunConfig,
@@ -102,6 +144,8 @@ def estimate(
 ) -> Estimate:
     "Time and disk of a run."
     costs, past = OmegaConf.load(config_dir() / "costs.yaml"), list(past)
+    first = None if config.pretrain is None else _pretraining(config)
+    runs = [config] if first is None or any(timing.finished == first.hash for timing in past) else [first, config]
     wall = config.trainer.wall
     within_limits = partial(
         Estimate,
@@ -109,36 +153,25 @@ def estimate(
         budget_bytes=config.trainer.storage.budget_bytes,
         free_bytes=free_bytes(config.paths.cache),
     )
+    seconds, run_bytes, cache_bytes, measures = float(costs.start_s), 0.0, 0.0, []
     try:
-        train, test = planets_of(config)
+        for run in runs:
+            data, model = addresses(run.plain())
+            done = next((timing for timing in past if timing.data_address == data), None)
+            alike = next((timing for timing in past if timing.model_address == model and timing.steps), None)
+            measures += [done, alike]
+            if done is None:
+                visit_s, visit_bytes = _of_a_visit(run, costs)
+                seconds += sum(planets_of(run)) * visit_s / min(cpu_count(), run.data.workers or cpu_count())
+                cache_bytes += sum(planets_of(run)) * visit_bytes
+            step_s = alike.training_s / alike.steps if alike else costs.step_s
+            if math.isinf(steps := steps_of(run, planets_of(run)[0])) and wall.budget_s is not None:
+                steps = max(0.0, wall.budget_s - wall.reserve_s - seconds) / step_s
+            seconds, run_bytes = seconds + steps * step_s, max(run_bytes, _of_a_record(run, steps, costs))
     except SpectraMindError as error:
         return within_limits(seconds=None, run_bytes=0, cache_bytes=0, basis=str(error))
-    data, model = addresses(config.plain())
-    done = next((timing for timing in past if timing.data_address == data), None)
-    alike = next((timing for timing in past if timing.model_address == model and timing.steps), None)
-    visits, cost = train + test, costs["short" if config.data.simulate and config.data.simulate.short else "full"]
-    simulated = config.data.root is None and config.data.simulate
-    cores, step_s = min(cpu_count(), config.data.workers or cpu_count()), alike.training_s / alike.steps if alike else costs.step_s
-    seconds, cache_bytes = costs.start_s, 0
-    if done is None:
-        seconds += visits * ((cost.simulate_s if simulated else 0.0) + cost.calibrate_s + cost.fit_s) / cores
-        cache_bytes = visits * (cost.store_bytes + (cost.raw_bytes if simulated else 0))
-    if math.isinf(steps := steps_of(config, train)) and wall.budget_s is not None:
-        steps = max(0.0, wall.budget_s - wall.reserve_s - seconds) / step_s
-    seconds += steps * step_s
-    run_bytes = visits * costs.record_bytes + test * costs.submission_bytes + steps * costs.line_bytes
-    if config.trainer.enable_checkpointing:
-        most = config.trainer.checkpoint.save_top_k
-        run_bytes += costs.checkpoint_bytes * (2 + max(0, (config.trainer.max_epochs or 0) if most == -1 else most - 1))
-    return within_limits(seconds=seconds, run_bytes=run_bytes, cache_bytes=cache_bytes, basis=_basis(done, alike))
-
-
-def _basis(done: RunTiming | None, alike: RunTiming | None) -> str:
-    known = list(dict.fromkeys(timing.run_id for timing in (done, alike) if timing))
-    if not known:
-        return "a first guess: nothing quite like it was run here yet"
-    guessed = "" if done and alike else ", a first guess for the training" if done else ", a first guess for the data"
-    return f"measured in run {' and '.join(known)}{guessed}"
+    counted = ", its pre-training included" if len(runs) > 1 else ""
+    return within_limits(seconds=seconds, run_bytes=run_bytes, cache_bytes=cache_bytes, basis=_basis(measures) + counted)
 
 # %% ../../nbs/apps/730_estimate.ipynb #duration-in-words
 def duration_in_words(seconds: float) -> str:

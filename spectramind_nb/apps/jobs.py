@@ -36,6 +36,7 @@ class CommandProcess:
     output: IO[bytes] | None = None
     began: float = field(default_factory=time.time)  # seconds since the epoch
     run_dir: Path | None = None  # where it writes, as soon as that is known
+    logs: Path | None = None  # the folder of run directories in which a training makes its own
 
     @property
     def exit_code(self) -> int | None:
@@ -61,12 +62,17 @@ class CommandProcess:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGINT)
 
-    def find_run(self, logs: Path) -> Path | None:  # the folder of run directories
+    @property
+    def error(self) -> str:
+        "What went wrong, as the record of its run says; empty: it says nothing."
+        return "" if self.run_dir is None else audit.load(self.run_dir / "audit.json").get("error") or ""
+
+    def find_run(self) -> Path | None:
         "The run directory of a training, once its record is there: first that of its pre-training, if it has one, then its own."
         known = {} if self.run_dir is None else audit.load(self.run_dir / "audit.json")
-        if self.process is None or known.get("outcome") == "running":
+        if self.process is None or self.logs is None or known.get("outcome") == "running":
             return self.run_dir
-        fresh = [path for path in logs.glob("*/audit.json") if path.stat().st_mtime >= self.began - 1]
+        fresh = [path for path in self.logs.glob("*/audit.json") if path.stat().st_mtime >= self.began - 1]
         mine = [path for path in fresh if audit.load(path).get("pid") == self.pid]
         if mine:  # what goes on comes after all that has ended, as a letter after a digit
             self.run_dir = max(mine, key=lambda path: audit.load(path).get("finished") or "going on").parent
@@ -129,6 +135,12 @@ def counted(
     found = re.match(r"(.+?): (\d+)/(\d+), ", next(reversed(list(lines)), ""))
     return None if found is None else (found[1], int(found[2]), int(found[3]))
 
+# %% ../../nbs/apps/734_jobs.ipynb #stops
+_STOPS = {  # exit code -> what it means; before Python is ready, the signal itself or a last line that says so
+    WallReached.exit_code: "The wall was reached.", TerminatedRun.exit_code: "Terminated.",
+    InterruptedRun.exit_code: "Stopped.", -signal.SIGINT: "Stopped.",
+}
+
 # %% ../../nbs/apps/734_jobs.ipynb #task
 @dataclass
 class Task:
@@ -181,11 +193,10 @@ class Task:
 
     def end(self, code: int) -> None:
         "Note how it ended."
-        last = next(reversed(self.lines), "no output")
-        early = {WallReached.exit_code: "The wall was reached.", TerminatedRun.exit_code: "Terminated."}
+        last = next(reversed(self.lines), "") or self.job.error or "no output"
         if code == 0:
             self.phase, self.message = "done", last
-        elif code in (*early, InterruptedRun.exit_code) or self.phase == "stopping":  # before Python is ready it ends otherwise
-            self.phase, self.message = "stopped", early.get(code, "Stopped.")
+        elif code in _STOPS or last == "KeyboardInterrupt":
+            self.phase, self.message = "stopped", _STOPS.get(code, "Stopped.")
         else:
             self.phase, self.message = "failed", f"Exit code {code}: {last.removeprefix('error: ')}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from .choice import Choice
 from .jobs import CommandProcess, Task
 from .launchpad_state import CurvePicture, PageState, choose, look_around, weigh, why_not
-from .past_runs import PastRun, hand_in, has_predicted, output_path, printed
+from .past_runs import PastRun, hand_in, has_predicted, output_path, printed, recent_runs
 from .progress import Progress
 from ..core.environment import workspace
 from ..core.errors import SpectraMindError
@@ -23,18 +23,19 @@ from ..core.storage import digest
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #begin-training
 def begin_training(state: PageState) -> None:
     "Start or continue what is chosen, unless it is going on already."
-    if why_not(state, "Train"):
-        return
+    choose(state, state.choice)  # folder, files or environment may have become others since it was shown
     look_around(state)
+    if why_not(state, "Train") or (config := state.config) is None:
+        return
     if state.twin is not None:
         words = f"{state.twin.id} is the same run and is going on: watch it, or change something, such as seed."
         state.training = Task("not started", words)
         return
-    config = state.config
-    assert config is not None  # there is no fault in the choice
     state.progress, state.curve = None, CurvePicture()
     output = output_path(state.logs, config.hash, config.run_id)
     state.training = Task.begun(["train", *state.choice.words], "The kernel stays free meanwhile.", output)
+    if state.training.command is not None:
+        state.training.command.logs = state.logs  # whatever is chosen meanwhile
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #stop-task
 def stop_task(state: PageState) -> None:
@@ -60,7 +61,7 @@ def watch_run(
     run = run or next(iter(state.elsewhere), None)
     if run is not None and run.pid is not None and not state.training.busy:
         show_progress(state, run.dir)
-        job = CommandProcess(["train", *run.words], run.pid, output=printed(run), run_dir=run.dir)
+        job = CommandProcess(["train", *run.words], run.pid, output=printed(run), run_dir=run.dir, logs=run.dir.parent)
         state.training = Task("running", f"{run.id} was started elsewhere and is still going.", job)
         weigh(state)
 
@@ -134,6 +135,9 @@ def reopen_run(state: PageState) -> None:
             watch_run(state, run)
         else:
             show_progress(state, run.dir)
+        if run.trunk:
+            on = f", and {run.command} continues it" if run.resumable else ""
+            return Task("done", f"These are the settings of {run.id}. Train makes no branches: it began at {run.trunk}{on}.")
         return Task("done", f"This is what {run.id} was made from.")
 
     answer(state, "Reopen", choose_again)
@@ -154,7 +158,7 @@ def follow_training(state: PageState) -> bool:  # whether there is something new
     if not state.training.busy:
         return False
     code, news = state.training.listen()
-    if found := state.training.job.find_run(state.logs):
+    if found := state.training.job.find_run():
         if state.progress is None or state.progress.run_dir != found:
             state.progress = Progress(found)
             look_around(state)
@@ -170,18 +174,28 @@ def _end_training(state: PageState, code: int) -> None:
     ended, folder = state.training, state.training.job.run_dir
     ended.end(code)
     look_around(state)
-    run = next((run for run in state.runs if folder is not None and run.dir == folder), None)
-    if run is None:
-        ending = "It had not begun."
-    else:
+    run = None if folder is None else next((run for run in recent_runs(folder.parent) if run.dir == folder), None)
+    if run is not None and _listed(state, run):
         state.selected = run.id
-        same = state.continues is not None and state.continues.id == run.id
-        ending = ("It kept no checkpoint, so Train starts again." if not run.resumable else
-                  "Resume continues it." if same else f"Reopen {run.id} to resume it.")
     if ended.phase == "done":
-        ended.message = f"Everything is in {folder}."
+        ended.message = f"Everything is in {folder or ended.job.logs}."
     elif ended.phase == "stopped":
-        ended.message = f"{ended.message} {ending}"
+        ended.message = f"{ended.message} {'It had not begun.' if run is None else _way_on(state, run)}"
+
+
+def _listed(state: PageState, run: PastRun) -> bool:
+    """Another folder may have been chosen since the run began."""
+    return any(one.dir == run.dir for one in state.runs)
+
+
+def _way_on(state: PageState, run: PastRun) -> str:
+    """How a run goes on that was stopped."""
+    if not run.resumable:
+        return f"It kept no checkpoint, and began at {run.trunk}." if run.trunk else "It kept no checkpoint, so Train starts again."
+    if run.trunk or not _listed(state, run):
+        return f"{run.command} continues it."
+    same = state.continues is not None and state.continues.dir == run.dir
+    return "Resume continues it." if same else f"Reopen {run.id} to resume it."
 
 # %% ../../nbs/apps/748_launchpad_actions.ipynb #follow-asked
 def follow_asked(state: PageState) -> bool:  # whether there is something new to show
@@ -194,7 +208,10 @@ def follow_asked(state: PageState) -> bool:  # whether there is something new to
         look_around(state)
         button = state.asked.name
         if code == 0 and button in ("Report", "Compare"):
-            answer(state, button, lambda run: _show_page(state, Path(state.asked.message), state.asked.job.words[1:]))
+            try:  # it was asked for, whatever is selected now
+                state.asked = _show_page(state, Path(state.asked.message), state.asked.job.words[1:])
+            except OSError as error:
+                state.asked = Task("failed", str(error))
     return news or code is not None
 
 

@@ -94,8 +94,8 @@ class PageState:
 
     @property
     def logs(self) -> Path:
-        "The folder of run directories."
-        return Path(self.config.paths.logs) if self.config is not None else workspace() / "logs"
+        "The folder of run directories, as an absolute path."
+        return Path(self.config.paths.logs).absolute() if self.config is not None else workspace() / "logs"
 
 # %% ../../nbs/apps/742_launchpad_state.ipynb #weigh
 def weigh(state: PageState) -> None:

@@ -6,9 +6,10 @@
 __all__ = ['PastRun', 'recent_runs', 'same_runs', 'run_timings', 'output_path', 'printed', 'has_predicted', 'hand_in']
 
 # %% ../../nbs/apps/738_past_runs.ipynb #imports
+import shlex
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -52,6 +53,17 @@ class PastRun:
         "Would the same command continue it?"
         newest, *before = self.records or [{}]
         return self.continuable and can_go_on([{**newest, "outcome": self.outcome}, *before])  # it may say "running" and be killed
+
+    @property
+    def trunk(self) -> str:
+        "Where a branch began, such as last.ckpt of run a; empty: it is none."
+        newest = next(iter(self.records), {})
+        return f"{newest['snapshot']} of run {newest.get('parent')}" if newest.get("snapshot") else ""
+
+    @property
+    def command(self) -> str:
+        "What continues it from a terminal, a branch too."
+        return shlex.join(["spectramind", "train", *self.words, "--resume", str(self.dir)])
 
     @property
     def line(self) -> str:
@@ -99,9 +111,10 @@ def same_runs(
 # %% ../../nbs/apps/738_past_runs.ipynb #timings
 def run_timings(runs: Iterable[PastRun]) -> list[RunTiming]:
     "What runs took as far as they came, for `estimate`; those that are still going are left out."
-    diaries = [(run.dir, run.dir / "events.jsonl") for run in runs if run.outcome != "running"]
-    found = (_timing(folder, diary.stat().st_mtime_ns) for folder, diary in diaries if diary.is_file())
-    return [timing for timing in found if timing is not None]
+    diaries = [(run, run.dir / "events.jsonl") for run in runs if run.outcome != "running"]
+    found = [(run, _timing(run.dir, diary.stat().st_mtime_ns)) for run, diary in diaries if diary.is_file()]
+    return [replace(timing, finished=run.config_hash or "") if run.outcome == "finished" and run.predictable else timing
+            for run, timing in found if timing is not None]
 
 
 @lru_cache(maxsize=64)
@@ -131,10 +144,15 @@ def output_path(
     return logs / ".pages" / f"{digest([config_hash, run_id])[:16]}.log"
 
 # %% ../../nbs/apps/738_past_runs.ipynb #printed
+_CLOCKS_S = 5.0  # that a disk of the network may be behind
+
+
 def printed(run: PastRun) -> IO[bytes] | None:  # None: no page started it
-    "What a training printed."
-    places = [output_path(run.dir.parent, run.config_hash, run_id) for run_id in (run.id, None)]
-    return next((open(place, "rb") for place in places if place.is_file()), None)
+    "What a training printed, not what an earlier one of the same configuration did."
+    if not run.started:
+        return None
+    places, began = [output_path(run.dir.parent, run.config_hash, run_id) for run_id in (run.id, None)], epoch_s(run.started) - _CLOCKS_S
+    return next((open(place, "rb") for place in places if place.is_file() and place.stat().st_mtime >= began), None)
 
 # %% ../../nbs/apps/738_past_runs.ipynb #has-predicted
 def has_predicted(run_dir: Path) -> bool:

@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -18,15 +19,18 @@ from spectramind_nb.apps import jobs
 from spectramind_nb.apps import launchpad as launchpad_room
 from spectramind_nb.apps.choice import Choice, composed, faults_of, limits_in_words, words_of
 from spectramind_nb.apps.comparison_page import comparison_page
-from spectramind_nb.apps.estimate import estimate, steps_of
+from spectramind_nb.apps.estimate import RunTiming, _pretraining, addresses, estimate, steps_of
 from spectramind_nb.apps.launchpad import JobWatcher, launchpad
-from spectramind_nb.apps.launchpad_actions import ACTIONS, put_submission, show_progress
+from spectramind_nb.apps.launchpad_actions import ACTIONS, follow, put_submission, show_progress, watch_run
 from spectramind_nb.apps.launchpad_state import PageState, choose, look_around, why_not
 from spectramind_nb.apps.launchpad_views import progress_html
 from spectramind_nb.apps.past_runs import hand_in, output_path, recent_runs, run_timings
+from spectramind_nb.core.config_groups import config_dir
 from spectramind_nb.core.errors import PreflightError
+from spectramind_nb.records import audit
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.comparison import compare
+from spectramind_nb.runs.pretraining import pretraining_config
 from spectramind_nb.runs.run import Run
 
 PATIENCE_S = 120
@@ -36,12 +40,12 @@ PATIENCE_S = 120
 def past(workspace):
     """Make a run of a choice as one leaves it: `outcome`, a diary of some steps half a second apart, checkpoints or none."""
 
-    def made(name, words, outcome="interrupted", steps=0, checkpoints=()):
+    def made(name, words, outcome="interrupted", steps=0, checkpoints=(), **more):
         config, folder = composed(words), workspace / "logs" / name
         (folder / "checkpoints").mkdir(parents=True)
         (folder / "config.yaml").write_text(config.yaml())
         record = {"outcome": outcome, "overrides": words, "config_hash": config.hash, "started": "2026-01-01T00:00:00+00:00"}
-        (folder / "audit.json").write_text(json.dumps(record))
+        (folder / "audit.json").write_text(json.dumps(record | more))
         lines = [{"event": "start"}, {"event": "train start", "step": 0}] + [{"event": "step"}] * steps
         moments = (f"2026-01-01T00:{n // 120:02}:{n / 2 % 60:06.3f}+00:00" for n in range(len(lines)))
         (folder / "events.jsonl").write_text("".join(f"{json.dumps({'time': at, **line})}\n" for at, line in zip(moments, lines)) + '{"cut')
@@ -289,16 +293,16 @@ def test_a_training_is_followed_from_its_pre_training_into_the_run_itself(worksp
         (folder / "audit.json").write_text(json.dumps({**record, "outcome": outcome}))
         return folder
 
-    job = jobs.CommandProcess(["train"], 4711, SimpleNamespace(poll=lambda: None))
+    job = jobs.CommandProcess(["train"], 4711, SimpleNamespace(poll=lambda: None), logs=workspace / "logs")
     first = told("first", "running")
-    assert job.find_run(workspace / "logs") == first
+    assert job.find_run() == first
     told("first", "finished", "2026-01-01T00:01:00")
-    assert job.find_run(workspace / "logs") == first  # the run itself is still to come
+    assert job.find_run() == first  # the run itself is still to come
     itself = told("itself", "running")
-    assert job.find_run(workspace / "logs") == itself
+    assert job.find_run() == itself
     told("itself", "finished", "2026-01-01T00:02:00")
-    late = jobs.CommandProcess(["train"], 4711, SimpleNamespace(poll=lambda: 0))  # of a page that slept meanwhile
-    assert job.find_run(workspace / "logs") == late.find_run(workspace / "logs") == itself
+    late = jobs.CommandProcess(["train"], 4711, SimpleNamespace(poll=lambda: 0), logs=workspace / "logs")  # of a page that slept meanwhile
+    assert job.find_run() == late.find_run() == itself
 
 
 def test_a_run_that_goes_on_elsewhere_is_shown_and_not_started_again(past):
@@ -332,3 +336,151 @@ def test_handing_in_costs_no_other_run_its_submission(workspace):
     (workspace / "submission.csv").symlink_to("logs/first/submission.csv")
     hand_in(workspace / "logs" / "second", workspace)
     assert [submission.read(path)["planet_id"].tolist() for path in ("submission.csv", "logs/first/submission.csv")] == [[2], [1]]
+
+
+def test_a_run_is_not_shown_what_an_earlier_one_printed(past, workspace, monkeypatch):
+    """A page started the same configuration yesterday; its last line was said to be what ended the run of today."""
+    words, state, folders = ["trainer=defaults", "seed=9"], PageState(), [workspace / "logs" / "today", workspace / "logs" / "second"]
+    left = output_path(workspace / "logs", composed(words).hash, None)
+    left.parent.mkdir(parents=True)
+    left.write_text("run yesterday: finished\n")
+    os.utime(left, (946684800, 946684800))
+    monkeypatch.setattr(audit, "is_running", lambda folder, record: record.get("outcome") == "running")
+    for folder, said in zip(folders, ("the disk is full", "The run says so.")):
+        record = past(folder.name, words, outcome="running", pid=4711) / "audit.json"
+        choose(state, Choice(text="seed=9"))
+        look_around(state)
+        watch_run(state)
+        follow(state)
+        assert state.training.busy and state.training.lines == ([] if folder == folders[0] else ["error: The run says so."])
+        record.write_text(json.dumps({**json.loads(record.read_text()), "outcome": "failed", "exit_code": 3, "error": "the disk is full"}))
+        follow(state)
+        assert state.training.phase == "failed" and state.training.message == f"Exit code 3: {said}"
+        left.write_text("error: The run says so.\n")
+
+
+def ended(state, code, folder=None, phase="running", lines=(), **more):
+    """What the page says of a training that ended so."""
+    job = jobs.CommandProcess(["train"], 1, SimpleNamespace(poll=lambda: code), run_dir=folder, **more)
+    state.training = jobs.Task(phase, "", job, [*lines])
+    job.lines = lambda most=12: [*lines]
+    follow(state)
+    return state.training.phase, state.training.message
+
+
+@pytest.mark.parametrize("code, line, phase", [
+    (3, "error: the disk is full", "failed"), (-9, "epoch 1", "failed"), (1, "error: a defect", "failed"), (130, "interrupted", "stopped"),
+    (-2, "epoch 1", "stopped"), (1, "KeyboardInterrupt", "stopped"), (75, "the wall", "stopped"), (143, "terminated", "stopped"),
+])
+def test_who_presses_stop_still_sees_a_failure(workspace, code, line, phase):
+    found, said = ended(PageState(), code, phase="stopping", lines=[line])
+    assert found == phase and (phase == "stopped" or line.removeprefix("error: ") in said)
+
+
+def test_a_branch_is_not_said_to_be_resumed_by_the_page(past):
+    """Train has no --fork: after Reopen it began something else from the start."""
+    branch = {"snapshot": "best.ckpt", "parent": "trunk", "precision": {}, "config": {"data": {"root": None}}}
+    folder, state = past("branch", ["trainer=ablation", "run_id=branch"], checkpoints=["last"], **branch), PageState()
+    choose(state, Choice())
+    command = f"spectramind train trainer=ablation run_id=branch --resume {folder}"
+    assert ended(state, 130, folder) == ("stopped", f"Stopped. {command} continues it.")
+    ACTIONS["Reopen"](state)
+    assert f"it began at best.ckpt of run trunk, and {command} continues it." in state.asked.message and state.continues is None
+    (folder / "checkpoints" / "last.ckpt").unlink()
+    assert ended(state, 130, folder)[1] == "Stopped. It kept no checkpoint, and began at best.ckpt of run trunk."
+    ACTIONS["Reopen"](state)
+    assert state.asked.message.endswith("it began at best.ckpt of run trunk.")
+
+
+def test_a_page_that_was_asked_for_is_shown_whatever_is_selected_now(past, workspace):
+    for name, words in (("one", []), ("two", ["seed=7"])):
+        past(name, words)
+    page, state = workspace / "compared.html", PageState(selected="one", others=("two",))
+    look_around(state)
+    page.write_text("<p>the comparison</p>")
+    for command in ("compare", "report"):
+        job = jobs.CommandProcess([command, "logs/one", "logs/two"], 1, SimpleNamespace(poll=lambda: 0))
+        job.lines = lambda most=12: [str(page)]
+        state.asked, state.selected, state.panel = jobs.Task("running", "", job), "two", ""  # only one is left to compare
+        follow(state)
+        assert state.asked.phase == "done" and "the comparison" in state.panel
+    page.unlink()
+    state.asked.phase, state.asked.command = "running", job
+    follow(state)
+    assert state.asked.phase == "failed" and "compared.html" in state.asked.message
+
+
+def test_a_training_is_followed_where_it_runs_whatever_folder_is_current_or_chosen(past, workspace, monkeypatch):
+    begun = []
+    monkeypatch.setattr(jobs, "start", lambda words, output: begun.append(output) or jobs.CommandProcess(words, 4711, process))
+    state, process, here = PageState(), SimpleNamespace(poll=lambda: None), workspace / "here"
+    choose(state, Choice(text="seed=11"))
+    here.mkdir()
+    monkeypatch.chdir(here)
+    ACTIONS["Train"](state)
+    assert state.logs == here / "logs" == state.training.job.logs == begun[0].parents[1]
+    folder = past("mine", ["trainer=defaults", "seed=11"], checkpoints=["last"], pid=4711, precision={}, config={"data": {"root": None}})
+    shutil.move(folder, here / "logs" / "mine")
+    os.utime(here / "logs" / "mine" / "audit.json")
+    elsewhere = f"--resume {here / 'logs' / 'mine'} continues it."
+    for text, said in (("seed=11", "Resume continues it."), (f"paths.root={workspace / 'far'}", elsewhere),
+                       ("nonsense", "Reopen mine to resume it.")):
+        choose(state, Choice(text=text))  # meanwhile
+        state.training.phase, state.training.job.run_dir, process.poll = "running", None, lambda: 130
+        follow(state)
+        assert state.training.phase == "stopped" and state.training.message.endswith(said)
+        assert state.progress.run_dir == here / "logs" / "mine"
+    process.poll, state.training.phase, state.training.job.run_dir, state.training.job.pid = lambda: 0, "running", None, 1
+    follow(state)
+    assert state.training.message == f"Everything is in {here / 'logs'}."
+    choose(state, Choice(text="paths.root=far"))  # which is far from here
+    ACTIONS["Train"](state)
+    monkeypatch.chdir(workspace)
+    assert state.training.job.logs == here / "far" / "logs" == begun[-1].parents[1]
+
+
+def test_an_estimate_counts_light_curves_as_light_curves(workspace):
+    """Frames were counted, forty times as many bytes."""
+    sizes = {level: estimate(composed([f"data.simulate={{train: 100, test: 10, short: false, level: {level}, seed: 1}}"]))
+             for level in ("frames", "lightcurves")}
+    assert sizes["lightcurves"].cache_bytes == pytest.approx(110 * 2 * 5.5e6) and sizes["frames"].cache_bytes > 20e9
+    assert sizes["lightcurves"].seconds < sizes["frames"].seconds / 3
+
+
+@pytest.mark.parametrize("words", [[], ["pretrain.max_epochs=3", "model=ensemble", "pretrain.lr=0.001"]])
+def test_an_estimate_counts_a_pre_training_until_it_is_finished(workspace, words):
+    words = ["data.simulate={train: 10, test: 2}", "pretrain=simulated", *words]
+    config = composed(words)
+    first, alone = _pretraining(config), estimate(composed(words[:1]))
+    assert first.hash == pretraining_config(config).hash
+    both = estimate(config)
+    assert both.basis == alone.basis + ", its pre-training included" and both.cache_bytes - alone.cache_bytes == 500 * 2 * 5.5e6
+    assert both.seconds - alone.seconds > steps_of(first, 500) * 0.1
+    data, model = addresses(first.plain())
+    timing = RunTiming("first", data, model, training_s=2.0, steps=20, finished=first.hash)
+    assert estimate(config, [timing]).seconds <= alone.seconds
+    assert "pre-training" in estimate(config, [replace(timing, finished="")]).basis
+
+
+def test_a_finished_run_tells_its_configuration(past, workspace):
+    for name, outcome in (("whole", "finished"), ("half", "interrupted")):
+        past(name, ["trainer=defaults"], outcome=outcome, checkpoints=["best"], steps=4)
+    found = {timing.run_id: timing.finished for timing in run_timings(recent_runs(workspace / "logs"))}
+    assert found == {"whole": composed(["trainer=defaults"]).hash, "half": ""}
+
+
+def test_the_page_composes_what_files_and_variables_say_now(workspace, monkeypatch):
+    """What was edited, or exported, while the page was open was first seen by the training."""
+    copy = workspace / "configs"
+    shutil.copytree(config_dir(), copy)
+    monkeypatch.setattr("spectramind_nb.core.config_groups.config_dir", lambda: copy)
+    monkeypatch.setattr("spectramind_nb.apps.choice.config_dir", lambda: copy)
+    profile, words = copy / "trainer" / "defaults.yaml", ["trainer=defaults", "data.root=${oc.env:SEEN,nowhere}"]
+    before = composed(words)
+    assert composed(words) is before
+    profile.write_text(profile.read_text().replace("max_epochs: 40", "max_epochs: 50"))
+    assert (before.trainer.max_epochs, composed(words).trainer.max_epochs) == (40, 50)
+    monkeypatch.setenv("SPECTRAMIND_CACHE", str(workspace / "other"))
+    assert composed(words).paths.cache == str(workspace / "other")
+    monkeypatch.setenv("SEEN", "/there")
+    assert composed(words).data.root == "/there"
