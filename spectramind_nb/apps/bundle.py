@@ -24,6 +24,7 @@ from .kaggle_metadata import PLACEHOLDER, kaggle_user, read_json
 from ..core.environment import MOUNTS, attached, check_writable, given_path
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError, SpectraMindError
 from ..core.storage import content_digest
+from ..records.record import find_run, sentence
 
 # %% ../../nbs/apps/726_bundle.ipynb #installer
 INSTALLER = '''"""Install the wheels of this folder that this Python lacks: no network, no dependencies, nothing else touched."""
@@ -44,6 +45,12 @@ def version(project):
         return None
 
 
+def linked(project):
+    """A developer's own installation, which shows a checkout as it is."""
+    told = (there.read_text("direct_url.json") or "" for there in metadata.distributions(name=project))
+    return any('"editable":true' in text.replace(" ", "") for text in told)
+
+
 missing, kept = {}, []
 for name, entry in json.loads((here / "manifest.json").read_text())["wheels"].items():
     if not (here / name).is_file():
@@ -51,13 +58,13 @@ for name, entry in json.loads((here / "manifest.json").read_text())["wheels"].it
     if hashlib.sha256((here / name).read_bytes()).hexdigest() != entry["sha256"]:
         sys.exit(f"bundle: {name} is damaged, upload the bundle again")
     project, there = entry["project"], version(entry["project"])
-    # Another version of ours would be a stale bundle's; other packages of the image stay as they are.
-    if there is None or project == "spectramind-nb" and there != entry["version"]:
+    # Ours is installed in any case: a corrected bundle may bear the same number. Other packages of the image stay as they are.
+    if there is None or project == "spectramind-nb" and not linked(project):
         missing[project] = entry["version"]
     else:
         kept.append(f"{project} {there}")
 if missing:
-    pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--force-reinstall", "--quiet", "--disable-pip-version-check"]
     wanted = [f"{project}=={number}" for project, number in missing.items()]
     done = subprocess.run([*pip, "--root-user-action=ignore", "--find-links", str(here), *wanted])
     if done.returncode:
@@ -133,14 +140,16 @@ RUN_FILES = ("audit.json", "config.yaml", "overrides.txt", "checkpoints/best.ckp
 def pack_run(
     run: Path,  # a run directory
     out: Path,  # the bundle
+    checkpoint: Path | None = None,  # to predict with; None: the best
 ) -> dict[str, object]:  # the run's entry in the manifest
     "Copy what predicting needs of a run, under flat names. Raises `DataMissingError` when the run kept no best checkpoint."
-    if not (run / RUN_FILES[-1]).is_file():
+    sources = {place: run / place for place in RUN_FILES} | ({RUN_FILES[-1]: checkpoint} if checkpoint else {})
+    if not sources[RUN_FILES[-1]].is_file():
         raise DataMissingError("the run kept no best checkpoint to predict with", run, "Train it with trainer=kaggle_safe")
     files = {}
-    for place in RUN_FILES:
+    for place, source in sources.items():
         name = "run--" + place.replace("/", "--")
-        shutil.copyfile(run / place, out / name)
+        shutil.copyfile(source, out / name)
         files[name] = {"place": place, "sha256": content_digest(out / name)}
     return {"id": run.name, "files": files}
 
@@ -164,10 +173,16 @@ def attached_run(
     logs: Path | str,  # where a run from a bundle is unpacked
     mounts: Path | str = MOUNTS,  # where Kaggle mounts inputs
 ) -> Path | None:  # a run directory; None: none is attached
-    "The trained run that is attached to a kernel: in a bundle, or in the output of the training kernel."
+    """The trained run that is attached to a kernel: in a bundle, or in the output of the training kernel.
+
+    Anybody's data set may hold a manifest, and no fault of one may keep a kernel from a submission: it is said, and the search goes on.
+    """
     for manifest in attached("manifest.json", mounts):
-        if "run" in read_json(manifest):
-            return unpack_run(manifest.parent, Path(logs))
+        try:
+            if "run" in read_json(manifest):
+                return unpack_run(manifest.parent, Path(logs))
+        except Exception as error:
+            print(f"STEP DOWN: the run beside {manifest} is of no use: {sentence(error)}", flush=True)
     runs = [checkpoint.parents[1] for checkpoint in attached("logs/*/checkpoints/best.ckpt", mounts)]
     return max(runs, key=lambda run: run.name, default=None)
 
@@ -200,7 +215,7 @@ def build_bundle(
     out: Path | str,  # the folder to make; it must be empty or not there
     pythons: Sequence[str] = PYTHONS,  # that must be able to install it
     user: str | None = None,  # the Kaggle user; None: found, or a placeholder if there is none
-    run: Path | str | None = None,  # directory of a trained run to take along
+    run: Path | str | None = None,  # a trained run to take along: its identifier, its directory, or the checkpoint to predict with
     extra: Iterable[str] | None = None,  # requirements that Kaggle's image lacks; None: those of wheels.txt
 ) -> Path:  # the folder
     "Build the offline bundle from a checkout. Raises `ConfigError` when there is no checkout or `out` is in use."
@@ -212,6 +227,7 @@ def build_bundle(
     if out.is_dir() and any(out.iterdir()):
         raise ConfigError("the folder for the bundle is not empty", out, "Name a new folder")
     check_writable(out)
+    taken = None if run is None else find_run(run)
     try:
         owner = kaggle_user(user)
     except ConfigError:
@@ -223,7 +239,7 @@ def build_bundle(
             other_wheel(requirement, pythons, made)
         (made / "install.py").write_text(INSTALLER)
         (made / "dataset-metadata.json").write_text((ours / "dataset-metadata.json").read_text().replace(PLACEHOLDER, owner))
-        write_manifest(made, pythons, pack_run(Path(run), made) if run else None)
+        write_manifest(made, pythons, pack_run(taken[0], made, taken[1]) if taken else None)
         out.mkdir(parents=True, exist_ok=True)
         for path in sorted(made.iterdir()):
             shutil.copyfile(path, out / path.name)

@@ -24,17 +24,12 @@ def build_bundle_command(
     out: Annotated[Path, typer.Option(help="A new folder.")] = Path("bundle"),
     python: Annotated[str, typer.Option(help="The Python versions that must be able to install it.")] = "3.12,3.13",
     user: User = None,
-    run: Annotated[str | None, typer.Option(metavar="RUN", help="A trained run to take along.")] = None,
+    run: Annotated[str | None, typer.Option(metavar="RUN", help="A trained run to take along, or one of its checkpoints.")] = None,
 ):
     "Build our wheel, collect the wheels Kaggle lacks, write manifest, installer and metadata."
     from spectramind_nb.apps.bundle import build_bundle
 
-    taken = None
-    if run is not None:
-        from spectramind_nb.runs.run import Run
-
-        taken = Run.open(run).dir
-    made = build_bundle(out, python.split(","), user, taken)
+    made = build_bundle(out, python.split(","), user, run)
     size = sum(path.stat().st_size for path in made.iterdir())
     print(f"{made}: {len(list(made.glob('*.whl')))} wheels, {size / 1e6:.0f} MB")
     print(f"check it:  spectramind bundle verify {made} --image LIST.txt")

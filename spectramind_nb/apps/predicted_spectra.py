@@ -39,13 +39,18 @@ class Answers:
 
 # %% ../../nbs/apps/705_predicted_spectra.ipynb #answers-2
 def answers(
-    run: Run | str | Path,  # a run, its id or its directory
+    run: Run | str | Path,  # a run, its id, its directory, or one of its checkpoints
 ) -> Answers:
     """The predictions that a run submitted, or, if it was stopped before, those of its best checkpoint, made now.
 
-    Where neither can be had, the fallback that it submitted in its first minute, with a note that says so.
+    Where neither can be had, the fallback that it submitted in its first minute, with a note that says so. A checkpoint that is named
+    answers itself.
     """
     run = Run.open(run)
+    if run.checkpoint:
+        word = run.checkpoint.stem
+        note = f"The spectra on this page were predicted just now with the {word} checkpoint, as it was named; the run submitted its own."
+        return Answers(predict(run), f"predicted with its {word} checkpoint", note)
     if any(line["event"] == "submission" for line in events(run.dir / "events.jsonl")):
         return Answers(run.submission(), "predicted")
     state = "goes on and has not predicted yet" if run.outcome == "running" else f"ended ({run.outcome}) before it predicted"
@@ -112,7 +117,7 @@ NOT_ASKED = "it was not asked for"
 
 
 def spectra(
-    run: Run | str | Path,  # a run, its id or its directory
+    run: Run | str | Path,  # a run, its id, its directory, or one of its checkpoints
     covariances: bool = True,  # False: sooner, as the model is not asked again
 ) -> Spectra:  # planet -> spectrum; .export writes them all
     "What a run found, as spectra, see `answers`. Raises `DataMissingError` when run or data are not there."

@@ -7,6 +7,7 @@ __all__ = ['replace_rows', 'predict_rows', 'submit']
 
 # %% ../../nbs/runs/678_job.ipynb #imports
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def _tasks(job: SubmissionJob, queue: Queue, rungs: Sequence[str], gpus: bool) -
             planets = {visit.planet_id for visit, got in queue.done.items() if got == name}
             if not any(rank(rung) <= rank(job.outcome.made[planet]) for planet in planets):
                 continue
-            view, task = queue.views[name], {"rung": rung, "out": str(job.cache / f"predicted_{name}.csv")}
+            view, task = queue.views[name], {"rung": rung, "out": str(job.place / f"predicted_{name}.csv")}
             if rung in ("fits", "prepared"):
                 task["wanted"] = lower_config(job.config, view, detector)
             if rung == "prepared" and job.learned:
@@ -110,13 +111,13 @@ def submit(
     job = SubmissionJob(Run.open(trained) if trained else None, override_words(overrides), profile, given_path(out), job_settings(settings))
     outcome = job.outcome
     write_fallback(job)
-    with reserved_disk([outcome.path.parent, job.cache], job.settings.ballast_bytes) as drop:
+    with reserved_disk([outcome.path.parent, job.place], job.settings.ballast_bytes) as drop:
         with _noted(outcome):
             train_in_time(job)
             outcome.run = str(job.trained.dir) if job.trained else None
             outcome.save()
         with _noted(outcome):
-            views = {name: View(job.cache / "views" / name, job.challenge) for name in ("full", "plain")}
+            views = {name: View(job.place / name, job.challenge) for name in ("full", "plain")}
             queue = work_through(job, "test", views, job.visits_s, degrade=True)
             drop()
             if queue.done:
@@ -124,6 +125,7 @@ def submit(
     if (without := list(outcome.made.values()).count("mean")) and "fits" not in outcome.reasons:
         first = next((f"{visit}: {why}" for visit, why in outcome.failed.items() if visit.startswith("test")), "no time was left for them")
         job.step("fits", f"{without} planets have none: {first}")
+    shutil.rmtree(job.place, ignore_errors=True)  # links only, and nobody needs them any more
     outcome.used_s = job.wall.clock() - job.wall.started
     outcome.save()
     return outcome

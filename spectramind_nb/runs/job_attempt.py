@@ -17,6 +17,7 @@ from ..core.configuration import adjusted, compose
 from ..core.machine import cpu_count, free_bytes, memory_gb, process_start
 from ..core.errors import PreflightError, SpectraMindError
 from ..core.config_schema import RunConfig
+from ..core.storage import digest
 from . import submission
 from .data import open_data
 from .job_outcome import Outcome, earlier
@@ -24,7 +25,7 @@ from .job_settings import JobSettings
 from .launch import requested_config
 from .job_queue import Queue, VisitTiming
 from .run import Run
-from .job_fallbacks import RUNGS, check_run, modest_words, reason, usable_labels
+from .job_fallbacks import RUNGS, check_run, labels_digest, modest_words, reason, usable_labels
 from .wall_and_signals import Wall
 from .job_views import View
 from .job_workers import WorkerPool
@@ -58,6 +59,8 @@ class SubmissionJob:
         self.config, self.plain = self._composed()
         self.challenge, self.cache = open_data(self.config), Path(self.config.paths.cache)
         self.labels, self.unlabelled = usable_labels(self.challenge)
+        self.outcome.asked["labels"] = labels_digest(self.labels)
+        self.place = self.cache / "views" / digest([str(self.challenge.root), str(self.outcome.path)])[:16]  # no other job's
         self.learned: View | None = None  # the training planets, once they are fitted
         fits_in = int(memory_gb() * 1e9 / settings.worker_memory_bytes)
         self.size = settings.workers or max(1, min(cpu_count(), fits_in))
@@ -140,7 +143,8 @@ def work_through(
     """Frames to depths, as many visits of a split as fit into the time."""
     queue = Queue(split, views, VisitTiming(job.settings.plain_cost), left_s, job.size, degrade, only)
     settings = {
-        "edition": job.challenge.edition, "roots": {name: str(view.seen.root) for name, view in views.items()},
+        "edition": job.challenge.edition, "level": job.challenge.level,
+        "roots": {name: str(view.seen.root) for name, view in views.items()},
         "detector": {"full": job.config.detector, "plain": job.plain},
         "fit": job.config.fit, "cache": str(job.cache),
     }

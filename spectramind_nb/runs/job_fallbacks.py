@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['RUNGS', 'AS_ASKED', 'NO_GPUS', 'rank', 'reason', 'without', 'modest_words', 'elsewhere', 'command', 'usable_labels',
-           'lower_config', 'fitted', 'predict_prepared', 'predict_from_fits', 'predictor', 'check_run']
+           'labels_digest', 'lower_config', 'fitted', 'predict_prepared', 'predict_from_fits', 'predictor', 'check_run']
 
 # %% ../../nbs/runs/664_job_fallbacks.ipynb #imports
 import contextlib
+import hashlib
 import os
 import signal
 import subprocess
@@ -121,6 +122,13 @@ def usable_labels(
         return challenge.labels(), challenge.label_faults()
     except Exception as error:  # whatever a table may hold
         return pd.DataFrame(columns=list(submission.DEPTH_COLUMNS)), [reason(error)]
+
+# %% ../../nbs/runs/664_job_fallbacks.ipynb #labels-digest
+def labels_digest(
+    labels: pd.DataFrame,  # see `usable_labels`
+) -> str:
+    """Which labels these are: what was learned from others is of no use."""
+    return hashlib.sha256(pd.util.hash_pandas_object(labels).to_numpy().tobytes()).hexdigest()
 
 # %% ../../nbs/runs/664_job_fallbacks.ipynb #lower-config
 def lower_config(

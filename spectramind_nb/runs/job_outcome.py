@@ -23,9 +23,10 @@ class Outcome:
     """What a submission job achieved."""
 
     path: Path  # the submission
-    asked: dict[str, Any] = field(default_factory=dict)  # trained, profile, words: another attempt goes on only with the same
+    asked: dict[str, Any] = field(default_factory=dict)  # trained, profile, words, labels: another attempt goes on only with the same
     run: str | None = None  # directory of the run that predicted
     rung: str | None = None  # what that run is, see `job_fallbacks.RUNGS`
+    training: dict[str, float] = field(default_factory=dict)  # what it was given, where it was trained here, see `job_training`
     made: dict[int, str] = field(default_factory=dict)  # planet -> rung that its row in the file was made on
     photometry: dict[int, str] = field(default_factory=dict)  # planet -> full | one visit | plain | mean
     reasons: dict[str, str] = field(default_factory=dict)  # rung -> why not all planets are on it

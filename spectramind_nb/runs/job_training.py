@@ -9,10 +9,12 @@ __all__ = ['train_once', 'train_in_time']
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from ..core.configuration import compose
 from ..core.errors import SpectraMindError
+from ..core.storage import digest
 from .job_attempt import SubmissionJob, training_words, work_through
 from .job_outcome import earlier
 from .run import Run
@@ -67,11 +69,18 @@ def train_in_time(job: SubmissionJob) -> None:
 def _trained_earlier(job: SubmissionJob) -> bool:
     known = earlier(job.outcome)
     try:
-        run = Run.open(known["run"])
+        run, training = Run.open(known["run"]), known["training"]
         check_run(run, job.words)
+        whole = run.outcome == "finished" and training["planets"] >= len(job.labels)
+        like_today = all(training[name] == getattr(job.settings, name) for name in _TIMES) or training["given_s"] >= job.training_s()
+        if not whole and not like_today:
+            print(f"training: {run.id} of an earlier attempt was given less time than one of today, and is not used", flush=True)
+            return False
     except Exception:  # there is none, or it is of no use any more: there can be a new one
         return False
-    job.trained, job.outcome.rung = run, known["rung"]
+    job.trained, job.outcome.rung, job.outcome.training = run, known["rung"], training
+    for what in known["adapted"]:  # it was so then
+        job.adapt(what)
     job.outcome.reasons |= {rung: why for rung, why in known["reasons"].items() if rank(rung) < rank(known["rung"])}
     print(f"training: done by an earlier attempt, {run.id}, {RUNGS[known['rung']]}", flush=True)
     return True
@@ -84,8 +93,14 @@ def _learned(job: SubmissionJob) -> View:
     if (wanted_s := job.settings.train_s) > job.training_s():
         job.adapt(f"training gets {job.training_s():.0f} s and not the {wanted_s:.0f} s of job.train, the visits need the rest")
     until = time.monotonic() + job.settings.train_share * max(0.0, job.visits_s() - job.training_s())
-    view = View(job.cache / "views" / "train", job.challenge)  # it stays: the run remembers it as its data
+    identity = [str(job.place), job.outcome.asked, asdict(job.settings)]
+    view = View(job.cache / "views" / f"train-{digest(identity)[:16]}", job.challenge)  # it stays: the run remembers it as its data
     queue = work_through(job, "train", {"full": view}, lambda: until - time.monotonic(), degrade=False, only=set(job.labels.index))
     if not queue.done:
         raise SpectraMindError("no planet with labels was finished, so nothing can be learned")
+    times = {name: getattr(job.settings, name) for name in _TIMES}
+    job.outcome.training = {**times, "given_s": job.training_s(), "planets": len({visit.planet_id for visit in queue.done})}
     return view
+
+
+_TIMES = ("budget_s", "train_s")

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..observations.challenge import Challenge
 from ..observations.layout import INSTRUMENTS, Visit
+from ..observations.lightcurve_files import adopt_light_curves
 from ..observations.lightcurves import lightcurve_store, visit_key
 from ..physics import fitting
 
@@ -26,7 +27,7 @@ class View:
         folder: Path,  # where it is made, anew
         challenge: Challenge,  # the whole
     ):
-        self.challenge, self.seen = challenge, Challenge(folder, challenge.edition)
+        self.challenge, self.seen = challenge, Challenge(folder, challenge.edition, challenge.level)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for table in challenge.root.iterdir():
@@ -34,6 +35,9 @@ class View:
                 (folder / table.name).symlink_to(table)
 
     def _links(self, split: str, visit: Visit) -> Iterator[tuple[Path, Path]]:
+        if self.challenge.level == "lightcurves":
+            yield self.seen.light_curves_path(split, *visit), self.challenge.light_curves_path(split, *visit)
+            return
         for name in INSTRUMENTS:
             paths = [(place.signal_path(split, *visit, name), place.calibration_path(split, *visit, name, "dark").parent)
                      for place in (self.seen, self.challenge)]
@@ -55,16 +59,19 @@ class View:
 
 # %% ../../nbs/runs/662_job_views.ipynb #visit-worker
 def visit_worker(
-    settings: Mapping[str, Any],  # edition, roots, detector (both by quality), fit, cache
+    settings: Mapping[str, Any],  # edition, level, roots, detector (both by quality), fit, cache
 ) -> Callable[[Mapping[str, Any]], bool]:
     """What a worker does with a visit: frames to light curves to depths, into the stores; it says if they were there."""
     def work(task: Mapping[str, Any]) -> bool:
         quality, visit = task["quality"], Visit(task["planet_id"], task["visit"])
-        one = Challenge(Path(settings["roots"][quality]), settings["edition"]).only([visit])
+        one = Challenge(Path(settings["roots"][quality]), settings["edition"], settings["level"]).only([visit])
         detector, fit, cache = settings["detector"][quality], settings["fit"], settings["cache"]
         store = lightcurve_store(cache, detector)
         key = visit_key(store, one, task["split"], visit)
         known = key is not None and store.has(key)
+        if one.level == "lightcurves":
+            for unread in adopt_light_curves(one, task["split"], detector, cache, workers=1).values():
+                raise unread
         (result,) = fitting.fit(one, task["split"], detector, fit, cache, workers=1).values()
         if isinstance(result, Exception):
             raise result

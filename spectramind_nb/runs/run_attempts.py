@@ -9,12 +9,15 @@ __all__ = ['RESUMABLE', 'Attempt', 'lasting_records', 'can_go_on', 'is_run_of', 
 # %% ../../nbs/runs/636_run_attempts.ipynb #imports
 import contextlib
 import itertools
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ..core.environment import tell
 from ..core.errors import ConfigError, DamagedFileError, DataMissingError
 from ..core.identity import differences
 from ..core.config_schema import RunConfig
@@ -113,6 +116,24 @@ def named_attempt(
         raise ConfigError(f"there already is a run '{name}'", logs / name, remedy)
     return new_attempt(logs, name, checkpoint)
 
+# %% ../../nbs/runs/636_run_attempts.ipynb #copied
+def _copied(
+    run_dir: Path,  # which cannot be written to
+    logs: Path,  # the folder of runs
+) -> Path:
+    """The run in this workspace, without what its report is made of. Raises `ConfigError` where there is one of its name."""
+    target, left_out = logs / run_dir.name, (".lock", "report.html")
+    if (target / "audit.json").exists():
+        what = f"run {run_dir.name} cannot be written to where it lies, and there is one of its name in this workspace"
+        raise ConfigError(what, target, "Resume that one by its name")
+    files = [path for path in run_dir.rglob("*") if path.is_file() and path.name not in left_out and path.parent.name != "figures"]
+    for path in sorted(files, key=lambda path: path.name == "audit.json"):  # which makes the folder a run, so it comes last
+        place = target / path.relative_to(run_dir)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+    tell(f"note: {run_dir} cannot be written to, so a copy of it goes on: {target}")
+    return target
+
 # %% ../../nbs/runs/636_run_attempts.ipynb #unfinished-attempt
 def unfinished_attempt(
     config: RunConfig,  # the whole configuration of a run
@@ -168,7 +189,8 @@ def _continued(run: RunDirectory, config: RunConfig, parent: str | None, snapsho
     if config.trainer.max_epochs not in (None, -1) and seen > config.trainer.max_epochs:
         what = f"this run has seen {seen} epochs and is to end after {config.trainer.max_epochs}"
         raise ConfigError(what, run.id, f"Set trainer.max_epochs to {seen} or more, or branch from an earlier snapshot with --fork")
-    return Attempt(run.dir, record.get("attempt", 0) + 1, last)
+    folder = run.dir if os.access(run.dir, os.W_OK) else _copied(run.dir, Path(config.paths.logs))
+    return Attempt(folder, record.get("attempt", 0) + 1, last if folder == run.dir else folder / last.parent.name / last.name)
 
 # %% ../../nbs/runs/636_run_attempts.ipynb #branch-checkpoint
 def branch_checkpoint(

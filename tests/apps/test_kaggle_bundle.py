@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from typer.testing import CliRunner
 
-from spectramind_nb.apps.bundle import INSTALLER, attached_run, build_bundle, pack_run, write_manifest
+from spectramind_nb.apps.bundle import INSTALLER, attached_run, build_bundle, pack_run, unpack_run, write_manifest
 from spectramind_nb.apps.bundle_check import bundle_problems, check_bundle, image_problems, needs, read_image
 from spectramind_nb.apps.cli import app
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError
@@ -17,13 +17,13 @@ from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissin
 DATASET = {"id": "me/spectramind-bundle", "title": "SpectraMind bundle", "licenses": [{"name": "apache-2.0"}]}
 
 
-def wheel(folder, project, version, module, tag="py3-none-any", needs=()):
+def wheel(folder, project, version, module, tag="py3-none-any", needs=(), text="HERE = True\n"):
     """A real, minimal wheel."""
     path = folder / f"{project}-{version}-{tag}.whl"
     info = f"{project}-{version}.dist-info"
     lines = ["Metadata-Version: 2.1", f"Name: {project}", f"Version: {version}", *(f"Requires-Dist: {n}" for n in needs)]
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{module}.py", "HERE = True\n")
+        archive.writestr(f"{module}.py", text)
         archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
         archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n")
         archive.writestr(f"{info}/RECORD", f"{module}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
@@ -152,8 +152,14 @@ def test_the_installer_installs_only_what_is_missing_wherever_it_lies(bundle, tm
         "hydra-core==1.3.2, spectramind-nb==0.0.1", "spectramind-nb==0.0.1, hydra-core==1.3.2"), done.stdout + done.stderr
     new.rename(old)
     done = install(python, old)
-    assert done.returncode == 0 and "installed" not in done.stdout and "already there" in done.stdout
+    assert done.returncode == 0 and "already there hydra-core 1.3.2" in done.stdout
     assert subprocess.run([python, "-c", "import stand_in_one, stand_in_two"]).returncode == 0
+    # a corrected bundle may bear the same version
+    wheel(old, "spectramind_nb", "0.0.1", "stand_in_one", text="CORRECTED = True\n")
+    write_manifest(old)
+    done = install(python, old)
+    assert "installed spectramind-nb==0.0.1\n" in done.stdout and "already there hydra-core 1.3.2" in done.stdout
+    assert subprocess.run([python, "-c", "from stand_in_one import CORRECTED"]).returncode == 0
     # a stale version of ours is replaced, another package of the image is not
     for name in old.glob("*.whl"):
         name.unlink()
@@ -162,16 +168,27 @@ def test_the_installer_installs_only_what_is_missing_wherever_it_lies(bundle, tm
     write_manifest(old)
     done = install(python, old)
     assert "installed spectramind-nb==0.0.2" in done.stdout and "already there hydra-core 1.3.2" in done.stdout
+    # a developer's own installation shows a checkout, and goes on doing so
+    (info,) = (tmp_path / "venv").rglob("spectramind_nb-*.dist-info")
+    (info / "direct_url.json").write_text('{"dir_info": {"editable": true}}')
+    done = install(python, old)
+    assert "installed" not in done.stdout and "spectramind-nb 0.0.2" in done.stdout
     flip(old / "hydra_core-1.3.9-py3-none-any.whl")
     done = install(python, old)
     assert done.returncode == 1 and "hydra_core-1.3.9-py3-none-any.whl is damaged" in done.stderr
 
 
-def test_a_trained_run_travels_in_either_way(bundle, tmp_path):
+@pytest.fixture
+def run(tmp_path):
+    """As far as it is packed."""
     run = tmp_path / "logs" / "20260101-kaggle_safe"
     for place in ("audit.json", "config.yaml", "overrides.txt", "checkpoints/best.ckpt"):
         (run / place).parent.mkdir(parents=True, exist_ok=True)
         (run / place).write_text(place)
+    return run
+
+
+def test_a_trained_run_travels_in_either_way(bundle, run, tmp_path, capsys):
     mounts, logs = tmp_path / "input", tmp_path / "scratch"
     assert attached_run(logs, mounts) is None
     (mounts / "datasets/me").mkdir(parents=True)
@@ -182,13 +199,34 @@ def test_a_trained_run_travels_in_either_way(bundle, tmp_path):
     assert found == logs / run.name and (found / "checkpoints/best.ckpt").read_text() == "checkpoints/best.ckpt"
     (mounts / "datasets/me/spectramind-bundle/run--config.yaml").write_text("changed")
     with pytest.raises(DamagedFileError, match="run--config"):
-        attached_run(logs, mounts)
-    (mounts / "datasets/me/spectramind-bundle").rename(tmp_path / "away")
+        unpack_run(mounts / "datasets/me/spectramind-bundle", logs)
+    assert attached_run(logs, mounts) is None  # a kernel goes on, and trains
+    said = capsys.readouterr().out
+    assert said.startswith(f"STEP DOWN: the run beside {mounts}/datasets/me/spectramind-bundle/manifest.json is of no use: run--config")
     (mounts / "notebooks/me/spectramind-train").mkdir(parents=True)
     run.parent.rename(mounts / "notebooks/me/spectramind-train/logs")
     assert attached_run(logs, mounts) == mounts / "notebooks/me/spectramind-train/logs" / run.name
     with pytest.raises(DataMissingError, match="best checkpoint"):
         pack_run(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": ', '{"run": "2024-05-01", "files": []}', '{"run": {"id": "x", "files": {"y": 1}}}'])
+def test_a_manifest_of_another_tool_costs_no_submission(run, tmp_path, capsys, text):
+    foreign, ours = tmp_path / "input/datasets/you/weights", tmp_path / "input/notebooks/me/spectramind-train/logs"
+    foreign.mkdir(parents=True)
+    (foreign / "manifest.json").write_text(text)
+    ours.parent.mkdir(parents=True)
+    run.parent.rename(ours)
+    assert attached_run(tmp_path / "scratch", tmp_path / "input") == ours / run.name
+    assert capsys.readouterr().out.startswith(f"STEP DOWN: the run beside {foreign / 'manifest.json'} is of no use: ")
+
+
+def test_the_checkpoint_that_is_named_is_packed(run, tmp_path):
+    """It was the best one, whatever was named."""
+    named = run / "checkpoints" / "epoch=3.ckpt"
+    named.write_text("the third")
+    made = build_bundle(tmp_path / "made", user="someone", run=named, extra=())
+    assert (unpack_run(made, tmp_path / "there") / "checkpoints/best.ckpt").read_text() == "the third"
 
 
 def test_the_same_checkout_gives_the_same_bytes(tmp_path):

@@ -83,6 +83,18 @@ def test_the_train_kernel_leaves_a_complete_run(trained, place):
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
 
 
+@pytest.mark.parametrize("anchor", ["process", 1000000000])  # while it trains, if the kernel was not slow to start; before anything
+def test_the_train_kernel_tells_its_result_where_the_wall_stopped_the_run(place, repo, short_root, tmp_path, anchor):
+    """Such a run has no final metrics, so no picture of them; the notebook died of that before it had said anything."""
+    wall = ["trainer.wall.budget=20s", "trainer.wall.reserve=8s", f"trainer.wall.anchor={anchor}", "trainer.max_epochs=3000"]
+    words = [f"data.root={short_root}", "data.batch_size=2", *wall]
+    parameters = {"profile": "defaults", "data": "synthetic", "overrides": words, "result_json": tmp_path / "result.json"}
+    run_notebook(repo / "kaggle" / "kernels" / "train" / "train.ipynb", parameters, tmp_path / "train.ipynb")
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["outcome"] == "wall" and "scores" not in found["figures"]
+    assert "There is no picture of this: the outcome of the run is wall." in (tmp_path / "train.ipynb").read_text()
+
+
 def test_the_report_needs_nothing_but_itself(trained):
     run = Path(trained["dir"])
     shown = invoke("report", trained["id"])

@@ -20,7 +20,8 @@ from spectramind_nb.apps.report_sections import family
 from spectramind_nb.apps.spectrum import Spectrum, plot_correlation, plot_spectra
 from spectramind_nb.core.errors import DataMissingError
 from spectramind_nb.runs import submission
-from spectramind_nb.runs.run import Run
+from spectramind_nb.runs.directory import checkpoint_step
+from spectramind_nb.runs.run import Run, predict
 from spectramind_nb.runs.training import train
 
 HEADINGS = ["Score", "Spectra", "Light curve and fit", "Planet by planet", "Calibration", "Errors", "Learning", "Learning curve",
@@ -211,6 +212,15 @@ def test_the_report_of_a_stopped_run_predicts_with_its_best_checkpoint(stopped_r
     assert "submission.csv holds the training mean" in page[:200] and "spectramind predict stopped --out submission.csv" in page[:400]
     assert "score on test planets 0.000" not in page and "the best of 3 validations so far" in page and "Metrics" not in page
     assert {spectrum.origin for spectrum in spectra(stopped_run).values()} == {found.origin}
+
+
+def test_a_checkpoint_that_is_named_answers_itself(trunk_and_branch):
+    """Whatever was named, what the run had submitted was exported."""
+    trunk = trunk_and_branch[0]
+    first = min((trunk.dir / "checkpoints").glob("[!.]*.ckpt"), key=checkpoint_step)
+    found = answers(first)
+    assert found.table.equals(predict(first)) and not found.table.equals(trunk.submission())
+    assert {spectrum.origin for spectrum in spectra(first, covariances=False).values()} == {f"predicted with its {first.stem} checkpoint"}
 
 
 def test_without_a_checkpoint_the_report_begins_with_what_it_shows(stopped_run):

@@ -40,6 +40,22 @@ def killed(words, at_step, monkeypatch, **more):
     return Run.open(path.parent)
 
 
+def test_a_run_that_cannot_be_written_to_goes_on_in_a_copy(words, whole_run, monkeypatch, tmp_path, capsys):
+    """As Kaggle mounts what another session left."""
+    run = killed([*words, "trainer.checkpoint.every=0s"], 3, monkeypatch, resume="never")
+    mounted = tmp_path / "input" / run.id
+    mounted.parent.mkdir()
+    run.dir.rename(mounted)
+    before, may = {path: path.is_file() and path.read_bytes() for path in mounted.rglob("*")}, os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mounted not in (path, *Path(path).parents) and may(path, mode))  # root may all
+    again = train(overrides=words, resume=str(mounted))
+    assert again.dir == Path("logs", run.id).absolute() and again.record["attempt"] == 2 and outcome_of(again) == outcome_of(whole_run)
+    assert before == {path: path.is_file() and path.read_bytes() for path in mounted.rglob("*")}
+    assert f"note: {mounted} cannot be written to, so a copy of it goes on" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="there is one of its name in this workspace"):
+        train(overrides=words, resume=str(mounted))
+
+
 NOWHERE = ["paths.cache=/proc/nope"]
 NO_DISK = ["trainer.storage.budget=9999999TB"]
 

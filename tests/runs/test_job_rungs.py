@@ -18,16 +18,19 @@ import pytest
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, PreflightError, SpectraMindError
 from spectramind_nb.core.quantities import duration_s
+from spectramind_nb.observations.layout import Visit
 from spectramind_nb.runs import job as job_module
 from spectramind_nb.runs import job_attempt, job_fallbacks, job_training
 from spectramind_nb.runs.job import submit
 from spectramind_nb.runs.job_outcome import Outcome
 from spectramind_nb.runs.job_queue import Queue
 from spectramind_nb.runs.job_settings import job_settings
+from spectramind_nb.runs.job_views import View
 from spectramind_nb.runs.job_workers import Answer
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.submission import read, validate
 from spectramind_nb.runs.training import train
+from spectramind_nb.simulation.dataset import simulate
 
 TIMES = {"budget": "30m", "reserve": "15s", "predict": "1m", "train": "2m"}
 
@@ -66,8 +69,9 @@ def quick(here, short_root, tmp_path, whole_run, monkeypatch):  # that run first
 
         monkeypatch.setattr(job_training, "command", command)
         if not frames:  # nor are there test planets to predict
+            seen = {"train": [Visit(1)], "test": []}
             for module in (job_module, job_training):
-                monkeypatch.setattr(module, "work_through", lambda job, split, *_, **__: SimpleNamespace(done=split == "train"))
+                monkeypatch.setattr(module, "work_through", lambda job, split, *_, **__: SimpleNamespace(done=seen[split]))
         words = [f"data.root={root}", "data.batch_size=2", *words]
         outcome = submit(trained, words, profile, place / "submission.csv", {**TIMES, **settings})
         assert validate(outcome.path).planets == len(outcome.made)
@@ -256,6 +260,53 @@ def test_another_attempt_keeps_what_is_better_and_only_if_the_same_is_asked(quic
     assert rung_of(worse) == "modest" and worse.path.read_bytes() == made  # rows are replaced by better ones only
     other, asked = quick(refuses, ["seed=7"])
     assert len(asked) == 2 and rung_of(other) == "prepared"  # something else was asked for: that is no restart
+
+
+def cut_short(words):
+    """A training that its wall stopped, after an epoch."""
+    words = [word for word in words if "wall" not in word]  # this process may be older
+    audit = train(None, [*words, "trainer.max_epochs=1"], "never").dir / "audit.json"
+    audit.write_text(audit.read_text().replace('"finished"', '"wall"'))
+
+
+def test_what_a_hasty_attempt_trained_is_no_model_for_one_that_has_time(quick):
+    first, _ = quick(cut_short, budget="5m")
+    again, asked = quick(cut_short, budget="5m")
+    assert not asked and again.run == first.run and "training gets" in "".join(again.adapted) and again.adapted == first.adapted
+    longer, asked = quick(cut_short)
+    assert len(asked) == 1 and longer.run != first.run
+    again, asked = quick(cut_short, budget="5m")
+    assert not asked and again.run == longer.run
+
+
+def test_what_was_trained_on_other_labels_is_not_used_again(quick, short_root, tmp_path):
+    root = shutil.copytree(short_root, tmp_path / "root", copy_function=os.link)
+    first, _ = quick(only_modest, root=root)
+    labels = pd.read_csv(root / "train.csv")
+    labels.iloc[0, 5] *= 1.01
+    (root / "train.csv").unlink()
+    labels.to_csv(root / "train.csv", index=False)
+    again, asked = quick(only_modest, root=root)
+    assert len(asked) == 2 and again.run != first.run
+
+
+def test_jobs_that_share_a_cache_leave_each_other_their_folders(quick, monkeypatch, tmp_path):
+    """A second notebook took away what the first one saw, and the run that the first one had trained had other planets as its data."""
+    first, _ = quick(only_modest)
+    root = Path(Run.open(first.run).config.data.root)
+    before, folders = sorted(root.rglob("*")), []
+    for module in (job_module, job_training):
+        monkeypatch.setattr(module, "View", lambda folder, challenge: folders.append(folder) or View(folder, challenge))
+    for place in ("one", "two"):
+        quick(place=tmp_path / place)
+    assert len(set(folders)) == len(folders) == 6 and root not in map(Path.absolute, folders)
+    assert sorted(root.rglob("*")) == before and not folders[1].exists()  # what only prediction looked at is gone
+
+
+def test_a_data_set_of_light_curves_is_as_good(quick, tmp_path):
+    root = simulate(tmp_path / "curves", train=3, test=1, seed=2, short=True, level="lightcurves")
+    outcome, _ = quick(root=root)
+    assert rung_of(outcome) == "prepared" and outcome.counts() == {"full": 1} and not is_mean(outcome) and not outcome.failed
 
 
 def test_no_time_is_said_and_not_a_success(quick, monkeypatch):
