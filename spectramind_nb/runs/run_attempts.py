@@ -35,6 +35,11 @@ class Attempt:
     number: int = 1
     checkpoint: Path | None = None  # None: from the start
 
+    @property
+    def branches_off(self) -> bool:
+        """Does it go on from a checkpoint of another run?"""
+        return self.checkpoint is not None and self.dir.resolve() not in self.checkpoint.resolve().parents
+
 # %% ../../nbs/runs/636_run_attempts.ipynb #lasting-records
 def lasting_records(run_dir: Path) -> list[dict[str, Any]]:
     """A run's records, from the newest attempt back to the last one that trained: those after that changed nothing."""

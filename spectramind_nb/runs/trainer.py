@@ -75,7 +75,7 @@ class TopKCheckpoint(ModelCheckpoint):
 
 # %% ../../nbs/runs/638_trainer.ipynb #optimizer-from-config
 class OptimizerFromConfig(Callback):
-    """After a snapshot was restored, the optimizer follows this run's configuration and not that of the run it was taken from."""
+    """After another run's snapshot was restored, the optimizer and its schedule follow the configuration of this run."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._configured = [
@@ -86,7 +86,13 @@ class OptimizerFromConfig(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for optimizer, groups in zip(trainer.optimizers, self._configured, strict=True):
             for group, settings in zip(optimizer.param_groups, groups, strict=True):
+                if (base := group.get("initial_lr")) and "initial_lr" in settings:  # as far down its schedule as the other run was
+                    settings["lr"] = group["lr"] / base * settings["initial_lr"]
                 group.update(settings)
+        for schedule in (each.scheduler for each in trainer.lr_scheduler_configs):
+            if hasattr(schedule, "base_lrs"):
+                schedule.base_lrs = [group["initial_lr"] for group in schedule.optimizer.param_groups]
+                schedule.load_state_dict(schedule.state_dict())  # to the last bit what it does where this run is resumed
 
 # %% ../../nbs/runs/638_trainer.ipynb #progress-lines
 class ProgressLines(Callback):

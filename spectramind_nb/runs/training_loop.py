@@ -50,7 +50,7 @@ def training_callbacks(
     guard = numerics_guard(profile.guards, watched, bins=bins_of(session.config.model))
     report = PrecisionReport(lambda precision, computed: _note_precision(session, precision, computed))
     callbacks: list[Callback] = [StepSeed(session.config.seed), guard, diary, report]
-    if "snapshot" in session.record.fields:
+    if session.attempt.branches_off:  # later attempts have an optimizer of their own to restore
         callbacks.append(OptimizerFromConfig())
     if session.devices.world_size > 1:
         callbacks.append(RankSyncCheck(session.log))

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import math
 import shlex
 from base64 import urlsafe_b64encode
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
+from toys import Tiny, fit
 from typer.testing import CliRunner
 
 from spectramind_nb.apps.cli import app
@@ -19,10 +22,12 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DataMissingError, ReplayMismatch, SchemaError, TerminatedRun
 from spectramind_nb.core.identity import differences
 from spectramind_nb.core.profiles import check, find, new, origin
+from spectramind_nb.learning.encoder import WarmCosine
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.execution import _profile_notes
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.run import Run, evaluate
+from spectramind_nb.runs.run_attempts import Attempt
 from spectramind_nb.runs.trainer import OptimizerFromConfig, trainer_arguments
 from spectramind_nb.runs.training import train
 
@@ -217,6 +222,33 @@ def test_p57_a_branch_follows_its_own_overrides(trunk, ablation_words, monkeypat
     assert rates == [0.003, 0.002]
     assert branch.record["weights"]["final"] != trunk.record["weights"]["final"]
     assert Run.open(trunk.id).record["outcome"] == "finished", "the trunk is as it was"
+
+
+def test_p57_a_branch_follows_its_own_rate_down_the_schedule_and_so_it_does_where_it_is_resumed(tmp_path):
+    """The restored schedule went on from the trunk's rate after one epoch, and a resumed branch had that of its first epoch again."""
+
+    class Scheduled(Tiny):
+        def __init__(self, rate, epochs):
+            super().__init__()
+            self.rate, self.epochs, self.seen = rate, epochs, []
+
+        def on_train_batch_start(self, batch, batch_idx):
+            if self.global_step == 10:  # within the first epoch of the branch
+                self.trainer.save_checkpoint(tmp_path / "cut.ckpt")
+            self.seen.append(self.optimizers().param_groups[0]["lr"])
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=self.rate)
+            return [optimizer], [WarmCosine(optimizer, self.epochs)]
+
+    trunk, branch, resumed = Scheduled(0.003, 3), Scheduled(0.1, 6), Scheduled(0.1, 6)
+    fit(trunk, [], max_epochs=3).save_checkpoint(tmp_path / "trunk.ckpt")
+    fit(branch, [OptimizerFromConfig()], max_epochs=6, ckpt_path=tmp_path / "trunk.ckpt")
+    fit(resumed, [], max_epochs=6, ckpt_path=tmp_path / "cut.ckpt")
+    assert branch.seen[::3] == [0.1 * 0.5 * (1 + math.cos(math.pi * epoch / 6)) for epoch in (3, 4, 5)]
+    assert resumed.seen == branch.seen[1:]
+    assert Attempt(tmp_path, 2, tmp_path / "trunk.ckpt").branches_off is False, "it has an optimizer of its own to restore"
+    assert Attempt(tmp_path / "branch", 2, tmp_path / "trunk.ckpt").branches_off
 
 
 @pytest.mark.parametrize("stopped_in", ["fit_model", "validate_model"])  # before it has a checkpoint of its own, and after
