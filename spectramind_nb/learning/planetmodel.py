@@ -94,6 +94,10 @@ class ScoredModel(pl.LightningModule):
     def trust_parts(self) -> None:
         """Trust each part of an answer as far as planets that were left out bear it out, sigma apart; most answers have one part."""
 
+    def calibrate(self) -> None:
+        """Do with what an epoch has counted; called when the epoch ends, before a validation, before the next epoch and after training,
+        so that it must come to the same however often it is done; most models count nothing."""
+
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), **self.hparams.optimizer)
 

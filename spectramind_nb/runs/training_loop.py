@@ -105,6 +105,7 @@ def _fit(session: Session, model: pl.LightningModule, data: VisitDataModule, ove
     try:
         with session.signals.wait_for_safe_point():
             trainer.fit(model, datamodule=data, ckpt_path=session.attempt.checkpoint, weights_only=True)
+        model.calibrate()  # it may have been resumed after its last batch, and had no epoch to end
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
