@@ -104,7 +104,7 @@ def _identify(record: Record) -> None:
     )
 
 # %% ../../nbs/records/520_audit.ipynb #recorded
-_ANSWERS = "evaluate", "predict"  # and no run
+_ANSWERS = "evaluate", "predict", "replay"  # and no run that could go on
 _OPEN: ContextVar["Record | None"] = ContextVar("open record", default=None)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from ..core.configuration import adjusted, checked_config, recorded_values
 from ..core.environment import workspace
-from ..core.errors import ConfigError, DataMissingError, ReplayMismatch
+from ..core.errors import ConfigError, DataMissingError, ReplayMismatch, WallReached
 from ..core.identity import config_hash, differences
 from ..core.instantiate import check_targets
 from ..core.config_schema import RunConfig
@@ -238,7 +238,8 @@ def replay(
 ) -> ReplayResult:
     """Run a recorded run again, in a directory of its own, and compare.
 
-    Raises `ReplayMismatch` naming the first difference, or the reason why an exact repetition is impossible.
+    Raises `ReplayMismatch` naming the first difference, or the reason why an exact repetition is impossible, `WallReached` where the time
+    is up before there is anything to compare.
     """
     if tolerance not in ("none", "stat"):
         raise ConfigError(f"there is no tolerance '{tolerance}'", None, "Use none or stat")
@@ -260,7 +261,11 @@ def replay(
         if verdict.word == "impossible" and (tolerance == "none" or lost):
             what = f"run {original.id} cannot be repeated exactly: {'; '.join(verdict.reasons)}"
             raise ReplayMismatch(what, original.dir, "Restore the snapshot" if lost else "See what changed, or use --tolerance stat")
-        again = train_again(config, original, invocation, snapshot)
+        try:
+            again = train_again(config, original, invocation, snapshot)
+        except WallReached as error:
+            what = f"the repetition of {original.id} came to its wall, and nothing is compared"
+            raise WallReached(what, error.where, "Give it a larger trainer.wall.budget") from error
         steps, difference = first_difference(original, again, tolerance)
         invocation.update(replay={**invocation.fields["replay"], "steps": steps, "difference": difference})
         if difference is not None:

@@ -59,7 +59,7 @@ def test_p3_whatever_ends_a_run_is_written_down(places, error, outcome, code):
     assert f"train: {outcome} ({code})" in places["debug_log"].read_text()
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "replay"])
 def test_where_there_is_only_an_answer_the_wall_goes_on_to_the_caller(places, command):
     """There is no run to go on with: what followed met a name that nobody had given a value."""
     with pytest.raises(WallReached), audit.recorded(command, **places):
