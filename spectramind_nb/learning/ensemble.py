@@ -197,17 +197,6 @@ class Ensemble(CalibratedMembers):
         self.log("train/loss", torch.stack(self.losses).mean(), prog_bar=True, batch_size=len(fold), sync_dist=True)
         return total
 
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        self.calibrate()  # what is validated and kept is what will predict
-
-    def on_train_epoch_end(self) -> None:
-        self.calibrate()  # there may be no validation
-
-    def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        if batch_idx == 0:
-            self.calibrate()  # stopped at the last batch of an epoch, a run does not come to its end again
-
     def calibrate(self) -> None:
         """By the left-out answers of this epoch, after members have weighed their parts; where there are none, members do it alone."""
         if self.hparams.folds == 1:

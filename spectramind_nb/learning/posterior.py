@@ -162,17 +162,6 @@ class CalibratedPosterior(AdaptivePosterior):
         if self.seen.any() and self.trainer.state.fn == "fit":
             self.calibration.copy_(calibration_factors(self.seen))
 
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        self.calibrate()  # what is validated and kept is what will predict
-
-    def on_train_epoch_end(self) -> None:
-        self.calibrate()  # there may be no validation
-
-    def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        if batch_idx == 0:
-            self.calibrate()  # stopped at the last batch of an epoch, a run does not come to its end again
-
 # %% ../../nbs/learning/428_posterior.ipynb #posteriormodel
 def _sizes(components: int, n_features: int) -> dict[str, tuple[int, ...]]:
     """The size of each trained number, in the order in which they are made."""

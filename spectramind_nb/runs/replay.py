@@ -223,7 +223,7 @@ def _other_attempts(original: Run) -> list[str]:
     record, found = original.record, list[str]()
     for earlier in trained_before(original.dir, record.get("attempt", 1)):
         rows = [row for row in drift(earlier, record) if row[1] not in ("trainer.max_epochs", "trainer.max_steps")]
-        found += [f"in attempt {earlier['attempt']} {words}" for kind in ("config", "code") for words in _told(kind, rows)]
+        found += [f"since attempt {earlier['attempt']} {words}" for kind in ("config", "code") for words in _told(kind, rows)]
     return found
 
 

@@ -69,6 +69,19 @@ def test_p21_a_repetition_that_comes_to_the_wall_has_compared_nothing_and_says_s
     assert done.exit_code == 75 and "nothing is compared" in done.stderr
 
 
+def test_p21_a_run_whose_attempts_were_not_alike_cannot_be_repeated(words, here, capfd):
+    """It was expected to repeat exactly, and failed without a reason."""
+    words = [*words[:3], "trainer.checkpoint.every=0s", "run_id=two-ways"]
+    first = train(overrides=[*words, "trainer.max_epochs=1"], resume="never")
+    edit(first, modules={**first.record["modules"], "learning/posterior.py": "another"})
+    again = train(overrides=[*words, "trainer.max_epochs=2", "trainer.accumulate_grad_batches=2"], resume=first)
+    assert "note: attempt 1 ran with other code: learning/posterior.py\n" in capfd.readouterr().err
+    assert again.record["code_changed"] == ["learning/posterior.py"]
+    why = "since attempt 1 trainer.accumulate_grad_batches was 1 and is 2; since attempt 1 code file learning/posterior.py changed"
+    with pytest.raises(ReplayMismatch, match=f"cannot be repeated exactly: {why}"):
+        replay(again)
+
+
 def test_p21_the_same_gpu_repeats_bits_and_another_only_agrees():
     facts = {**environment(), "gpus": ["Tesla T4"], "cuda": "12.8"}
     record = {"config": {"seed": 1}, "modules": {}, "data": {"files": {}}, "environment": facts}

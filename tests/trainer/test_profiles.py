@@ -316,7 +316,8 @@ def test_a_moved_run_knows_which_checkpoint_is_its_best(tmp_path):
 
     def kept(folder, epochs, **more):
         best = ModelCheckpoint(tmp_path / folder, "best", monitor="val/score", mode="max")
-        fit(Tiny(), [best, RestoredHere()], max_epochs=epochs, enable_checkpointing=True, **more).save_checkpoint(tmp_path / folder / "last.ckpt")
+        trainer = fit(Tiny(), [best, RestoredHere()], max_epochs=epochs, enable_checkpointing=True, **more)
+        trainer.save_checkpoint(tmp_path / folder / "last.ckpt")
         return best
 
     before = kept("there", 2)
