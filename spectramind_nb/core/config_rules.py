@@ -28,7 +28,7 @@ class Rule:
 SECRET = re.compile(r"(key|token|secret|passw|credential|auth)", re.IGNORECASE)  # in the name of what may not be written down
 
 # %% ../../nbs/core/026_config_rules.ipynb #broken
-_HALF = ("16-mixed", "16-true", "auto")  # auto becomes 16-mixed on a GPU without bfloat16
+_HALF = ("16-mixed", "auto")  # auto becomes 16-mixed on a GPU without bfloat16
 _MIXED = ("16-mixed", "bf16-mixed", "auto")
 _STRATEGIES = ("auto", "ddp")
 _PART_OF_AN_EPOCH = (
@@ -64,8 +64,7 @@ RULES = (
     Rule(("trainer.precision", "trainer.gradient_clip_val", "model.optimizer.fused"),
          lambda precision, clip, fused: bool(precision in _MIXED and clip and fused),
          "model.optimizer.fused: a fused optimizer cannot clip gradients in mixed precision, leave it out"),
-    Rule(("trainer.strategy.static_graph", "trainer.accumulate_grad_batches"),
-         lambda static, batches: bool(static and batches > 1),
+    Rule(("trainer.strategy.static_graph", "trainer.accumulate_grad_batches"), lambda static, batches: bool(static and batches > 1),
          "trainer.strategy.static_graph: with trainer.accumulate_grad_batches above 1 PyTorch fails on it, choose one"),
     Rule(("trainer.deterministic", "trainer.benchmark"),
          lambda deterministic, benchmark: bool(deterministic and benchmark),
@@ -85,6 +84,9 @@ RULES = (
     Rule(("trainer.val_check_interval", "trainer.check_val_every_n_epoch"),
          lambda interval, epochs: isinstance(interval, int) and epochs is not None,
          "trainer.val_check_interval: counting batches across epochs needs trainer.check_val_every_n_epoch=null"),
+    Rule(("trainer.val_check_interval", "trainer.check_val_every_n_epoch"),
+         lambda interval, epochs: not isinstance(interval, int) and epochs is None,
+         "trainer.check_val_every_n_epoch: null counts batches across epochs, say how many with a whole trainer.val_check_interval"),
     Rule(("trainer.min_epochs", "trainer.max_epochs"), lambda least, most: most not in (None, -1) and (least or 0) > most,
          "trainer.min_epochs: it is more than trainer.max_epochs"),
     Rule(("trainer.min_steps", "trainer.max_steps"), lambda least, most: most != -1 and (least or 0) > most,
@@ -93,6 +95,9 @@ RULES = (
          "trainer.overfit_batches: a loader that goes on where a run stopped repeats no batches, use trainer.limit_train_batches"),
     Rule(("trainer.limit_predict_batches",), lambda batches: batches != 1.0 or isinstance(batches, int),
          "trainer.limit_predict_batches: every planet gets an answer, leave it at 1.0"),
+    *(Rule((f"trainer.{watcher}.monitor",), lambda metric: not metric.startswith(("val/", "cv/")),
+           f"trainer.{watcher}.monitor: it is looked at when a validation ends, name what one finds, such as val/score or val/nll")
+      for watcher in ("checkpoint", "early_stop")),
     Rule(("trainer.early_stop.enabled", "trainer.limit_val_batches"), lambda enabled, limit: enabled and limit == 0,
          "trainer.early_stop.enabled: without validation there is nothing to watch"),
     Rule(("trainer.devices",), _no_devices,

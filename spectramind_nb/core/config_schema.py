@@ -40,7 +40,7 @@ def _as_written(value: Any, check: Callable) -> Any:
 
 Duration = str | float | int  # "9h", "1h30m", or seconds
 Batches = int | float  # a number of batches, or a share of an epoch
-Precision = Literal["auto", "32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"]
+Precision = Literal["auto", "32-true", "64-true", "16-mixed", "bf16-mixed"]
 NotNegative = Annotated[float, Field(ge=0), WrapValidator(_as_written)]
 Positive = Annotated[float, Field(gt=0), WrapValidator(_as_written)]
 
@@ -171,7 +171,7 @@ class TrainerConfig(GroupConfig):
     enable_progress_bar: bool
     enable_model_summary: bool
     enable_autolog_hparams: bool
-    profiler: Literal["simple", "advanced", "pytorch", "xla"] | None
+    profiler: Literal["simple", "advanced", "pytorch"] | None
     detect_anomaly: bool
     inference_mode: bool
     barebones: Literal[False]  # Lightning's bare mode has no callbacks, so no guards

@@ -218,10 +218,10 @@ class TaughtNetworks(CorrectedPosterior):
         """Trust the networks as far as they were right about the planets that they had not seen."""
         self.trust.copy_(trust_of(self.left_out_sums))
 
-    def _calibrate(self) -> None:
+    def calibrate(self) -> None:
         if self.seen.any() and self.trainer.state.fn == "fit":
             self.trust_parts()
-        super()._calibrate()
+        super().calibrate()
 
 # %% ../../nbs/learning/430_encoder.ipynb #encodermodel
 class EncoderModel(TaughtNetworks):

@@ -197,18 +197,11 @@ class Ensemble(CalibratedMembers):
         self.log("train/loss", torch.stack(self.losses).mean(), prog_bar=True, batch_size=len(fold), sync_dist=True)
         return total
 
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        self._calibrate("on_validation_epoch_start")  # what is validated and kept is what will predict
-
-    def on_train_epoch_end(self) -> None:
-        self._calibrate("on_train_epoch_end")  # there may be no validation
-
-    def _calibrate(self, moment: str) -> None:
+    def calibrate(self) -> None:
         """By the left-out answers of this epoch, after members have weighed their parts; where there are none, members do it alone."""
         if self.hparams.folds == 1:
             for member in self.members:
-                getattr(member, moment)()
+                member.calibrate()
         elif self.seen.any() and self.trainer.state.fn == "fit":
             self.calibration.copy_(calibration_factors(self.seen))
             for member in self.members:

@@ -157,17 +157,10 @@ class CalibratedPosterior(AdaptivePosterior):
             torch.distributed.all_reduce(seen)  # the same on every rank at any time, as what a checkpoint holds
         self.seen += seen
 
-    def _calibrate(self) -> None:
+    def calibrate(self) -> None:
         """Scale sigma so that this epoch's errors, of spectra whose shapes were left out, are what it says."""
         if self.seen.any() and self.trainer.state.fn == "fit":
             self.calibration.copy_(calibration_factors(self.seen))
-
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        self._calibrate()  # what is validated and kept is what will predict
-
-    def on_train_epoch_end(self) -> None:
-        self._calibrate()  # there may be no validation
 
 # %% ../../nbs/learning/428_posterior.ipynb #posteriormodel
 def _sizes(components: int, n_features: int) -> dict[str, tuple[int, ...]]:

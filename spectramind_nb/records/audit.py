@@ -89,7 +89,8 @@ def _first_fields(command: str, invocation: str, overrides: Sequence[str], began
         "parent": os.environ.get(PARENT),
         "config_hash": None, "science_hash": None, "run_hash": None, "git": {}, "code": None, "data": {"manifest_root": None, "files": {}},
         "weights": {"initial": None, "final": None}, "metrics": {}, "wall": {"budget_s": None, "used_s": None}, "environment": {},
-        "error": None, "started": iso_time(began), "finished": None, "pid": os.getpid(), "clock": steady_time(),
+        "error": None, "started": iso_time(began), "finished": None,
+        "pid": os.getpid(), "host": os.uname().nodename, "clock": steady_time(),
     }
 
 
@@ -104,7 +105,7 @@ def _identify(record: Record) -> None:
     )
 
 # %% ../../nbs/records/520_audit.ipynb #recorded
-_ANSWERS = "evaluate", "predict"  # and no run
+_ANSWERS = "evaluate", "predict", "replay"  # and no run that could go on
 _OPEN: ContextVar["Record | None"] = ContextVar("open record", default=None)
 
 

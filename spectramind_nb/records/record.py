@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.environment import given_path, workspace
-from ..core.machine import process_start, steady_time
+from ..core.machine import process_lives, process_start, steady_time
 from spectramind_nb.core.errors import (
     DataMissingError, InterruptedRun, PreflightError, SpectraMindError, StoppedRun, TerminatedRun, WallReached, did_you_mean,
     refused_by_system,
@@ -89,8 +89,10 @@ def is_running(
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return True
+    except OSError:  # a disk that cannot lock: only the machine that wrote the record can tell
+        return record.get("host") != os.uname().nodename or process_lives(record["pid"], record["clock"])
     return False
 
 # %% ../../nbs/records/515_record.ipynb #iso-time

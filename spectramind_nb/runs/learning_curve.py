@@ -32,6 +32,7 @@ from .trainer import bare_trainer
 def _trained(config: RunConfig, data: VisitDataModule, few: PlanetSet) -> pl.LightningModule:
     """The run's model, from the start, on some of its training planets."""
     prepare_process(config)
+    pl.seed_everything(config.seed, workers=True, verbose=False)  # as of the run, whatever was computed before
     model = build(config.model, loss=build(config.loss))
     model.prepare(few)
     module = VisitDataModule(few, data.val, None, config.data.batch_size, config.seed, config.trainer.loader.plain())
@@ -58,6 +59,15 @@ def _found(model: pl.LightningModule, data: VisitDataModule, config: RunConfig) 
 FILE = "learning_curve.csv"
 
 
+def _refuse(run: Run) -> None:
+    """Raise `ConfigError` for a run that points cannot be trained like."""
+    trainer = run.config.trainer
+    if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
+        raise ConfigError(f"only the wall ends the training of run {run.id}, and a point has none", "planets", "Train with max_epochs")
+    if "pretrained" in run.record:
+        raise ConfigError(f"run {run.id} began from a pre-training, and a point does not", "planets", "Train without pretrain")
+
+
 def learning_curve(
     run: Run | str | Path,  # a run, its identifier or its directory
     planets: Sequence[int] = (40, 200, 1000),  # to learn from; more than the run had are left out, and that is said
@@ -66,12 +76,14 @@ def learning_curve(
     """Scores on a run's validation planets with fewer training planets, kept as `learning_curve.csv` in its directory.
 
     They are taken as `val/score` is, so that of the last row is the run's own. What is in that file already, for the same configuration
-    and in the last row for the same weights, is not computed again. Raises `ConfigError` for numbers that are none.
+    and in the last row for the same weights, is not computed again.
+    Raises `ConfigError` for numbers that are none, and runs that no point can be like.
     """
     wanted = sorted(set(planets))
     if not wanted or wanted[0] < 2:
         raise ConfigError("a learning curve needs numbers of planets, each at least 2", "planets", "Ask for example for 40,200,1000")
     run = Run.open(run)
+    _refuse(run)
     with loaded_run("evaluate", run, overrides) as (config, model, record):
         _, data = judging_data(config, run.learned)
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed))

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from ..core.configuration import adjusted, checked_config, recorded_values
 from ..core.environment import workspace
-from ..core.errors import ConfigError, DataMissingError, ReplayMismatch
+from ..core.errors import ConfigError, DataMissingError, ReplayMismatch, WallReached
 from ..core.identity import config_hash, differences
 from ..core.instantiate import check_targets
 from ..core.config_schema import RunConfig
@@ -25,7 +25,7 @@ from ..records.journal import events
 from ..records.provenance import drift, environment, package_files
 from .data import data_manifest, open_data
 from .process import prepare_process, restored_process
-from .run_attempts import readable_checkpoint
+from .run_attempts import readable_checkpoint, trained_before
 from .run import Run
 from .training import train_again
 
@@ -218,6 +218,15 @@ def _beginning(original: Run) -> tuple[Path | None, str]:
     return path, ""
 
 
+def _other_attempts(original: Run) -> list[str]:
+    """Where earlier attempts of a run were set otherwise than its last, or ran other code: one repetition cannot be both."""
+    record, found = original.record, list[str]()
+    for earlier in trained_before(original.dir, record.get("attempt", 1)):
+        rows = [row for row in drift(earlier, record) if row[1] not in ("trainer.max_epochs", "trainer.max_steps")]
+        found += [f"since attempt {earlier['attempt']} {words}" for kind in ("config", "code") for words in _told(kind, rows)]
+    return found
+
+
 def _here(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """A recorded configuration in this workspace, with overrides. The stores stay where they are if they are still there."""
     cache = Path(config.paths.cache)
@@ -238,7 +247,8 @@ def replay(
 ) -> ReplayResult:
     """Run a recorded run again, in a directory of its own, and compare.
 
-    Raises `ReplayMismatch` naming the first difference, or the reason why an exact repetition is impossible.
+    Raises `ReplayMismatch` naming the first difference, or the reason why an exact repetition is impossible, `WallReached` where the time
+    is up before there is anything to compare.
     """
     if tolerance not in ("none", "stat"):
         raise ConfigError(f"there is no tolerance '{tolerance}'", None, "Use none or stat")
@@ -254,13 +264,17 @@ def replay(
         check_targets(config.plain())
         prepare_process(config)
         (snapshot, lost), verdict = _beginning(original), expectation(record, _identity(config))
-        if lost:
-            verdict = Verdict("impossible", (lost, *verdict.reasons))
+        if others := [lost] * bool(lost) + _other_attempts(original):
+            verdict = Verdict("impossible", (*others, *verdict.reasons))
         invocation.update(replay={"tolerance": tolerance, "verdict": verdict.word, "reasons": list(verdict.reasons)})
         if verdict.word == "impossible" and (tolerance == "none" or lost):
             what = f"run {original.id} cannot be repeated exactly: {'; '.join(verdict.reasons)}"
             raise ReplayMismatch(what, original.dir, "Restore the snapshot" if lost else "See what changed, or use --tolerance stat")
-        again = train_again(config, original, invocation, snapshot)
+        try:
+            again = train_again(config, original, invocation, snapshot)
+        except WallReached as error:
+            what = f"the repetition of {original.id} came to its wall, and nothing is compared"
+            raise WallReached(what, error.where, "Give it a larger trainer.wall.budget") from error
         steps, difference = first_difference(original, again, tolerance)
         invocation.update(replay={**invocation.fields["replay"], "steps": steps, "difference": difference})
         if difference is not None:

@@ -25,11 +25,11 @@ from ..learning.planetset import PlanetSet, contradictions, split_planets
 from ..observations.challenge import Challenge
 from ..records import audit
 from ..records.journal import EventLog, events
-from ..records.provenance import environment, run_hash
+from ..records.provenance import drift, environment, run_hash
 from ..records.training_log import check_trackers
 from ..records.weights import weights_digest
 from . import submission
-from .run_attempts import Attempt
+from .run_attempts import Attempt, trained_before
 from .data import data_manifest, labelled_planets, naive_statistics
 from .devices import Devices, resolve_devices
 from .directory import checkpoint_weights
@@ -112,7 +112,7 @@ def load_planets(session: Session, challenge: Challenge) -> VisitDataModule:
     """Fill the stores and divide the planets; what they were is recorded.
 
     Raises `PreflightError` when the data are not those of earlier attempts, `ConfigError` where a branch would be judged by planets that
-    its trunk has learned from.
+    its trunk, or a member of it, has learned from.
     """
     for split in challenge.splits:
         filled = session.fits[split] = fill_split(session.config, challenge, split, "fit")
@@ -127,6 +127,8 @@ def load_planets(session: Session, challenge: Challenge) -> VisitDataModule:
     found, known = data_manifest(challenge), session.record.fields
     if session.attempt.checkpoint is not None and known["data"]["manifest_root"] not in (None, found["manifest_root"]):
         raise PreflightError("the data changed since the run began", challenge.root, "Start again with --resume never")
+    if session.attempt.checkpoint is not None and session.here.leads:
+        _tell_changed_code(session)
     hashed = run_hash(known["config_hash"], found["manifest_root"], known["code"], known["environment"])
     divided = data_module(session.config, challenge, session.fits)
     del session.fits["train"]  # what is learned from is in the sets now
@@ -135,8 +137,20 @@ def load_planets(session: Session, challenge: Challenge) -> VisitDataModule:
     if met := before.intersection(divided.val.planet_id.tolist()):
         what = f"{len(met)} of the {len(divided.val)} planets that are to judge this branch were learned from before it began"
         raise ConfigError(what, "fork", "Keep the data, data.split_seed and data.validation_fraction of that run, or train anew")
+    if before not in (set(), learned) and "member" in session.config.model and session.config.model["folds"] > 1:
+        what = "this branch is to learn from other planets than the ensemble it begins with, which deals them to its members anew"
+        raise ConfigError(what, "fork", "Keep the data, data.split_seed and data.validation_fraction of that run, or train anew")
     session.record.update(data=found, run_hash=hashed, planets=counts, learned_from=sorted(learned | before))
     return divided
+
+
+def _tell_changed_code(session: Session) -> None:
+    """A run that goes on over other code is no longer what one code makes of its configuration: said, and left to whoever runs it."""
+    for earlier in trained_before(session.dir, session.attempt.number)[-1:]:
+        changed = [name for kind, name, *_ in drift(earlier, session.record.fields) if kind == "code"]
+        if changed:
+            tell(f"note: attempt {earlier['attempt']} ran with other code: {', '.join(changed[:3])}{' and more' * (len(changed) > 3)}")
+            session.record.update(code_changed=changed)
 
 # %% ../../nbs/runs/644_session.ipynb #load-pretrained
 def load_pretrained(

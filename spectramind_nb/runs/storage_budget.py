@@ -97,8 +97,9 @@ def check_storage(
     """Bytes the run directory will need at least. Raises `PreflightError` when that is more than its budget."""
     state = sum(tensor.nbytes for tensor in model.state_dict().values())
     moments = 2 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    epochs = max(trainer["max_epochs"] or 0, 0)
-    needed = directory_bytes(run_dir) + _LINES_BYTES * epochs * batches
+    steps = trainer.get("max_steps", -1) * trainer.get("accumulate_grad_batches", 1)
+    counts = (trainer["max_epochs"] or -1) * batches, steps
+    needed = directory_bytes(run_dir) + _LINES_BYTES * min((count for count in counts if count > 0), default=0)  # whichever comes first
     if trainer["enable_checkpointing"]:
         needed += 3 * (state + moments)
     if needed > (1 - _SPARE) * (budget := size_bytes(trainer["storage"]["budget"])):

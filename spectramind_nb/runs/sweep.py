@@ -113,7 +113,7 @@ def members(
     for number, (varied, words) in enumerate(asked, 1):
         own = f"{name}-{number:0{width}d}"
         config = compose(overrides=[*words, f"run_id={own}"])
-        start = None if trunk is None else branch_checkpoint(trunk, config.trainer.max_epochs)
+        start = None if trunk is None else branch_checkpoint(trunk, config.trainer.max_epochs, config.trainer.max_steps)
         if trunk is not None:
             refuse_other_model(trunk, config)
         runs.append(Member(own, varied, words, config, start))

@@ -45,7 +45,7 @@ def train_composed(
     audit.close_dead_records(Path(config.paths.logs), Path(config.paths.debug_log))
     if fork is not None:
         parent = Run.open(fork)
-        snapshot = branch_checkpoint(parent, config.trainer.max_epochs)
+        snapshot = branch_checkpoint(parent, config.trainer.max_epochs, config.trainer.max_steps)
         refuse_other_model(parent, config)
         branch = unfinished_attempt(config, resume, parent.id, snapshot) or named_attempt(config, snapshot)
         return execute(config, branch, record, parent=parent.id, learned_before=parent.learned, **begins_at(snapshot))

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from ..core.environment import is_terminal, tell
 from ..core.errors import ConfigError, SpectraMindError
@@ -35,7 +37,7 @@ from .rendezvous import announce_stores, meeting_folder
 from .safe_points import SafePoints
 from .session import Session
 from .storage_budget import check_storage
-from .trainer import OptimizerFromConfig, ProgressLines, TopKCheckpoint, numerics_guard, trainer_arguments
+from .trainer import OptimizerFromConfig, ProgressLines, RestoredHere, TopKCheckpoint, numerics_guard, trainer_arguments
 
 # %% ../../nbs/runs/646_training_loop.ipynb #training-callbacks
 def training_callbacks(
@@ -49,9 +51,12 @@ def training_callbacks(
     watched = [keep.monitor] * profile.enable_checkpointing + [stop.monitor] * stop.enabled
     guard = numerics_guard(profile.guards, watched, bins=bins_of(session.config.model))
     report = PrecisionReport(lambda precision, computed: _note_precision(session, precision, computed))
+    rule: dict[str, Any]
     callbacks: list[Callback] = [StepSeed(session.config.seed), guard, diary, report]
-    if "snapshot" in session.record.fields:
+    if session.attempt.branches_off:  # later attempts have an optimizer of their own to restore
         callbacks.append(OptimizerFromConfig())
+    else:
+        callbacks.append(RestoredHere())
     if session.devices.world_size > 1:
         callbacks.append(RankSyncCheck(session.log))
     if profile.escalate_after is not None and session.devices.precision.startswith("16"):
@@ -59,9 +64,10 @@ def training_callbacks(
     if not profile.enable_progress_bar or not is_terminal():
         callbacks.append(ProgressLines())
     if stop.enabled:
-        callbacks.append(EarlyStopping(stop.monitor, mode=stop.mode, patience=stop.patience, check_finite=False))
+        rule = {"mode": stop.mode, "patience": stop.patience, "check_finite": False}
+        callbacks.append(EarlyStopping(stop.monitor, strict=False, **rule))  # a run may end before its first validation
     if profile.enable_checkpointing:
-        rule: dict[str, Any] = {"monitor": keep.monitor, "mode": keep.mode}
+        rule = {"monitor": keep.monitor, "mode": keep.mode}
         rule |= {"auto_insert_metric_name": False, "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(session.dir / "checkpoints", "best", save_top_k=1, **rule))
         if keep.save_top_k not in (0, 1):
@@ -84,15 +90,20 @@ def _note_precision(session: Session, precision: str, computed: Mapping[str, str
 def load_best(session: Session, model: pl.LightningModule) -> None:
     """Give the model its best weights, if a validation has chosen any; which ones it has now is noted."""
     best = session.checkpoint("best")
-    if best.is_file():
+    if session.config.trainer.enable_checkpointing and best.is_file():  # otherwise it is an earlier attempt's
         model.load_state_dict(checkpoint_weights(best))
     session.record.fields["weights"]["best"] = weights_digest(model.state_dict())
+
+
+_PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
 def _fit(session: Session, model: pl.LightningModule, data: VisitDataModule, overflow_state: Path) -> dict[str, float]:
     profile, diary = session.config.trainer, EventLogger(session.log)
     trackers = loggers(session.config.logger, session.dir, session.attempt.number, profile.network)
     arguments = trainer_arguments(profile, session.devices)
+    if profile.profiler is not None:  # by its name alone it would say what it found where Lightning is silent
+        arguments["profiler"] = _PROFILERS[profile.profiler](dirpath=session.dir, filename="profile")
     arguments["enable_progress_bar"] = profile.enable_progress_bar and is_terminal()
     arguments["sync_batchnorm"] = synchronised_batchnorm(profile.sync_batchnorm, session.devices, model)
     trainer = pl.Trainer(
@@ -105,6 +116,7 @@ def _fit(session: Session, model: pl.LightningModule, data: VisitDataModule, ove
     try:
         with session.signals.wait_for_safe_point():
             trainer.fit(model, datamodule=data, ckpt_path=session.attempt.checkpoint, weights_only=True)
+        model.calibrate()  # it may have been resumed after its last batch, and had no epoch to end
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
@@ -163,7 +175,8 @@ def _leave(session: Session, error: SpectraMindError) -> None:
 def fit_model(session: Session, model: pl.LightningModule, data: VisitDataModule) -> dict[str, float]:
     """Train to the end or to a safe point, load the best weights, return the last training metrics.
 
-    Raises `PreflightError` when the run would need more disk than it may have, `WallReached` and the like when it leaves early.
+    Raises `PreflightError` when the run would need more disk than it may have, `ConfigError` for what Lightning refuses, `WallReached` and
+    the like when it leaves early.
     """
     profile, spare = session.config.trainer, session.dir / "overflow.ckpt"
     check_storage(model, session.dir, profile.plain(), len(data.train_dataloader()))
@@ -175,6 +188,9 @@ def fit_model(session: Session, model: pl.LightningModule, data: VisitDataModule
                     return _fit(session, model, data, session.checkpoint("last") if profile.enable_checkpointing else spare)
                 except HalfPrecisionOverflow as overflow:
                     _steady(session, overflow)
+                except MisconfigurationException as error:
+                    what = f"Lightning refuses these settings: {str(error).partition(chr(10))[0].rstrip('.')}"
+                    raise ConfigError(what, "trainer", "Change what it names") from error
     finally:
         spare.unlink(missing_ok=True)
 

@@ -18,6 +18,7 @@ import pytest
 
 from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DataMissingError, PreflightError, TerminatedRun, WallReached
+from spectramind_nb.core.machine import steady_time
 from spectramind_nb.records import audit, journal, provenance, record, training_log
 from spectramind_nb.records.ledger import append, chain_faults, entries, rebuild
 from spectramind_nb.runs.envelope import stage
@@ -59,7 +60,7 @@ def test_p3_whatever_ends_a_run_is_written_down(places, error, outcome, code):
     assert f"train: {outcome} ({code})" in places["debug_log"].read_text()
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "replay"])
 def test_where_there_is_only_an_answer_the_wall_goes_on_to_the_caller(places, command):
     """There is no run to go on with: what followed met a name that nobody had given a value."""
     with pytest.raises(WallReached), audit.recorded(command, **places):
@@ -563,3 +564,18 @@ def test_the_ledger_can_be_read_from_the_command_line(places, warm_spectramind):
     assert warm_spectramind("audit", "verify", cwd=places["logs"].parent).returncode == 1
     assert "2 blocks" in warm_spectramind("audit", "rebuild", cwd=places["logs"].parent).stdout
     assert places["debug_log"].read_bytes() == written and warm_spectramind("audit", "verify", cwd=places["logs"].parent).returncode == 0
+
+
+def test_where_the_disk_cannot_lock_the_process_itself_tells_whether_a_record_is_alive(tmp_path, monkeypatch):
+    """A killed run was said to be running for ever, and nothing went on with it."""
+
+    def cannot(*arguments):
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(fcntl, "lockf", cannot)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        fields = {"outcome": "running", "pid": child.pid, "clock": steady_time(), "host": os.uname().nodename}
+        assert audit.is_running(tmp_path, fields) and not audit.is_running(tmp_path, {**fields, "clock": steady_time() - 3600})
+        child.communicate(b"\n")
+    assert not audit.is_running(tmp_path, fields), "it has ended"
+    assert audit.is_running(tmp_path, {**fields, "host": "elsewhere"}), "nobody here can tell"

@@ -9,6 +9,7 @@ import torch
 from spectramind_nb.apps.report import report
 from spectramind_nb.core.errors import ConfigError
 from spectramind_nb.core.instantiate import build
+from spectramind_nb.runs import learning_curve as room
 from spectramind_nb.runs.learning_curve import FILE, learning_curve
 from spectramind_nb.runs.training import train
 
@@ -58,6 +59,30 @@ def test_the_row_of_the_run_itself_follows_its_weights(run, monkeypatch, request
     after = learning_curve(run, [2])
     assert after["score"].iloc[-1] == pytest.approx(run.evaluate()["val/score"], abs=1e-6) != before["score"].iloc[-1]
     assert after.iloc[:-1].equals(before.iloc[:-1])
+
+
+def test_a_point_begins_from_the_seed_whatever_was_computed_before(run, monkeypatch):
+    """Networks began with other numbers when another point came first."""
+    drawn, build = [], room.build
+
+    def noted(*arguments, **named):
+        drawn.append(torch.initial_seed())
+        return build(*arguments, **named)
+
+    monkeypatch.setattr(room, "build", noted)
+    torch.manual_seed(1)
+    (run.dir / FILE).unlink(missing_ok=True)
+    learning_curve(run, [2])
+    assert set(drawn) == {run.config.seed}
+
+
+@pytest.mark.parametrize("fields, said", [({"pretrained": {}}, "began from a pre-training"), ({}, "only the wall ends the training")])
+def test_a_run_that_no_point_can_be_like_is_refused(run, monkeypatch, fields, said):
+    trainer = run.config.trainer.model_copy(update={} if fields else {"max_epochs": None})
+    monkeypatch.setattr(type(run), "config", run.config.model_copy(update={"trainer": trainer}))
+    monkeypatch.setattr(type(run), "record", {**run.record, **fields})
+    with pytest.raises(ConfigError, match=said):
+        learning_curve(run, [2])
 
 
 @pytest.mark.parametrize("asked", [[1, 40], [], [0]])

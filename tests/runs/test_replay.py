@@ -6,13 +6,16 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from own_process import bring_machine_code
+from typer.testing import CliRunner
 
-from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, ReplayMismatch
+from spectramind_nb.apps.cli import app
+from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, ReplayMismatch, WallReached
 from spectramind_nb.records import audit
 from spectramind_nb.records.provenance import environment
 from spectramind_nb.runs import replay as module
@@ -55,6 +58,28 @@ def test_p21_what_cannot_change_a_number_may_be_changed(whole_run, monkeypatch):
     monkeypatch.setenv("PYTHONHASHSEED", "6640")  # Dask leaves it so in a process that started workers
     again = replay(whole_run, ["trainer.loader.num_workers=1", "logger.flush_s=0.0", "trainer.guards.outputs=false"])
     assert again.difference is None and again.verdict.word == "exact"
+
+
+def test_p21_a_repetition_that_comes_to_the_wall_has_compared_nothing_and_says_so(whole_run):
+    """It ended with 0, as if it had found no difference."""
+    late = ["trainer.wall.budget=400s", "trainer.wall.reserve=1s", f"trainer.wall.anchor={time.time() - 500:.1f}"]
+    with pytest.raises(WallReached, match=f"the repetition of {whole_run.id} came to its wall, and nothing is compared"):
+        replay(whole_run, late)
+    done = CliRunner().invoke(app, ["replay", whole_run.id, *late])
+    assert done.exit_code == 75 and "nothing is compared" in done.stderr
+
+
+def test_p21_a_run_whose_attempts_were_not_alike_cannot_be_repeated(words, here, capfd):
+    """It was expected to repeat exactly, and failed without a reason."""
+    words = [*words[:3], "trainer.checkpoint.every=0s", "run_id=two-ways"]
+    first = train(overrides=[*words, "trainer.max_epochs=1"], resume="never")
+    edit(first, modules={**first.record["modules"], "learning/posterior.py": "another"})
+    again = train(overrides=[*words, "trainer.max_epochs=2", "trainer.accumulate_grad_batches=2"], resume=first)
+    assert "note: attempt 1 ran with other code: learning/posterior.py\n" in capfd.readouterr().err
+    assert again.record["code_changed"] == ["learning/posterior.py"]
+    why = "since attempt 1 trainer.accumulate_grad_batches was 1 and is 2; since attempt 1 code file learning/posterior.py changed"
+    with pytest.raises(ReplayMismatch, match=f"cannot be repeated exactly: {why}"):
+        replay(again)
 
 
 def test_p21_the_same_gpu_repeats_bits_and_another_only_agrees():

@@ -82,6 +82,9 @@ def test_p21c_a_budget_that_cannot_be_kept_is_refused_before_the_training(words)
     without = {"max_epochs": 3, "enable_checkpointing": False, "storage": {"budget": "1KB"}}
     with pytest.raises(PreflightError):
         check_storage(torch.nn.Linear(3, 3), run.dir, without, 2)
+    endless = {"max_epochs": -1, "max_steps": 800, "enable_checkpointing": False, "storage": {"budget": "200KB"}}
+    with pytest.raises(PreflightError):  # it trained on, and wrote more than it may
+        check_storage(torch.nn.Linear(3, 3), run.dir / "none", endless, 2)
 
 
 def test_p21c_what_a_killed_process_left_half_written_is_swept_away(tmp_path):

@@ -1,6 +1,7 @@
 """Killed and resumed is the same as never interrupted, to the last bit."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from toys import Tiny, fit
 
-from spectramind_nb.core.errors import ConfigError
+from spectramind_nb.core.errors import ConfigError, TerminatedRun
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.safe_points import SafePoints
 from spectramind_nb.runs.training import train
@@ -82,3 +83,24 @@ def test_p50_a_run_killed_in_its_last_validation_keeps_its_training_metrics(whol
             train(overrides=last_step, resume="never")
     resumed = train(overrides=last_step, resume="last")
     assert resumed.metrics == whole_run.metrics and resumed.record["attempt"] == 2
+
+
+@pytest.mark.parametrize("model, more, step", [("ensemble", ["model.folds=3"], 2), ("posterior", [], 4)])  # of four, two in an epoch
+def test_p50_stopped_at_the_end_of_an_epoch_that_no_validation_follows(words, monkeypatch, model, more, step):
+    """What an epoch has counted scales sigma when it ends, which a run that was stopped just there did not come to again."""
+    words = [*words, f"model={model}", *more, "trainer.limit_val_batches=0", "trainer.max_epochs=2"]
+
+    def stopped(self, trainer, next_work_s, save=False):
+        if trainer.global_step == step:
+            self.signals.received = signal.SIGTERM
+        safe_point(self, trainer, next_work_s, save)
+
+    whole, safe_point = train(overrides=[*words, f"run_id=whole-{model}"], resume="never"), SafePoints.safe_point
+    with monkeypatch.context() as patch:
+        patch.setattr(SafePoints, "safe_point", stopped)
+        with pytest.raises(TerminatedRun):
+            train(overrides=[*words, f"run_id=cut-{model}"], resume="never")
+    again = train(overrides=[*words, f"run_id=cut-{model}"])
+    assert again.record["attempt"] == 2 and again.record["weights"] == whole.record["weights"]
+    assert again.metrics == whole.metrics
+    assert (again.dir / "submission.csv").read_bytes() == (whole.dir / "submission.csv").read_bytes()

@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+import math
 import shlex
 from base64 import urlsafe_b64encode
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from toys import Tiny, fit
 from typer.testing import CliRunner
 
 from spectramind_nb.apps.cli import app
@@ -19,11 +24,13 @@ from spectramind_nb.core.configuration import compose
 from spectramind_nb.core.errors import ConfigError, DataMissingError, ReplayMismatch, SchemaError, TerminatedRun
 from spectramind_nb.core.identity import differences
 from spectramind_nb.core.profiles import check, find, new, origin
-from spectramind_nb.runs import submission
+from spectramind_nb.learning.encoder import WarmCosine
+from spectramind_nb.runs import submission, training_loop
 from spectramind_nb.runs.execution import _profile_notes
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.run import Run, evaluate
-from spectramind_nb.runs.trainer import OptimizerFromConfig, trainer_arguments
+from spectramind_nb.runs.run_attempts import Attempt
+from spectramind_nb.runs.trainer import OptimizerFromConfig, RestoredHere, trainer_arguments
 from spectramind_nb.runs.training import train
 
 PROMISED = {"defaults", "kaggle_safe", "ci_fast", "multi_gpu", "ddp", "h100", "a100", "ablation", "eval_only", "t4x2",
@@ -219,6 +226,33 @@ def test_p57_a_branch_follows_its_own_overrides(trunk, ablation_words, monkeypat
     assert Run.open(trunk.id).record["outcome"] == "finished", "the trunk is as it was"
 
 
+def test_p57_a_branch_follows_its_own_rate_down_the_schedule_and_so_it_does_where_it_is_resumed(tmp_path):
+    """The restored schedule went on from the trunk's rate after one epoch, and a resumed branch had that of its first epoch again."""
+
+    class Scheduled(Tiny):
+        def __init__(self, rate, epochs):
+            super().__init__()
+            self.rate, self.epochs, self.seen = rate, epochs, []
+
+        def on_train_batch_start(self, batch, batch_idx):
+            if self.global_step == 10:  # within the first epoch of the branch
+                self.trainer.save_checkpoint(tmp_path / "cut.ckpt")
+            self.seen.append(self.optimizers().param_groups[0]["lr"])
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=self.rate)
+            return [optimizer], [WarmCosine(optimizer, self.epochs)]
+
+    trunk, branch, resumed = Scheduled(0.003, 3), Scheduled(0.1, 6), Scheduled(0.1, 6)
+    fit(trunk, [], max_epochs=3).save_checkpoint(tmp_path / "trunk.ckpt")
+    fit(branch, [OptimizerFromConfig()], max_epochs=6, ckpt_path=tmp_path / "trunk.ckpt")
+    fit(resumed, [], max_epochs=6, ckpt_path=tmp_path / "cut.ckpt")
+    assert branch.seen[::3] == [0.1 * 0.5 * (1 + math.cos(math.pi * epoch / 6)) for epoch in (3, 4, 5)]
+    assert resumed.seen == branch.seen[1:]
+    assert Attempt(tmp_path, 2, tmp_path / "trunk.ckpt").branches_off is False, "it has an optimizer of its own to restore"
+    assert Attempt(tmp_path / "branch", 2, tmp_path / "trunk.ckpt").branches_off
+
+
 @pytest.mark.parametrize("stopped_in", ["fit_model", "validate_model"])  # before it has a checkpoint of its own, and after
 def test_p57_a_branch_that_was_stopped_goes_on_as_that_branch(trunk, ablation_words, monkeypatch, stopped_in):
     from spectramind_nb.runs import execution
@@ -244,6 +278,71 @@ def test_p57_a_branch_that_would_train_nothing_is_refused(trunk, ablation_words)
         train("ablation", ablation_words, fork=trunk)
     longer = train("ablation", [*ablation_words, "trainer.max_epochs=5"], fork=trunk.id)
     assert longer.record["parent"] == trunk.id and longer.history["epoch"].max() == 4
+
+
+def test_p57_a_branch_by_steps_that_would_train_nothing_is_refused(trunk, ablation_words):
+    steps = int(trunk.history["step"].max()) + 1
+    by_steps = [*ablation_words[:3], "trainer.max_epochs=null", f"trainer.max_steps={steps}"]
+    with pytest.raises(ConfigError, match=f"this snapshot has seen {steps} steps and the branch ends after {steps}"):
+        train("ablation", by_steps, fork=trunk)
+
+
+def test_a_run_that_only_its_wall_ends_is_not_ended_by_lightning():
+    """Lightning takes no number of epochs for a thousand."""
+    assert trainer_arguments(of("defaults", "trainer.max_epochs=null", "trainer.wall.budget=1h"))["max_epochs"] == -1
+
+
+def test_patience_is_as_configured_now_and_a_branch_has_all_of_it(words, here):
+    """Of a score that is to be small, the first is the best: training stops as soon as it may."""
+    few = [*words[:3], "trainer.max_epochs=6", "trainer.early_stop.enabled=true", "trainer.early_stop.mode=min", "run_id=stops-early",
+           "trainer.checkpoint.every=0s"]
+    first = train(overrides=[*few, "trainer.early_stop.patience=1"], resume="never")
+    stopped = int(first.history["epoch"].max()) + 1
+    assert first.outcome == "finished" and stopped < 4
+    branch = train(overrides=[*few[:-2], "trainer.early_stop.patience=1", "run_id=branch-of-it"], fork=first)
+    assert branch.record["outcome"] == "finished" and branch.history["epoch"].max() >= stopped, "it inherited a patience that was used up"
+    patient = train(overrides=[*few, "trainer.early_stop.patience=9"], resume=first)
+    assert patient.history["epoch"].max() + 1 == 6, "it kept the patience of its first attempt"
+
+
+def test_early_stopping_waits_for_the_first_validation(words, here):
+    """max_steps may end a run before it: that was an error of Lightning's, and exit code 1."""
+    few = [*words[:3], "trainer.max_steps=1", "trainer.early_stop.enabled=true"]
+    assert train(overrides=few, resume="never").outcome == "finished"
+
+
+def test_a_moved_run_knows_which_checkpoint_is_its_best(tmp_path):
+    """Lightning forgets it in another folder, and a worse one replaced it."""
+
+    def kept(folder, epochs, **more):
+        best = ModelCheckpoint(tmp_path / folder, "best", monitor="val/score", mode="max")
+        trainer = fit(Tiny(), [best, RestoredHere()], max_epochs=epochs, enable_checkpointing=True, **more)
+        trainer.save_checkpoint(tmp_path / folder / "last.ckpt")
+        return best
+
+    before = kept("there", 2)
+    (tmp_path / "there").rename(tmp_path / "moved")
+    after = kept("moved", 2, ckpt_path=tmp_path / "moved" / "last.ckpt")
+    assert after.best_model_score == before.best_model_score
+    assert list(after.best_k_models) == [after.best_model_path] == [after.kth_best_model_path] == [str(tmp_path / "moved" / "best.ckpt")]
+
+
+def test_training_on_without_checkpoints_is_not_undone_by_an_earlier_best_one(words, here):
+    first = train(overrides=[*words, "trainer.checkpoint.every=0s", "run_id=then-without"], resume="never")
+    best = first.record["weights"]["best"]
+    without = ["trainer.enable_checkpointing=false", "trainer.max_epochs=4", "run_id=then-without"]
+    again = train(overrides=[*words[:3], *without], resume=first)
+    assert again.record["weights"]["best"] == again.record["weights"]["final"] != best
+
+
+def test_p57_members_of_an_ensemble_are_never_judged_by_planets_that_they_know(words, here):
+    few = [*words[:3], "model=ensemble", "trainer.max_epochs=1", "data.validation_fraction=0.34"]
+    trunk = train(overrides=[*few, "model.folds=2", "run_id=members"], resume="never")
+    more = [*few[:-2], "trainer.max_epochs=2"]
+    with pytest.raises(ConfigError, match="had model.folds=2, its branch is to have 3"):
+        train(overrides=[*more, "model.folds=3", "data.validation_fraction=0.34"], fork=trunk)
+    with pytest.raises(ConfigError, match="deals them to its members anew"):
+        train(overrides=[*more, "model.folds=2", "data.validation_fraction=0.2"], fork=trunk)
 
 
 def test_p57_branching_off_nothing_is_a_sentence(here, whole_run):
@@ -432,3 +531,17 @@ def test_a_path_is_no_name_of_a_profile(workspace, name):
     assert find("mine").path == workspace / "configs" / "trainer" / "mine.yaml"
     with pytest.raises(ConfigError, match="no trainer profile"):
         find(name)
+
+
+def test_a_profiler_leaves_what_it_found_in_the_folder_of_the_run(words, here):
+    run = train(overrides=[*words[:3], "trainer.max_epochs=1", "trainer.profiler=simple"], resume="never")
+    assert "run_training_batch" in (run.dir / "fit-profile.txt").read_text()
+
+
+def test_what_lightning_refuses_is_a_sentence(words, here, monkeypatch):
+    def refused(session, *rest):
+        raise MisconfigurationException("`this` does not go with `that`.\nDetails")
+
+    monkeypatch.setattr(training_loop, "_fit", refused)
+    with pytest.raises(ConfigError, match="Lightning refuses these settings: `this` does not go with `that`"):
+        train(overrides=words, resume="never")

@@ -151,6 +151,10 @@ def test_result_is_plain_and_read_only():
     (["trainer.val_check_interval=5"], "check_val_every_n_epoch=null"),
     (["trainer.val_check_interval=1.5"], "at most 1.0"),
     (["trainer.early_stop.enabled=true", "trainer.limit_val_batches=0"], "nothing to watch"),
+    (["trainer.checkpoint.monitor=train/loss"], "trainer.checkpoint.monitor: it is looked at when a validation ends"),
+    (["trainer.early_stop.monitor=train/loss"], "trainer.early_stop.monitor: it is looked at when a validation ends"),
+    (["trainer.check_val_every_n_epoch=null"], "trainer.check_val_every_n_epoch: null counts batches across epochs"),
+    (["trainer.precision=bf16-true"], "trainer.precision"), (["trainer.profiler=xla"], "trainer.profiler"),
     (["+trainer.env.WANDB_API_KEY=abc"], "a secret would be copied"),
     (["+trainer.env.DB_PASSWD=abc"], "a secret would be copied"),
     (["+trainer.env.BASIC_AUTH=abc"], "a secret would be copied"),
@@ -163,7 +167,7 @@ def test_p14_mistakes_are_answered_with_one_sentence(words, said):
 
 @pytest.mark.parametrize("words, said", [
     (["trainer.precision=16-mixed", "trainer.gradient_clip_val=null"], "gradient_clip_val=1.0"),
-    (["trainer.precision=16-true", "trainer.gradient_clip_val=0.0"], "gradient_clip_val=1.0"),
+    (["trainer.precision=16-mixed", "trainer.gradient_clip_val=0.0"], "gradient_clip_val=1.0"),
     (["trainer.precision=auto", "trainer.gradient_clip_val=null"], "gradient_clip_val=1.0"),
     (["trainer.precision=bf16-mixed", "+model.optimizer.fused=true"], "fused optimizer cannot clip"),
 ])
@@ -234,7 +238,8 @@ BREAKING = [
                  "val_check_interval": 1.5, "overfit_batches": 1.5}},
     {"simulator": {"population": {"depth": [0.02, 0.01], "shape_rms_ppm": [20.0]}, "star": {"airs_um": [2.0], "airs_shape": [1.0]}}},
     {"trainer": {"val_check_interval": 3, "check_val_every_n_epoch": 1}},
-    {"trainer": {"early_stop": {"enabled": True}, "limit_val_batches": 0}},
+    {"trainer": {"val_check_interval": 1.0, "check_val_every_n_epoch": None}},
+    {"trainer": {"early_stop": {"enabled": True, "monitor": "train/loss"}, "limit_val_batches": 0, "checkpoint": {"monitor": "epoch"}}},
     {"trainer": {"devices": [], "env": {"MY_TOKEN": "x"}}},
     {"trainer": {"min_epochs": 3, "max_epochs": 2, "min_steps": 3, "max_steps": 2}},
     {"trainer": {"enable_checkpointing": False}, "pretrain": {"train": 8}},
