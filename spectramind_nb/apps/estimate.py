@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..core.config_groups import config_dir
+from ..core.configuration import pretraining_config
 from ..core.environment import competition_root
 from ..core.machine import cpu_count, free_bytes
 from ..core.errors import SpectraMindError
@@ -97,18 +98,6 @@ class Estimate:
         return found
 
 # %% ../../nbs/apps/730_estimate.ipynb #shares
-def _pretraining(config: RunConfig) -> RunConfig:
-    """As `runs.pretraining.pretraining_config` says, without the libraries that train: a page asks while somebody types."""
-    plain = config.plain()
-    wanted = plain["pretrain"]
-    simulate = {name: wanted[name] for name in ("train", "short", "level", "seed")}
-    plain["data"] |= {"name": "synthetic", "root": None, "simulate": {**simulate, "test": 0}}
-    plain["trainer"]["max_epochs"] = wanted["max_epochs"] or plain["trainer"]["max_epochs"]
-    if wanted["lr"] is not None:
-        plain["model"].get("member", plain["model"])["optimizer"]["lr"] = wanted["lr"]
-    return RunConfig.model_validate({**plain, "pretrain": None, "run_id": None})
-
-
 def _of_a_visit(config: RunConfig, costs: DictConfig) -> tuple[float, float]:
     """Seconds on one core and bytes in the stores of a visit before it is trained on; light curves need no calibration."""
     simulate = config.data.simulate if config.data.root is None else None
@@ -144,7 +133,7 @@ def estimate(
 ) -> Estimate:
     "Time and disk of a run."
     costs, past = OmegaConf.load(config_dir() / "costs.yaml"), list(past)
-    first = None if config.pretrain is None else _pretraining(config)
+    first = None if config.pretrain is None else pretraining_config(config)
     runs = [config] if first is None or any(timing.finished == first.hash for timing in past) else [first, config]
     wall = config.trainer.wall
     within_limits = partial(

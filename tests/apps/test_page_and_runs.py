@@ -19,18 +19,18 @@ from spectramind_nb.apps import jobs
 from spectramind_nb.apps import launchpad as launchpad_room
 from spectramind_nb.apps.choice import Choice, composed, faults_of, limits_in_words, words_of
 from spectramind_nb.apps.comparison_page import comparison_page
-from spectramind_nb.apps.estimate import RunTiming, _pretraining, addresses, estimate, steps_of
+from spectramind_nb.apps.estimate import RunTiming, addresses, estimate, steps_of
 from spectramind_nb.apps.launchpad import JobWatcher, launchpad
 from spectramind_nb.apps.launchpad_actions import ACTIONS, follow, put_submission, show_progress, watch_run
 from spectramind_nb.apps.launchpad_state import PageState, choose, look_around, why_not
 from spectramind_nb.apps.launchpad_views import progress_html
 from spectramind_nb.apps.past_runs import hand_in, output_path, recent_runs, run_timings
 from spectramind_nb.core.config_groups import config_dir
+from spectramind_nb.core.configuration import pretraining_config
 from spectramind_nb.core.errors import PreflightError
 from spectramind_nb.records import audit
 from spectramind_nb.runs import submission
 from spectramind_nb.runs.comparison import compare
-from spectramind_nb.runs.pretraining import pretraining_config
 from spectramind_nb.runs.run import Run
 
 PATIENCE_S = 120
@@ -451,8 +451,7 @@ def test_an_estimate_counts_light_curves_as_light_curves(workspace):
 def test_an_estimate_counts_a_pre_training_until_it_is_finished(workspace, words):
     words = ["data.simulate={train: 10, test: 2}", "pretrain=simulated", *words]
     config = composed(words)
-    first, alone = _pretraining(config), estimate(composed(words[:1]))
-    assert first.hash == pretraining_config(config).hash
+    first, alone = pretraining_config(config), estimate(composed(words[:1]))
     both = estimate(config)
     assert both.basis == alone.basis + ", its pre-training included" and both.cache_bytes - alone.cache_bytes == 500 * 2 * 5.5e6
     assert both.seconds - alone.seconds > steps_of(first, 500) * 0.1

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from spectramind_nb.core.configuration import compose
+from spectramind_nb.core.configuration import compose, pretraining_config
 from spectramind_nb.core.errors import ConfigError, SchemaError
 from spectramind_nb.core.instantiate import build
 from spectramind_nb.learning.datamodule import VisitDataModule
@@ -18,7 +18,6 @@ from spectramind_nb.learning.planetmodel import PlanetModel
 from spectramind_nb.learning.planetset import FEATURES, PlanetSet
 from spectramind_nb.learning.posterior import PosteriorModel
 from spectramind_nb.runs.planets import bins_of
-from spectramind_nb.runs.pretraining import pretraining_config
 from spectramind_nb.runs.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore")

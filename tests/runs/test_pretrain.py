@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectramind_nb.core.configuration import compose
+from spectramind_nb.core.configuration import compose, pretraining_config
 from spectramind_nb.core.environment import Place
 from spectramind_nb.core.errors import ConfigError, DamagedFileError, DataMissingError, PreflightError
 from spectramind_nb.core.instantiate import build
 from spectramind_nb.records import audit
 from spectramind_nb.records.weights import tensor_digests, weights_digest
 from spectramind_nb.runs import execution, training
-from spectramind_nb.runs.pretraining import pretraining_config
 from spectramind_nb.runs.replay import replay
 from spectramind_nb.runs.run import Run
 from spectramind_nb.runs.session import load_pretrained
