@@ -77,7 +77,7 @@ def numerics_guard(
 class TopKCheckpoint(ModelCheckpoint):
     """Several good checkpoints beside the best one."""
 
-
+# %% ../../nbs/runs/638_trainer.ipynb #restored-here
 class RestoredHere(Callback):
     """Of what a run's own checkpoint says, patience is as configured now, and files lie where the run lies now: folders move.
 
