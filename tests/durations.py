@@ -27,8 +27,8 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """Two more than cores: tests of walls, browsers, kernels and other processes wait more than they compute."""
-    return (os.cpu_count() or 1) + 2
+    """One more than cores: tests of walls, browsers, kernels and other processes wait more than they compute."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_configure(config):

@@ -84,9 +84,9 @@ def held():
 
 @pytest.fixture(scope="module")
 def trained(held):
-    train = population(300, 3)
+    train = population(200, 3)
     model = made(train)
-    before, fit = score(model, held), trainer(10, check_val_every_n_epoch=10)
+    before, fit = score(model, held), trainer(8, check_val_every_n_epoch=8)
     fit.fit(model, datamodule=VisitDataModule(train, held, None, 12, 0))
     return model, before, {name: float(value) for name, value in fit.callback_metrics.items()}
 
@@ -254,10 +254,10 @@ def test_a_planet_is_corrected_by_the_network_that_has_not_seen_it(few):
 def test_members_of_an_ensemble_trust_their_networks(held):
     """They never did: what they corrected was left out of the answer, in silence."""
     torch.manual_seed(0)
-    train = population(200, 1)
+    train = population(100, 1)
     together = Ensemble(EncoderModel(**SMALL), folds=2)
     together.prepare(train)
-    trainer(12, limit_val_batches=0).fit(together, datamodule=VisitDataModule(train, held, None, 25, 1))
+    trainer(6, limit_val_batches=0).fit(together, datamodule=VisitDataModule(train, held, None, 25, 1))
     assert float(torch.stack([member.trust for member in together.eval().members])[:, 0].max()) > 0.5
     trusting = score(together, held)
     for member in together.members:

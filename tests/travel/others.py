@@ -76,6 +76,24 @@ def eureka(folder):
     same(LightCurves.from_astraeus(f"{folder}/S3_SpecData.h5"), "spectrograph")
 
 
+def units(folder):
+    """A data set with a unit that we do not read, such as a calendar's: whoever names one is believed."""
+    import xarray
+
+    from spectramind_nb import LightCurves
+    from spectramind_nb.core.errors import SchemaError
+
+    grids = {key: (("time", "wavelength"), values) for key, values in (("flux", FLUX), ("error", ERROR))}
+    calendar = ("time", TIME, {"units": "days since 1858-11-17"})
+    dataset = xarray.Dataset(grids, {"time": calendar, "wavelength": ("wavelength", WAVELENGTH, {"units": "um"})})
+    same(LightCurves.from_xarray(dataset, time_unit="d"), "spectrograph", masked=False)
+    try:
+        LightCurves.from_xarray(dataset)
+        raise AssertionError("its unit is not known")
+    except SchemaError as error:
+        assert "days since" in str(error)
+
+
 def lightkurve(folder):
     """lightkurve: a white light curve with a masked sample and a longer baseline than a visit."""
     import lightkurve as lk

@@ -1,13 +1,10 @@
 """Own light curves of days, of few samples, of partly known orbits: right depths, or a sentence that says what to doubt."""
 
-import math
-
 import astropy.units as u
 import numpy as np
 import pytest
 
 from spectramind_nb import LightCurves, fit_visit, light_curve, star_row
-from spectramind_nb.observations.curve_readers import arrays_of_dataset
 from spectramind_nb.physics.normalised_curves import normalise
 
 
@@ -88,12 +85,3 @@ def test_plain_numbers_have_the_unit_of_what_they_belong_to():
     assert len(curves.time_h["spectrograph"]) == 241
     days = {"spectrograph": hours / 24 * u.day}
     assert len(LightCurves.from_arrays(days, um, np.ones((360, 2)), 1e-3, window=(1 / 24, 0.2)).time_h["spectrograph"]) == 229
-
-
-def test_whoever_names_a_unit_overrules_a_data_set_that_has_an_odd_one():
-    xarray = pytest.importorskip("xarray", reason="NOT TESTED WITH XARRAY: it is not installed")
-    time, odd = np.linspace(2459000, 2459000.3, 60), {"units": "days since 1858-11-17"}
-    dataset = xarray.Dataset({"flux": (("time", "wavelength"), np.ones((60, 2)))},
-                             {"time": ("time", time, odd), "wavelength": ("wavelength", [1.0, 2.0])})
-    assert arrays_of_dataset(dataset, time_unit="d")["time_unit"] == "d" and arrays_of_dataset(dataset)["time_unit"] == odd["units"]
-    assert math.isclose(LightCurves.from_xarray(dataset, time_unit="d").time_h["spectrograph"][-1], 7.2, rel_tol=1e-3)

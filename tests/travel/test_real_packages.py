@@ -53,7 +53,7 @@ def succeed(python: Path, folder: Path, *cases: str) -> None:
 
 
 def test_light_curves_and_spectra_come_back_as_they_were(others, tmp_path):
-    succeed(others, tmp_path, "rainbow", "eureka", "lightkurve", "taurex", "netcdf", "retrieval")
+    succeed(others, tmp_path, "rainbow", "eureka", "units", "lightkurve", "taurex", "netcdf", "retrieval")
 
 
 def test_petitradtrans_reads_spectrum_and_covariance(petitradtrans, tmp_path):
