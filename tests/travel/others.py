@@ -195,7 +195,7 @@ def petitradtrans(folder):
 
 if __name__ == "__main__":
     folder, *asked = sys.argv[1:]
-    known = {case.__name__: case for case in (rainbow, eureka, lightkurve, taurex, netcdf, retrieval, petitradtrans)}
+    known = {case.__name__: case for case in (rainbow, eureka, units, lightkurve, taurex, netcdf, retrieval, petitradtrans)}
     failed = {}
     for name in asked:
         place = Path(folder, name)
