@@ -45,7 +45,7 @@ demo: $(VENV)/.installed  ## simulate planets, train on ci_fast through papermil
 	  -y '{profile: ci_fast, data: synthetic, overrides: ["experiment=demo", "paths.root=$(CURDIR)/demo"], result_json: "$(CURDIR)/demo/result.json"}'
 	$(BIN)/python tests/show_demo.py demo/result.json
 
-check: $(VENV)/.installed  ## a change, in two minutes or so: lint, types, export in sync, changed notebooks, tests of at most a second
+check: $(VENV)/.installed  ## a change, in two to three minutes: lint, types, export in sync, changed notebooks, tests of at most a second
 	$(BIN)/python -m ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick -n auto --no-loadscope-reorder -o faulthandler_timeout=300
 
