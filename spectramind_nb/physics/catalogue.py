@@ -28,7 +28,7 @@ RANGES = {  # lowest and highest value that a row may have, and the unit
     "sma": (1.0, 1000.0, "stellar radii"),
     "i": (1.0, 180.0, "degrees"),
 }
-GEOMETRY = ("sma", "P", "i")  # what the orbit's place before the star follows from: of use only together
+GEOMETRY = ("sma", "P", "i")  # what the transit's speed (sma, P) and impact parameter (sma, i) follow from
 
 
 def number(
